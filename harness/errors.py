@@ -1,0 +1,97 @@
+"""Every way to fail: one class each, with its exit code and one sentence of advice.
+
+The message says where, what was found and what was expected; ``advice`` says what to do.
+Raised where the failure is understood, printed once by the command line or the pytest plugin.
+"""
+
+from __future__ import annotations
+
+EXIT_PASSED = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_NOTHING = 3
+EXIT_CRASHED = 4
+EXIT_INTERRUPTED = 130
+
+
+class HarnessError(Exception):
+    """Base of all errors that the harness raises on purpose.
+
+    Args:
+        message: where, what was found, what was expected; one line.
+        advice: what to do about it; one sentence, or empty for the class's own.
+    """
+
+    exit_code = EXIT_USAGE
+    default_advice = ""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        self.message = " ".join(message.split())
+        self.advice = " ".join((advice or self.default_advice).split())
+        super().__init__(self.message, self.advice)
+
+    def __str__(self) -> str:
+        return f"{self.message} — {self.advice}" if self.advice else self.message
+
+
+class UsageError(HarnessError):
+    """A command line that names something that does not exist or does not fit."""
+
+
+class CaseError(HarnessError):
+    """A case file that is broken, or asks for something that cannot be run."""
+
+
+class GoldenError(HarnessError):
+    """A golden file that cannot be read, or that holds values no run can be compared with."""
+
+    default_advice = "restore it from git, or record it again with -- --golden-update"
+
+
+class MetricsError(HarnessError):
+    """An event file or a JSON-lines file that cannot be read to its end."""
+
+
+class CheckpointError(HarnessError):
+    """A checkpoint that is torn, unreadable, or that would have to execute code to be read."""
+
+
+class HardwareMissing(HarnessError):
+    """The machine does not have what the cell needs."""
+
+
+class NothingToDo(HarnessError):
+    """A selection that selects nothing."""
+
+    exit_code = EXIT_NOTHING
+
+
+class TrainerFailed(HarnessError):
+    """A rank died, hung, or ended with an error; every other rank has been ended.
+
+    Args:
+        phase: ``continuous``, ``interrupted`` or ``resumed``.
+        rank: the rank that failed first; None when it cannot be told.
+        reason: what happened to it, e.g. ``was killed by SIGKILL after iteration 17``.
+        log_tail: the last lines of that rank's log.
+        log: path of that log.
+    """
+
+    exit_code = EXIT_CRASHED
+
+    def __init__(
+        self, *, phase: str, rank: int | None, reason: str, log_tail: str = "", log: str = ""
+    ) -> None:
+        self.phase = phase
+        self.rank = rank
+        self.reason = reason
+        self.log_tail = log_tail
+        self.log = log
+        who = f"rank {rank}" if rank is not None else "the trainer"
+        super().__init__(f"{phase}: {who} {reason}", f"its log: {log}" if log else "")
+
+
+class Interrupted(HarnessError):
+    """The person at the keyboard ended the run; nothing is left running."""
+
+    exit_code = EXIT_INTERRUPTED
