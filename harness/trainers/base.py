@@ -1,0 +1,104 @@
+"""What a trainer must answer: can it run this, how is a phase started, how is it put back to k."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from harness.cases import Case
+
+PhaseName = Literal["continuous", "interrupted", "resumed", "probe"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One launch of a trainer, from iteration ``start`` to iteration ``stop``.
+
+    Args:
+        name: what the phase is for; ``probe`` loads a checkpoint and saves it at once.
+        folder: the phase's own folder (``OUTPUT_PATH``); logs and event files go below it.
+        save: the folder that gets the checkpoints.
+        load: the folder to load from; None for a phase that starts at 0.
+        start: the iteration that the loaded checkpoint was saved after; 0 without one.
+        stop: the iteration after which this phase saves and ends.
+        train_iters: N, what the learning-rate schedule sees in every phase.
+        save_interval: iterations between two checkpoints.
+    """
+
+    name: PhaseName
+    folder: Path
+    save: Path
+    load: Path | None
+    start: int
+    stop: int
+    train_iters: int
+    save_interval: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.stop <= self.train_iters:
+            raise ValueError(f"a phase from {self.start} to {self.stop} of {self.train_iters}")
+
+    @property
+    def tensorboard(self) -> Path:
+        """Where this phase's event files go."""
+        return self.folder / "tensorboard"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a phase is started.
+
+    Args:
+        kind: ``fork``: ``target`` is called in ``world_size`` processes forked after one import;
+            ``exec``: ``argv`` is executed once, and starts whatever it wants itself.
+        world_size: number of ranks.
+        target: ``package.module:function`` (fork only).
+        argv: the trainer's arguments (fork) or the whole command line (exec).
+        env: variables set on top of this process's own, before anything is imported.
+        cwd: the folder to start in; None keeps the present one.
+    """
+
+    kind: Literal["fork", "exec"]
+    world_size: int
+    argv: tuple[str, ...]
+    target: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.world_size < 1:
+            raise ValueError(f"a launch of {self.world_size} ranks")
+        if self.kind == "fork" and ":" not in self.target:
+            raise ValueError(f"target {self.target!r} is not package.module:function")
+        if self.kind == "exec" and not self.argv:
+            raise ValueError("nothing to execute")
+
+
+class Trainer(Protocol):
+    """What the protocol asks of anything that trains."""
+
+    name: str
+    #: Whether a finished run's checkpoint folder can be put back to an earlier iteration.
+    can_rewind: bool
+
+    def check(self, case: Case, hardware: str) -> None:
+        """Refuse what cannot be run, before anything is started.
+
+        Raises:
+            CaseError: an argument that the trainer does not know, sizes that do not factor.
+        """
+
+    def launch(self, case: Case, hardware: str, phase: Phase) -> Launch:
+        """Say how ``phase`` is started."""
+
+    def rewind(self, source: Path, target: Path, k: int) -> None:
+        """Fill ``target`` with what a run stopped at iteration ``k`` would have left.
+
+        ``source`` stays untouched; the state at N is compared with it later.
+        """
+
+    def provenance(self, phase_folder: Path) -> dict[str, object]:
+        """What the trainer wrote about itself while it ran in ``phase_folder``; flat."""
