@@ -1,0 +1,93 @@
+"""Entry point of a rank: set the switches that make bits repeatable, join the world, train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from harness.trainers.native.arguments import Arguments, parse
+from harness.trainers.native.comm import TorchWorld, World
+
+
+def preload() -> None:
+    """Import everything slow, once, before ranks are forked. Never touches CUDA."""
+    import tensorboard.summary.writer.event_file_writer  # noqa: F401, PLC0415 - slow import
+
+    import harness.trainers.native.loop  # noqa: F401, PLC0415 - slow import
+
+    torch.set_num_threads(1)
+    torch.set_num_interop_threads(1)
+
+
+def run(  # noqa: PLR0913 - the launcher's contract
+    argv: Sequence[str],
+    rank: int,
+    world_size: int,
+    folder: str,
+    rendezvous: str,
+    heartbeat: Callable[[int], None],
+) -> None:
+    """Train as one rank of a phase.
+
+    Args:
+        argv: Megatron-LM's arguments.
+        folder: the phase's own folder; rank 0 writes ``provenance.json`` there.
+        rendezvous: path for the file store through which the ranks find each other.
+        heartbeat: called with the iteration number after each iteration.
+    """
+    from harness.trainers.native.loop import Trainer  # noqa: PLC0415 - preloaded before the fork
+    from harness.trainers.native.telemetry import write_provenance  # noqa: PLC0415 - likewise
+
+    args = parse(argv, world_size)
+    switches = _deterministic()
+    device = _device(rank)
+    store = dist.FileStore(rendezvous, world_size)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=store, rank=rank, world_size=world_size, timeout=timedelta(minutes=30),
+    )
+    world = join(args, rank, world_size, device, rendezvous)
+    if rank == 0 and args.without_meaning:
+        print("accepted, without meaning here:", *args.without_meaning, flush=True)
+    trainer = Trainer(args, world)
+    if rank == 0:
+        write_provenance(Path(folder), args, trainer.parallel.layout, device, switches)
+    trainer.run(heartbeat)
+    world.close()
+    dist.destroy_process_group()
+
+
+def join(
+    args: Arguments, rank: int, world_size: int, device: torch.device, rendezvous: str  # noqa: ARG001 - backends differ in need
+) -> World:
+    """The communication backend of this run."""
+    return TorchWorld(rank, world_size, device)
+
+
+def _device(rank: int) -> torch.device:
+    if os.environ.get("HARNESS_DEVICE", "cpu") == "cuda":
+        device = torch.device("cuda", rank % max(1, torch.cuda.device_count()))
+        torch.cuda.set_device(device)
+        return device
+    return torch.device("cpu")
+
+
+def _deterministic() -> dict[str, str | int | bool]:
+    """Make every kernel repeatable; returns the switches for the fingerprint."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.manual_seed(0)
+    return {
+        "threads": torch.get_num_threads(),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "mkl_cbwr": os.environ.get("MKL_CBWR", ""),
+        "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
+    }

@@ -1,0 +1,208 @@
+"""The whole training state under global names, as the checkpoint formats and the state diff see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.errors import CheckpointError
+from harness.trainers.native.data import Data
+from harness.trainers.native.layers import Factory
+from harness.trainers.native.optimizer import MOMENTS, ShardedAdamW, Slot
+from harness.trainers.native.parallel import Layout, Parallel
+from harness.trainers.native.rng import Streams
+from harness.trainers.native.schedules import LossScaler, ParamScheduler
+from harness.trainers.native.transformer import GPTChunk
+
+TIED_COPY = "output_layer.weight"
+TIED_SOURCE = "embedding.word_embeddings.weight"
+_GROUP_FIELDS = ("lr", "max_lr", "min_lr", "weight_decay", "eps", "beta1", "beta2")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A part of one global tensor: ``local`` sits at ``offset`` in a tensor of ``shape``.
+
+    ``owner``: this rank writes it where equal copies exist.
+    """
+
+    local: Tensor
+    shape: tuple[int, ...]
+    offset: tuple[int, ...]
+    owner: bool = True
+
+    @staticmethod
+    def whole(value: Tensor, *, owner: bool = True) -> Entry:
+        """A tensor that is not cut."""
+        return Entry(value, tuple(value.shape), (0,) * value.dim(), owner)
+
+
+@dataclass
+class TrainingState:
+    """Everything that a resumed run must find again."""
+
+    layout: Layout
+    parallel: Parallel
+    factory: Factory
+    chunks: list[GPTChunk]
+    optimizers: list[ShardedAdamW]
+    scheduler: ParamScheduler
+    scaler: LossScaler
+    streams: Streams
+    data: Data
+    iteration: int = 0
+    #: Keys of the last load that the checkpoint lacked because it was written by another layout.
+    fresh: list[str] = field(default_factory=list)
+
+    # -- out ---------------------------------------------------------------------------------
+
+    def entries(self, *, optim: bool = True, rng: bool = True) -> dict[str, Entry]:
+        """This rank's part of the state, by global key; collective over replicas.
+
+        Tensors may be views of live ones: copy before training goes on.
+        """
+        out: dict[str, Entry] = {}
+        for optimizer in self.optimizers:
+            self._model_entries(optimizer, out)
+            if optim:
+                self._optimizer_entries(optimizer, out)
+        for name, (spec, value) in self.factory.buffer_specs.items():
+            out[f"buffer.{name}"] = Entry(value, spec.shape, spec.offset, spec.owner)
+        lead = self.layout.rank == 0
+        for key, value in self._scalars(optim=optim).items():
+            everywhere = key.startswith("optimizer.group.")
+            out[key] = Entry.whole(torch.tensor(value), owner=lead or everywhere)
+        if rng:
+            for key, state in self._rng().items():
+                out[key] = Entry.whole(state)
+        return out
+
+    def _entry(self, optimizer: ShardedAdamW, slot: Slot, flat: Tensor) -> Entry:
+        spec = slot.spec
+        local = flat[slot.start : slot.stop].view_as(slot.parameter)[: spec.rows]
+        owner = spec.owner and optimizer.group.rank == 0
+        return Entry(local, spec.shape, spec.offset, owner)
+
+    def _model_entries(self, optimizer: ShardedAdamW, out: dict[str, Entry]) -> None:
+        for slot in optimizer.slots:
+            out[f"model.{slot.spec.name}"] = self._entry(optimizer, slot, optimizer.flat)
+
+    def _optimizer_entries(self, optimizer: ShardedAdamW, out: dict[str, Entry]) -> None:
+        for name, shard in self._shards(optimizer).items():
+            whole = optimizer.gather(shard)
+            for slot in optimizer.slots:
+                out[f"optimizer.{name}.{slot.spec.name}"] = self._entry(optimizer, slot, whole)
+        for slot, count in zip(optimizer.slots, optimizer.steps(), strict=True):
+            owner = slot.spec.owner and optimizer.group.rank == 0 and not self._cut(slot)
+            value = torch.tensor(count, dtype=torch.float32)
+            out[f"optimizer.step.{slot.spec.name}"] = Entry.whole(value, owner=owner)
+
+    @staticmethod
+    def _cut(slot: Slot) -> bool:
+        # The count is one number for a parameter that many ranks hold parts of: the first writes it.
+        return any(slot.spec.offset)
+
+    @staticmethod
+    def _shards(optimizer: ShardedAdamW) -> dict[str, Tensor]:
+        shards = {name: optimizer.moments[name] for name in MOMENTS}
+        return {"master": optimizer.master, **shards} if optimizer.has_masters else shards
+
+    def _groups(self) -> Iterable[tuple[str, dict[str, Any]]]:
+        for optimizer in self.optimizers:
+            for group in optimizer.adam.param_groups:
+                yield f"optimizer.group.{group['name']}", group
+
+    def _scalars(self, *, optim: bool) -> dict[str, float | int]:
+        out: dict[str, float | int] = {"iteration": self.iteration}
+        if optim:
+            for prefix, group in self._groups():
+                beta1, beta2 = group["betas"]
+                values = {**group, "beta1": beta1, "beta2": beta2}
+                out |= {f"{prefix}.{name}": float(values[name]) for name in _GROUP_FIELDS}
+            out |= {f"scheduler.{k}": float(v) for k, v in self.scheduler.state().items()}
+            out |= {f"grad_scaler.{k}": float(v) for k, v in self.scaler.state().items()}
+        for name, split in (("train", self.data.train), ("valid", self.data.valid)):
+            if split is not None:
+                out |= {f"data.{name}.{k}": v for k, v in split.sampler.state().items()}
+        return out
+
+    def _rng_key(self, stream: str, dp_rank: int) -> str:
+        return f"rng.{stream}.{self.layout.tp_rank}_{self.layout.pp_rank}_{dp_rank}"
+
+    def _rng(self) -> dict[str, Tensor]:
+        return {
+            self._rng_key(stream, self.layout.dp_rank): state
+            for stream, state in self.streams.state().items()
+        }
+
+    # -- in ----------------------------------------------------------------------------------
+
+    def restore(self, values: dict[str, Tensor], *, optim: bool = True, rng: bool = True) -> None:
+        """Take up the state from tensors by global key, shaped as :meth:`entries` gives them.
+
+        Raises:
+            CheckpointError: a key is missing, or contradicts the arguments.
+        """
+
+        def value(key: str) -> Tensor:
+            if key not in values:
+                raise CheckpointError(f"checkpoint: {key} is missing", "it was saved by another model")
+            return values[key]
+
+        for optimizer in self.optimizers:
+            self._restore_model(optimizer, value)
+            if optim:
+                self._restore_optimizer(optimizer, value)
+        for name, (_, buffer) in self.factory.buffer_specs.items():
+            buffer.copy_(value(f"buffer.{name}"))
+        for name, split in (("train", self.data.train), ("valid", self.data.valid)):
+            if split is not None:
+                fields = split.sampler.state()
+                split.sampler.restore({k: int(value(f"data.{name}.{k}")) for k in fields})
+        self.iteration = int(value("iteration"))
+        if optim:
+            self._restore_schedules(value)
+        if rng:
+            self._restore_rng(values)
+
+    def _restore_model(self, optimizer: ShardedAdamW, value: Any) -> None:  # noqa: ANN401 - local callable
+        for slot in optimizer.slots:
+            rows = slot.spec.rows
+            target = optimizer.flat[slot.start : slot.stop].view_as(slot.parameter)
+            target[:rows].copy_(value(f"model.{slot.spec.name}"))
+
+    def _restore_optimizer(self, optimizer: ShardedAdamW, value: Any) -> None:  # noqa: ANN401 - local callable
+        for name, shard in self._shards(optimizer).items():
+            whole = torch.zeros(optimizer.size, device=shard.device)
+            for slot in optimizer.slots:
+                part = whole[slot.start : slot.stop].view_as(slot.parameter)
+                part[: slot.spec.rows].copy_(value(f"optimizer.{name}.{slot.spec.name}"))
+            shard.copy_(whole[optimizer.begin : optimizer.end])
+        optimizer.set_steps([
+            float(value(f"optimizer.step.{slot.spec.name}")) for slot in optimizer.slots
+        ])
+
+    def _restore_schedules(self, value: Any) -> None:  # noqa: ANN401 - local callable
+        for prefix, group in self._groups():
+            group["max_lr"] = float(value(f"{prefix}.max_lr"))
+            group["min_lr"] = float(value(f"{prefix}.min_lr"))
+            group["betas"] = (float(value(f"{prefix}.beta1")), float(value(f"{prefix}.beta2")))
+            group["eps"] = float(value(f"{prefix}.eps"))
+        state = self.scheduler.state()
+        self.scheduler.restore({k: float(value(f"scheduler.{k}")) for k in state})
+        self.scaler.restore({k: float(value(f"grad_scaler.{k}")) for k in self.scaler.state()})
+
+    def _restore_rng(self, values: dict[str, Tensor]) -> None:
+        for stream, generator in self.streams.generators.items():
+            key = self._rng_key(stream, self.layout.dp_rank)
+            # More replicas than saved: replicas draw alike, so the first one's stream is theirs.
+            saved = values.get(key, values.get(self._rng_key(stream, 0)))
+            if saved is None:
+                self.fresh.append(key)
+                generator.manual_seed(generator.initial_seed() + self.iteration)
+            else:
+                generator.set_state(saved.cpu())
