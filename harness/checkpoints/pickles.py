@@ -1,0 +1,326 @@
+"""Unpickling that executes nothing: what a pickle names is looked up in a table, never imported.
+
+Stricter than ``weights_only``: classes become inert records of what was stored, tensors become
+descriptions of where their bytes lie. A pickle that names anything else is refused by name.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import IO, Any
+
+#: Bytes per element of the dtypes that a checkpoint may hold.
+ITEMSIZE = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1,
+    "float8_e8m0fnu": 1,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1,
+    "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1, "bool": 1,
+    "complex32": 4, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+
+_STORAGES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
+    "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
+    "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128", "UntypedStorage": "uint8",
+}  # fmt: skip
+
+_DCP = "torch.distributed.checkpoint."
+_OLD_DCP = "torch.distributed._shard.sharded_tensor.metadata"
+
+#: Classes that are kept as inert records; the name of a megatron class (an enum in ``args``) too.
+_RECORDS = {
+    ("argparse", "Namespace"), ("types", "SimpleNamespace"), ("_io", "BytesIO"),
+    ("signal", "Signals"), ("numpy", "dtype"),
+    *((_DCP + "metadata", name) for name in (
+        "Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties",
+        "ChunkStorageMetadata", "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING",
+    )),
+    *((_DCP + "filesystem", name) for name in ("_StorageInfo", "_StoragePrefix")),
+    (_OLD_DCP, "TensorProperties"), (_OLD_DCP, "MEM_FORMAT_ENCODING"),
+}  # fmt: skip
+
+
+class Refused(pickle.UnpicklingError):
+    """A pickle that would have to execute something; the message says what."""
+
+
+class _Inert(type):
+    """Classes that a pickle cannot change."""
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        raise Refused(f"an assignment to {cls.__name__}.{name}")
+
+
+class Record(metaclass=_Inert):
+    """What was stored for an object of a class: the arguments and the state, nothing called."""
+
+    __slots__ = ("arguments", "state")
+    label = ""
+
+    arguments: tuple[Any, ...]
+    state: Any
+
+    def __new__(cls, *arguments: object) -> Record:
+        self = super().__new__(cls)
+        self.arguments = arguments
+        self.state = None
+        return self
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def field(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - untyped by nature
+        """A value of the stored ``__dict__``."""
+        return self.state.get(name, default) if isinstance(self.state, Mapping) else default
+
+
+class NumpyArray(Record):
+    """A pickled ndarray; its state is (version, shape, dtype, Fortran order, bytes)."""
+
+    label = "numpy.ndarray"
+
+
+class DType(metaclass=_Inert):
+    """A torch dtype by name."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __setstate__(self, state: object) -> None:
+        raise Refused("an assignment to a dtype")
+
+
+class StorageType(DType):
+    """A torch storage class; ``name`` is its element dtype."""
+
+
+class Storage:
+    """The bytes behind tensors: where they are in a file; set once the container knows."""
+
+    __slots__ = ("dtype", "locate", "numel")
+
+    def __init__(self, dtype: str, numel: int, locate: Callable[[], tuple[int, int]]) -> None:
+        self.dtype, self.numel, self.locate = dtype, numel, locate
+
+    def __setstate__(self, state: object) -> None:
+        raise Refused("an assignment to a storage")
+
+
+class TensorRef:
+    """A tensor as pickled: ``sizes`` and ``strides`` (elements) over a storage from ``offset`` on."""
+
+    __slots__ = ("dtype", "offset", "sizes", "storage", "strides")
+
+    def __init__(
+        self, storage: Storage, dtype: str, offset: int, sizes: Iterable[int],
+        strides: Iterable[int],
+    ) -> None:
+        self.storage, self.dtype, self.offset = storage, dtype, offset
+        self.sizes, self.strides = tuple(sizes), tuple(strides)
+        numbers = (offset, *self.sizes, *self.strides)
+        if not all(type(n) is int and n >= 0 for n in numbers):
+            raise Refused("a tensor whose sizes are not numbers")
+        if len(self.sizes) != len(self.strides):
+            raise Refused("a tensor with more sizes than strides")
+
+    def __setstate__(self, state: object) -> None:
+        # A Parameter's Python attributes; nothing of the training state is kept in them.
+        return
+
+
+class _Call:
+    """A function that a pickle may call: one of ours, with checks, in place of what it names."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_run", run)
+
+    def __call__(self, *arguments: object) -> Any:  # noqa: ANN401 - untyped by nature
+        return self._run(*arguments)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise Refused(f"an assignment to a function's {name}")
+
+    def __setstate__(self, state: object) -> None:
+        raise Refused("an assignment to a function")
+
+
+class _Dict(dict[Any, Any], metaclass=_Inert):
+    def __setstate__(self, state: object) -> None:
+        # torch hangs ``_metadata`` onto the OrderedDict of a module's state.
+        return
+
+
+class _DefaultDict(_Dict):
+    def __init__(self, factory: object = None, *rest: Any) -> None:  # noqa: ANN401, ARG002
+        super().__init__(*rest)
+
+
+class _Deque(list[Any], metaclass=_Inert):
+    def __init__(self, items: Iterable[Any] = (), maxlen: object = None) -> None:  # noqa: ARG002
+        super().__init__(items)
+
+    def __setstate__(self, state: object) -> None:
+        return
+
+
+def _storage(storage: object) -> Storage:
+    if not isinstance(storage, Storage):
+        raise Refused("a tensor without a storage")
+    return storage
+
+
+def _tensor_v2(
+    storage: object, offset: int, sizes: Iterable[int], strides: Iterable[int], *rest: Any
+) -> TensorRef:
+    if len(rest) > 2 and rest[2]:
+        raise Refused("a tensor with a lazy conjugate or negative bit")
+    held = _storage(storage)
+    return TensorRef(held, held.dtype, offset, sizes, strides)
+
+
+def _tensor_v3(
+    storage: object, offset: int, sizes: Iterable[int], strides: Iterable[int],
+    _grad: object, _hooks: object, dtype: object, metadata: object = None,
+) -> TensorRef:
+    if metadata:
+        raise Refused("a tensor with a lazy conjugate or negative bit")
+    if not isinstance(dtype, DType):
+        raise Refused("a tensor without a dtype")
+    return TensorRef(_storage(storage), dtype.name, offset, sizes, strides)
+
+
+def _first(first: object, *_rest: object) -> object:
+    return first
+
+
+def _from_type(function: object, _type: object, arguments: Iterable[object], _state: object) -> Any:  # noqa: ANN401
+    if not isinstance(function, _Call):
+        raise Refused(f"a tensor made by {function!r}")
+    return function(*arguments)
+
+
+def _sparse(layout: object, data: object) -> dict[str, object]:
+    return {"layout": layout, "data": data}
+
+
+def _encode(text: object, encoding: object = "latin1", *_rest: object) -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "ascii", "utf-8"):
+        raise Refused(f"an encoding {encoding!r}")
+    return text.encode(str(encoding))
+
+
+def _bytes(*arguments: object) -> bytes:
+    if not arguments:
+        return b""
+    first, *rest = arguments
+    return first if isinstance(first, bytes) else _encode(first, *rest)
+
+
+def _reconstruct_array(*_arguments: object) -> NumpyArray:
+    array = NumpyArray()
+    assert isinstance(array, NumpyArray)  # noqa: S101 - for the type checker
+    return array
+
+
+def _numpy_scalar(dtype: object, data: object = b"") -> NumpyArray:
+    array = _reconstruct_array()
+    array.state = (1, (), dtype, False, data)
+    return array
+
+
+def _joined(*parts: object) -> str:
+    return "/".join(str(part) for part in parts)
+
+
+@cache
+def _table() -> dict[tuple[str, str], Any]:
+    table: dict[tuple[str, str], Any] = {
+        ("torch", "Size"): _Call(lambda values=(): tuple(values)),
+        ("torch", "device"): _Call(lambda *parts: ":".join(map(str, parts))),
+        ("torch.serialization", "_get_layout"): _Call(_first),
+        ("torch._utils", "_rebuild_tensor"): _Call(_tensor_v2),
+        ("torch._utils", "_rebuild_tensor_v2"): _Call(_tensor_v2),
+        ("torch._utils", "_rebuild_tensor_v3"): _Call(_tensor_v3),
+        ("torch._utils", "_rebuild_parameter"): _Call(_first),
+        ("torch._utils", "_rebuild_parameter_with_state"): _Call(_first),
+        ("torch._utils", "_rebuild_sparse_tensor"): _Call(_sparse),
+        ("torch._tensor", "_rebuild_from_type_v2"): _Call(_from_type),
+        ("torch", "Tensor"): DType("Tensor"),
+        ("torch.nn.parameter", "Parameter"): DType("Parameter"),
+        ("torch.nn.parameter", "Buffer"): DType("Buffer"),
+        ("collections", "OrderedDict"): _Dict,
+        ("collections", "Counter"): _Dict,
+        ("collections", "defaultdict"): _DefaultDict,
+        ("collections", "deque"): _Deque,
+        ("_codecs", "encode"): _Call(_encode),
+        ("numpy", "ndarray"): DType("ndarray"),
+    }
+    for module in ("torch", "torch.cuda", "torch.storage"):
+        table |= {(module, name): StorageType(dtype) for name, dtype in _STORAGES.items()}
+    table |= {("torch", name): DType(name) for name in ITEMSIZE}
+    for module in ("builtins", "__builtin__"):
+        table |= {
+            (module, "set"): _Call(lambda items=(): sorted(items, key=repr)),
+            (module, "frozenset"): _Call(lambda items=(): sorted(items, key=repr)),
+            (module, "complex"): _Call(lambda re=0.0, im=0.0: complex(float(re), float(im))),
+            (module, "bytes"): _Call(_bytes),
+            (module, "bytearray"): _Call(_bytes),
+            (module, "dict"): _Dict,
+            (module, "list"): _Deque,
+            (module, "int"): DType("int"),
+            (module, "float"): DType("float"),
+        }
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        table[module, "_reconstruct"] = _Call(_reconstruct_array)
+        table[module, "scalar"] = _Call(_numpy_scalar)
+    for name in ("PosixPath", "PurePosixPath", "WindowsPath", "Path"):
+        table |= {(module, name): _Call(_joined) for module in ("pathlib", "pathlib._local")}
+    return table
+
+
+@cache
+def _record_class(module: str, name: str) -> type[Record]:
+    made = _Inert(name, (Record,), {"__slots__": (), "label": f"{module}.{name}"})
+    assert issubclass(made, Record)  # noqa: S101 - for the type checker
+    return made
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes], load_storage: Callable[[Any], Storage] | None) -> None:
+        super().__init__(file, encoding="utf-8")
+        self._load_storage = load_storage
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - untyped by nature
+        found = _table().get((module, name))
+        if found is not None:
+            return found
+        if (module, name) in _RECORDS or module.partition(".")[0] == "megatron":
+            return _record_class(module, name)
+        raise Refused(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Storage:  # noqa: ANN401 - untyped by nature
+        if self._load_storage is None:
+            raise Refused("a reference to something outside the file")
+        return self._load_storage(pid)
+
+
+def load(file: IO[bytes], load_storage: Callable[[Any], Storage] | None = None) -> Any:  # noqa: ANN401
+    """Read one pickle into plain containers, :class:`Record`, :class:`TensorRef`.
+
+    Args:
+        load_storage: describes the storage of a persistent id; None where none may occur.
+
+    Raises:
+        Refused: it names something outside the table.
+        Exception: whatever a damaged pickle makes the unpickler raise.
+    """
+    return _Unpickler(file, load_storage).load()
