@@ -100,6 +100,13 @@ class _SavePlanner(dcp.DefaultSavePlanner):
 
 
 class _LoadPlanner(dcp.DefaultLoadPlanner):
+    def set_up_planner(
+        self, state_dict: dict[str, Any], metadata: Any = None, is_coordinator: bool = False  # noqa: ANN401, FBT001, FBT002 - torch's signature
+    ) -> None:
+        # torch's own walks into values to materialise meta tensors, and takes a Box apart.
+        self.state_dict = self.original_state_dict = state_dict
+        self.metadata, self.is_coordinator = metadata, is_coordinator
+
     def lookup_tensor(self, index: MetadataIndex) -> Tensor:
         local: Tensor = self.state_dict[index.fqn].entry.local
         return local

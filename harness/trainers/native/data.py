@@ -112,27 +112,27 @@ class Data:
             )
         return Split(tokens, Sampler(size, seed), length)
 
-    def batch(self, split: Split, samples: int) -> tuple[list[Batch], int]:
-        """The next global batch: this rank's micro-batches, and a digest of its samples.
+    def batch(self, split: Split, samples: int) -> tuple[list[Batch], list[int]]:
+        """The next global batch: this rank's micro-batches, and a digest of each.
 
         Sample order is Megatron-LM's: micro-batch by micro-batch, within it by data-parallel rank.
 
         Returns:
-            Micro-batches, and a digest of this rank's tokens (unsigned 48 bits).
+            Micro-batches, and for each a digest of its tokens (unsigned 48 bits).
         """
         size, dp = self.args.micro_batch_size, self.args.data_parallel_size
         indices = split.sampler.take(samples)
-        batches, digest = [], hashlib.sha256()
+        batches, digests = [], []
         for start in range(0, samples, size * dp):
             first = start + self.dp_rank * size
             rows = np.stack([split.sample(i) for i in indices[first : first + size]])
-            digest.update(rows.tobytes())
+            digests.append(int.from_bytes(hashlib.sha256(rows.tobytes()).digest()[:6], "big"))
             both = torch.from_numpy(rows).to(self.device)
             batches.append(Batch(both[:, :-1].contiguous(), both[:, 1:].contiguous()))
-        return batches, int.from_bytes(digest.digest()[:6], "big")
+        return batches, digests
 
 
 def combine_digests(parts: list[int]) -> int:
-    """24-bit digest of a global batch from its ranks' digests; exact in float32."""
+    """24-bit digest of a global batch from its micro-batches' digests in order; exact in float32."""
     joined = b"".join(part.to_bytes(6, "big") for part in parts)
     return int.from_bytes(hashlib.sha256(joined).digest()[:3], "big")

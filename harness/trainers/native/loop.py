@@ -85,7 +85,7 @@ class Trainer:
         state, args = self.state, self.args
         started = self._now()
         samples = batch_size(args, state.data.train.sampler.consumed)
-        batches, digest = state.data.batch(state.data.train, samples)
+        batches, digests = state.data.batch(state.data.train, samples)
         loss_scale = state.scaler.scale
         scale = loss_scale / len(batches)
         moe.set_aux_loss_scale(scale)
@@ -102,7 +102,7 @@ class Trainer:
             "loss-scale": loss_scale,
             "batch-size": float(samples),
             "consumed-samples": float(state.data.train.sampler.consumed),
-            "batch-digest": float(self._digest(digest)),
+            "batch-digest": float(self._digest(digests)),
             **lr,
         }
         if args.log_params_norm:
@@ -219,9 +219,10 @@ class Trainer:
         total = self._everywhere(torch.tensor([local], dtype=torch.float64))[0]
         return total / (microbatches * self.parallel.layout.dp * self.args.num_layers)
 
-    def _digest(self, mine: int) -> int:
+    def _digest(self, mine: list[int]) -> int:
+        # By micro-batch, then replica: the order of the samples, whatever the layout.
         parts = self.parallel.dp.all_gather(torch.tensor([mine], device=self.device))
-        return combine_digests(parts.tolist())
+        return combine_digests(parts.t().flatten().tolist())
 
     def _now(self) -> float:
         if self.device.type == "cuda":

@@ -21,7 +21,6 @@ def preload() -> None:
     import harness.trainers.native.loop  # noqa: F401, PLC0415 - slow import
 
     torch.set_num_threads(1)
-    torch.set_num_interop_threads(1)
 
 
 def run(  # noqa: PLR0913 - the launcher's contract

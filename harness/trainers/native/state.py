@@ -75,7 +75,9 @@ class TrainingState:
         lead = self.layout.rank == 0
         for key, value in self._scalars(optim=optim).items():
             everywhere = key.startswith("optimizer.group.")
-            out[key] = Entry.whole(torch.tensor(value), owner=lead or everywhere)
+            # float64: a rate rounded to float32 here would move the last bits of the resumed run
+            kind = torch.float64 if isinstance(value, float) else torch.int64
+            out[key] = Entry.whole(torch.tensor(value, dtype=kind), owner=lead or everywhere)
         if rng:
             for key, state in self._rng().items():
                 out[key] = Entry.whole(state)
