@@ -1,6 +1,6 @@
 """Megatron-LM's arguments, as far as the native trainer gives them a meaning.
 
-Three kinds: those in :class:`Arguments` are obeyed; those in :data:`WITHOUT_MEANING` are known,
+Three kinds: those in :class:`Arguments` are obeyed; those in ``without_meaning.py`` are known,
 accepted and reported as having none here; anything else is an error that names it. No torch here:
 the harness checks a case's arguments before it starts a process.
 """
@@ -10,60 +10,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import Any
 
 from harness.errors import CaseError
-
-#: Known to Megatron-LM, accepted here, and without effect on a trainer of this size: reason by name.
-WITHOUT_MEANING: Final[dict[str, str]] = {
-    "--vocab-file": "the synthetic corpus has no tokenizer files",
-    "--merge-file": "the synthetic corpus has no tokenizer files",
-    "--tokenizer-type": "tokens are drawn, not tokenized",
-    "--data-cache-path": "the corpus is made in memory",
-    "--num-workers": "data is read in the process itself",
-    "--mock-data": "the corpus is always synthetic",
-    "--distributed-backend": "gloo on cpu, NCCL on cuda",
-    "--distributed-timeout-minutes": "the harness's heartbeat ends a hung phase",
-    "--transformer-impl": "there is one implementation",
-    "--use-mcore-models": "there is one implementation",
-    "--no-gradient-accumulation-fusion": "nothing is fused",
-    "--no-bias-gelu-fusion": "nothing is fused",
-    "--no-bias-swiglu-fusion": "nothing is fused",
-    "--no-bias-dropout-fusion": "nothing is fused",
-    "--no-masked-softmax-fusion": "nothing is fused",
-    "--no-rope-fusion": "nothing is fused",
-    "--moe-grouped-gemm": "experts are always held as one grouped weight",
-    "--moe-permute-fusion": "nothing is fused",
-    "--attention-backend": "there is one implementation",
-    "--attention-softmax-in-fp32": "softmax is always taken in fp32",
-    "--apply-query-key-layer-scaling": "softmax is always taken in fp32",
-    "--deterministic-mode": "the trainer is always deterministic; the harness reads this flag",
-    "--log-timers-to-tensorboard": "iteration-time is always logged",
-    "--log-memory-to-tensorboard": "memory is always logged",
-    "--log-validation-ppl-to-tensorboard": "the validation loss is always logged",
-    "--log-world-size-to-tensorboard": "the layout is in the provenance",
-    "--timing-log-level": "there is one level",
-    "--dist-ckpt-strictness": "loading is always strict",
-    "--ckpt-fully-parallel-save": "every rank always writes its own part",
-    "--ckpt-fully-parallel-load": "every rank always reads its own part",
-    "--ckpt-assume-constant-structure": "plans are not cached",
-    "--use-persistent-ckpt-worker": "an async save uses a thread of the rank",
-    "--async-ckpt-use-cpu-shm": "an async save copies the state on the host",
-    "--overlap-grad-reduce": "communication is not overlapped",
-    "--overlap-param-gather": "communication is not overlapped",
-    "--ddp-bucket-size": "there is one bucket a group",
-    "--use-flash-attn": "there is one implementation",
-    "--no-save-optim-warning": "no such warning",
-    "--recompute-granularity": "activations are kept",
-    "--recompute-method": "activations are kept",
-    "--recompute-num-layers": "activations are kept",
-    "--moe-token-drop-policy": "no token is dropped",
-    "--test-mode": "no such mode",
-    "--log-throughput": "the harness measures",
-    "--exit-duration-in-mins": "the harness's heartbeat ends a hung phase",
-    "--disable-gloo-process-groups": "the control plane is gloo",
-    "--no-ckpt-fully-parallel-save": "every rank always writes its own part",
-}
+from harness.trainers.native.without_meaning import WITHOUT_MEANING
 
 
 @dataclass(frozen=True)
@@ -220,7 +170,9 @@ def parse(argv: Sequence[str], world_size: int) -> Arguments:
     Raises:
         CaseError: an argument that is unknown, lacks a value, or does not fit the others.
     """
-    known = {f"--{f.name.replace('_', '-')}": f for f in fields(Arguments) if f.name not in _DERIVED}
+    known = {
+        f"--{f.name.replace('_', '-')}": f for f in fields(Arguments) if f.name not in _DERIVED
+    }
     # Megatron-LM itself spells this one with both.
     known["--use-checkpoint-opt_param-scheduler"] = known["--use-checkpoint-opt-param-scheduler"]
     known["--override-opt_param-scheduler"] = known["--override-opt-param-scheduler"]
@@ -236,9 +188,18 @@ def parse(argv: Sequence[str], world_size: int) -> Arguments:
             hint = f"did you mean {near[0]}?" if near else "the native trainer does not know it"
             raise CaseError(f"argument {flag}: no such argument of Megatron-LM is known here", hint)
     missing = [
-        flag for flag, f in known.items()
-        if f.name not in values and f.name in ("num_layers", "hidden_size", "num_attention_heads",
-                                               "seq_length", "micro_batch_size", "train_iters")
+        flag
+        for flag, f in known.items()
+        if f.name not in values
+        and f.name
+        in (
+            "num_layers",
+            "hidden_size",
+            "num_attention_heads",
+            "seq_length",
+            "micro_batch_size",
+            "train_iters",
+        )
     ]
     if missing:
         raise CaseError(f"arguments: {', '.join(missing)} missing", "add to MODEL_ARGS")
@@ -279,8 +240,10 @@ def _convert(flag: str, kind: str, words: list[str]) -> Any:  # noqa: ANN401 - b
 def _derive(values: dict[str, Any], world: int, ignored: tuple[str, ...]) -> Arguments:
     tp = values.get("tensor_model_parallel_size", 1)
     pp = values.get("pipeline_model_parallel_size", 1)
-    _fits(tp > 0 and pp > 0 and world % (tp * pp) == 0,
-          f"world size {world} does not factor: TP {tp} × PP {pp} = {tp * pp} does not divide it")
+    _fits(
+        tp > 0 and pp > 0 and world % (tp * pp) == 0,
+        f"world size {world} does not factor: TP {tp} × PP {pp} = {tp * pp} does not divide it",
+    )
     dp = world // (tp * pp)
     values.setdefault("max_position_embeddings", values["seq_length"])
     values.setdefault("ffn_hidden_size", 4 * values["hidden_size"])
@@ -304,36 +267,52 @@ def _check_parallel(a: Arguments) -> None:
     _fits(a.num_layers % pp == 0, f"--num-layers {a.num_layers} is not a multiple of PP {pp}")
     if per:
         _fits(pp > 1, f"--num-layers-per-virtual-pipeline-stage {per} needs PP > 1")
-        _fits(a.num_layers // pp % per == 0,
-              f"{a.num_layers} layers over PP {pp} leave {a.num_layers // pp} a rank, "
-              f"not a multiple of {per} a virtual stage")
-    _fits(a.num_attention_heads % tp == 0,
-          f"--num-attention-heads {a.num_attention_heads} is not a multiple of TP {tp}")
-    _fits(a.hidden_size % a.num_attention_heads == 0,
-          f"--hidden-size {a.hidden_size} is not a multiple of {a.num_attention_heads} heads")
+        _fits(
+            a.num_layers // pp % per == 0,
+            f"{a.num_layers} layers over PP {pp} leave {a.num_layers // pp} a rank, "
+            f"not a multiple of {per} a virtual stage",
+        )
+    _fits(
+        a.num_attention_heads % tp == 0,
+        f"--num-attention-heads {a.num_attention_heads} is not a multiple of TP {tp}",
+    )
+    _fits(
+        a.hidden_size % a.num_attention_heads == 0,
+        f"--hidden-size {a.hidden_size} is not a multiple of {a.num_attention_heads} heads",
+    )
     _fits(a.ffn_hidden_size % tp == 0, f"--ffn-hidden-size is not a multiple of TP {tp}")
     if a.sequence_parallel:
         _fits(a.seq_length % tp == 0, f"--seq-length {a.seq_length} is not a multiple of TP {tp}")
-    _fits(a.seq_length <= a.max_position_embeddings,
-          f"--seq-length {a.seq_length} exceeds --max-position-embeddings")
+    _fits(
+        a.seq_length <= a.max_position_embeddings,
+        f"--seq-length {a.seq_length} exceeds --max-position-embeddings",
+    )
     step = a.micro_batch_size * dp
     for size in {a.global_batch_size, *a.rampup_batch_size[:2]}:
-        _fits(size % step == 0,
-              f"batch size {size} is not a multiple of micro-batch {a.micro_batch_size} × DP {dp}")
+        _fits(
+            size % step == 0,
+            f"batch size {size} is not a multiple of micro-batch {a.micro_batch_size} × DP {dp}",
+        )
         if a.virtual_stages > 1:
-            _fits(size // step % pp == 0,
-                  f"{size // step} micro-batches are not a multiple of PP {pp}, "
-                  "which the interleaved schedule needs")
+            _fits(
+                size // step % pp == 0,
+                f"{size // step} micro-batches are not a multiple of PP {pp}, "
+                "which the interleaved schedule needs",
+            )
     if not a.num_experts:
         _fits(ep == 1, f"--expert-model-parallel-size {ep} without --num-experts")
         return
-    _fits(a.world_size % (etp * ep * pp) == 0,
-          f"world size {a.world_size} does not factor: ETP {etp} × EP {ep} × PP {pp} = "
-          f"{etp * ep * pp} does not divide it")
+    _fits(
+        a.world_size % (etp * ep * pp) == 0,
+        f"world size {a.world_size} does not factor: ETP {etp} × EP {ep} × PP {pp} = "
+        f"{etp * ep * pp} does not divide it",
+    )
     _fits(a.num_experts % ep == 0, f"--num-experts {a.num_experts} is not a multiple of EP {ep}")
     _fits(a.moe_ffn_hidden_size % etp == 0, f"--moe-ffn-hidden-size is not a multiple of {etp}")
-    _fits(a.moe_shared_expert_intermediate_size % tp == 0,
-          f"--moe-shared-expert-intermediate-size is not a multiple of TP {tp}")
+    _fits(
+        a.moe_shared_expert_intermediate_size % tp == 0,
+        f"--moe-shared-expert-intermediate-size is not a multiple of TP {tp}",
+    )
     _fits(tp == 1 or a.sequence_parallel, "experts with TP > 1 need --sequence-parallel")
     _fits(a.moe_router_topk <= a.num_experts, "--moe-router-topk exceeds --num-experts")
 
@@ -342,7 +321,9 @@ def _check_options(a: Arguments) -> None:
     def one_of(name: str, *allowed: str) -> None:
         found = getattr(a, name)
         flag = "--" + name.replace("_", "-")
-        _fits(found in allowed, f"argument {flag}: found {found!r}, expected {' or '.join(allowed)}")
+        _fits(
+            found in allowed, f"argument {flag}: found {found!r}, expected {' or '.join(allowed)}"
+        )
 
     _fits(not (a.bf16 and a.fp16), "--bf16 and --fp16 exclude each other")
     one_of("ckpt_format", "torch", "torch_dist")
@@ -357,20 +338,29 @@ def _check_options(a: Arguments) -> None:
     one_of("dataloader_type", "single")
     one_of("fp8_format", "", "e4m3")
     _fits(a.moe_layer_freq == 1, "--moe-layer-freq: only 1 is built")
-    _fits(a.data_path.partition("-")[0] == "synthetic"
-          and (a.data_path == "synthetic" or a.data_path.partition("-")[2].isdigit()),
-          f"argument --data-path: found {a.data_path!r}, expected synthetic-<tokens>: the native "
-          "trainer makes its own corpus")
+    _fits(
+        a.data_path.partition("-")[0] == "synthetic"
+        and (a.data_path == "synthetic" or a.data_path.partition("-")[2].isdigit()),
+        f"argument --data-path: found {a.data_path!r}, expected synthetic-<tokens>: the native "
+        "trainer makes its own corpus",
+    )
     if a.moe_router_enable_expert_bias:
-        _fits(a.moe_router_score_function == "sigmoid",
-              "--moe-router-enable-expert-bias needs --moe-router-score-function sigmoid")
+        _fits(
+            a.moe_router_score_function == "sigmoid",
+            "--moe-router-enable-expert-bias needs --moe-router-score-function sigmoid",
+        )
     if a.rampup_batch_size:
-        _fits(len(a.rampup_batch_size) == 3,
-              "--rampup-batch-size takes <start> <increment> <samples>")
-    _fits(a.async_save is False or a.ckpt_format == "torch_dist",
-          "--async-save needs --ckpt-format torch_dist")
-    _fits(not (a.lr_warmup_iters and a.lr_warmup_fraction is not None),
-          "--lr-warmup-iters and --lr-warmup-fraction exclude each other")
+        _fits(
+            len(a.rampup_batch_size) == 3, "--rampup-batch-size takes <start> <increment> <samples>"
+        )
+    _fits(
+        a.async_save is False or a.ckpt_format == "torch_dist",
+        "--async-save needs --ckpt-format torch_dist",
+    )
+    _fits(
+        not (a.lr_warmup_iters and a.lr_warmup_fraction is not None),
+        "--lr-warmup-iters and --lr-warmup-fraction exclude each other",
+    )
 
 
 def _fits(condition: bool, message: str) -> None:  # noqa: FBT001 - a guard

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     MetadataIndex,
@@ -27,6 +28,8 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from harness.checkpoints import safe_reader
 from harness.errors import CheckpointError
@@ -94,14 +97,17 @@ class Box:
         return [self._chunk()]
 
 
-class _SavePlanner(dcp.DefaultSavePlanner):
+class _SavePlanner(DefaultSavePlanner):
     def lookup_object(self, index: MetadataIndex) -> Any:  # noqa: ANN401 - torch's signature
         return self.state_dict[index.fqn].entry.local
 
 
-class _LoadPlanner(dcp.DefaultLoadPlanner):
+class _LoadPlanner(DefaultLoadPlanner):
     def set_up_planner(
-        self, state_dict: dict[str, Any], metadata: Any = None, is_coordinator: bool = False  # noqa: ANN401, FBT001, FBT002 - torch's signature
+        self,
+        state_dict: dict[str, Any],
+        metadata: Any = None,
+        is_coordinator: bool = False,  # noqa: ANN401, FBT001, FBT002 - torch's signature
     ) -> None:
         # torch's own walks into values to materialise meta tensors, and takes a Box apart.
         self.state_dict = self.original_state_dict = state_dict
@@ -142,7 +148,8 @@ class Checkpointer:
         elif self.args.async_save:
             frozen = {
                 key: Entry(e.local.detach().cpu().clone(), e.shape, e.offset, e.owner)
-                for key, e in entries.items() if e.owner
+                for key, e in entries.items()
+                if e.owner
             }
             self._thread = threading.Thread(
                 target=self._write_beside, args=(root, folder, frozen, about), name="async-save"
@@ -184,9 +191,9 @@ class Checkpointer:
 
     def _write_dist(self, folder: Path, entries: dict[str, Entry]) -> None:
         boxes = {key: Box(entry) for key, entry in entries.items() if entry.owner}
-        dcp.save(
+        save(
             boxes,
-            storage_writer=dcp.FileSystemWriter(folder, sync_files=True, overwrite=True),
+            storage_writer=FileSystemWriter(folder, sync_files=True, overwrite=True),
             planner=_SavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
             process_group=self._group,
             no_dist=self.layout.world == 1,
@@ -202,11 +209,13 @@ class Checkpointer:
                 "format": FORMAT,
                 "tensors": {k: e.local.detach().clone() for k, e in entries.items()},
                 "shards": {
-                    k: [list(e.shape), list(e.offset)] for k, e in entries.items()
+                    k: [list(e.shape), list(e.offset)]
+                    for k, e in entries.items()
                     if tuple(e.local.shape) != e.shape
                 },
-                "aliases": {f"model.{TIED_COPY}": f"model.{TIED_SOURCE}"} if any(
-                    s.tied_copy for s in self.state.factory.specs.values()) else {},
+                "aliases": {f"model.{TIED_COPY}": f"model.{TIED_SOURCE}"}
+                if any(s.tied_copy for s in self.state.factory.specs.values())
+                else {},
             }
             write_durably(target / "model_optim_rng.pt", lambda file: torch.save(content, file))
         self._barrier()
@@ -243,7 +252,8 @@ class Checkpointer:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             files[path.relative_to(folder).as_posix()] = {
-                "bytes": path.stat().st_size, "sha256": digest,
+                "bytes": path.stat().st_size,
+                "sha256": digest,
             }
         text = json.dumps({**about, "files": files}, indent=1)
         write_durably(folder / MANIFEST, lambda file: file.write(text.encode()))
@@ -266,7 +276,9 @@ class Checkpointer:
         else:
             values = self._read_dist(folder)
         optim = not (self.args.no_load_optim or self.args.finetune)
-        self.state.restore(values, optim=optim, rng=not (self.args.no_load_rng or self.args.finetune))
+        self.state.restore(
+            values, optim=optim, rng=not (self.args.no_load_rng or self.args.finetune)
+        )
         if self.args.finetune:
             self.state.iteration = 0
         for optimizer in self.state.optimizers:
@@ -317,7 +329,7 @@ class Checkpointer:
                 )
             local = torch.empty_like(entry.local, device="cpu")
             boxes[source] = Box(Entry(local, shape, entry.offset))
-        dcp.load(
+        load(
             boxes,
             storage_reader=reader,
             planner=_LoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),

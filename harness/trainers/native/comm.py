@@ -40,15 +40,23 @@ def _reduce(parts: Sequence[Tensor], op: str) -> Tensor:
 
 
 class Group(Protocol):
-    """What the trainer asks of a communicator. ``rank`` is the index of this process in ``ranks``.
+    """What the trainer asks of a communicator.
 
     No method changes its argument; each returns a new, contiguous tensor on the same device. All
     members must call the same methods in the same order with equal dtypes.
     """
 
-    ranks: tuple[int, ...]
-    rank: int
-    size: int
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Global ranks of the members."""
+
+    @property
+    def rank(self) -> int:
+        """Index of this process in ``ranks``."""
+
+    @property
+    def size(self) -> int:
+        """Number of members."""
 
     def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
         """Element-wise ``sum`` or ``max`` over the group; shape of ``x``."""
@@ -193,9 +201,17 @@ class TorchPipe:
 class World(Protocol):
     """All ranks of a phase. Group creation is collective: same calls, same order, on every rank."""
 
-    rank: int
-    size: int
-    device: torch.device
+    @property
+    def rank(self) -> int:
+        """Global rank of this process."""
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank's tensors live."""
 
     def group(self, ranks: Sequence[int]) -> Group | None:
         """The communicator of these global ranks, or None when this process is not a member."""

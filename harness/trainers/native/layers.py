@@ -99,15 +99,28 @@ class Factory:
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         return torch.empty(shape).normal_(0.0, std, generator=generator)
 
-    def buffer(self, module: nn.Module, attribute: str, name: str, value: Tensor,
-               shape: tuple[int, ...] | None = None, offset: tuple[int, ...] | None = None,
-               *, owner: bool | None = None) -> None:
+    def buffer(
+        self,
+        module: nn.Module,
+        attribute: str,
+        name: str,
+        value: Tensor,
+        shape: tuple[int, ...] | None = None,
+        offset: tuple[int, ...] | None = None,
+        *,
+        owner: bool | None = None,
+    ) -> None:
         """Register training state that no gradient reaches; it is checkpointed as ``buffer.<name>``."""
         module.register_buffer(attribute, value.to(self.device))
         held = getattr(module, attribute)
         mine = self.parallel.layout.tp_rank == 0 if owner is None else owner
-        spec = Spec(name, shape or tuple(value.shape), offset or (0,) * value.dim(),
-                    value.shape[0] if value.dim() else 1, mine)
+        spec = Spec(
+            name,
+            shape or tuple(value.shape),
+            offset or (0,) * value.dim(),
+            value.shape[0] if value.dim() else 1,
+            mine,
+        )
         self.buffer_specs[name] = (spec, held)
 
     @property
@@ -130,10 +143,18 @@ class DelayedScaling(nn.Module):
         super().__init__()
         length = factory.args.fp8_amax_history_len
         tp = factory.parallel.tp
-        factory.buffer(self, "amax_history", f"{name}.amax_history", torch.zeros(1, length),
-                       (tp.size, length), (tp.rank, 0), owner=True)
-        factory.buffer(self, "scale", f"{name}.scale", torch.ones(1), (tp.size,), (tp.rank,),
-                       owner=True)
+        factory.buffer(
+            self,
+            "amax_history",
+            f"{name}.amax_history",
+            torch.zeros(1, length),
+            (tp.size, length),
+            (tp.rank, 0),
+            owner=True,
+        )
+        factory.buffer(
+            self, "scale", f"{name}.scale", torch.ones(1), (tp.size,), (tp.rank,), owner=True
+        )
         self.limit = torch.finfo(torch.float8_e4m3fn).max
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,9 +180,7 @@ class LayerNorm(nn.Module):
         self.weight = factory.parameter(
             f"{name}.weight", self.shape, fill=1.0, decay=False, sum_over_tp=partial
         )
-        self.bias = factory.parameter(
-            f"{name}.bias", self.shape, decay=False, sum_over_tp=partial
-        )
+        self.bias = factory.parameter(f"{name}.bias", self.shape, decay=False, sum_over_tp=partial)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
@@ -180,8 +199,10 @@ class ColumnParallelLinear(nn.Module):
         self.weight = factory.parameter(
             f"{name}.weight", (outputs, inputs), cuts={0: self.tp}, std=args.init_method_std
         )
-        self.bias = None if args.disable_bias_linear else factory.parameter(
-            f"{name}.bias", (outputs,), cuts={0: self.tp}, decay=False
+        self.bias = (
+            None
+            if args.disable_bias_linear
+            else factory.parameter(f"{name}.bias", (outputs,), cuts={0: self.tp}, decay=False)
         )
         self.fp8 = DelayedScaling(factory, f"{name}.fp8") if args.fp8_format else None
 
@@ -205,8 +226,12 @@ class RowParallelLinear(nn.Module):
         self.weight = factory.parameter(
             f"{name}.weight", (outputs, inputs), cuts={1: self.tp}, std=factory.residual_std
         )
-        self.bias = None if args.disable_bias_linear else factory.parameter(
-            f"{name}.bias", (outputs,), decay=False, sum_over_tp=self.sequence_parallel
+        self.bias = (
+            None
+            if args.disable_bias_linear
+            else factory.parameter(
+                f"{name}.bias", (outputs,), decay=False, sum_over_tp=self.sequence_parallel
+            )
         )
         self.fp8 = DelayedScaling(factory, f"{name}.fp8") if args.fp8_format else None
 
@@ -244,8 +269,11 @@ class VocabParallelEmbedding(nn.Module):
         args, self.tp = factory.args, factory.parallel.tp
         self.vocab = VocabRange.of(args, self.tp)
         self.weight = factory.parameter(
-            f"{name}.weight", (args.vocab_size, args.hidden_size), std=args.init_method_std,
-            rows=(self.vocab.first, self.vocab.padded), edge=True,
+            f"{name}.weight",
+            (args.vocab_size, args.hidden_size),
+            std=args.init_method_std,
+            rows=(self.vocab.first, self.vocab.padded),
+            edge=True,
         )
 
     def forward(self, tokens: Tensor) -> Tensor:

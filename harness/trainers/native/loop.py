@@ -50,8 +50,14 @@ class Trainer:
         optimizers = build_optimizers(args, factory.specs, self.parallel.dp, self.parallel.edp)
         groups = [g for optimizer in optimizers for g in optimizer.adam.param_groups]
         self.state = TrainingState(
-            layout, self.parallel, factory, self.chunks, optimizers,
-            ParamScheduler(args, groups), LossScaler(args), streams,
+            layout,
+            self.parallel,
+            factory,
+            self.chunks,
+            optimizers,
+            ParamScheduler(args, groups),
+            LossScaler(args),
+            streams,
             Data(args, layout.dp_rank, world.device),
         )
         self.pipeline = Pipeline(args, self.parallel, self.chunks, factory.dtype)
@@ -137,7 +143,8 @@ class Trainer:
                 optimizer.step()
             if args.moe_router_enable_expert_bias:
                 moe.update_expert_bias(
-                    self.chunks, args.moe_router_bias_update_rate,
+                    self.chunks,
+                    args.moe_router_bias_update_rate,
                     [self.parallel.tp, self.parallel.dp],
                 )
         state.scaler.update(found_inf=skipped)
@@ -181,9 +188,11 @@ class Trainer:
         scalars |= {"mem-allocated-bytes": float(now), "mem-max-allocated-bytes": float(highest)}
         self.writer.write(self.state.iteration, scalars)
         iteration, loss = self.state.iteration, scalars["lm loss"]
-        print(f"iteration {iteration}/{self.args.train_iters} | lm loss {loss!r} | "
-              f"grad norm {scalars['grad-norm']!r} | time {scalars['iteration-time']:.3f} s",
-              flush=True)
+        print(
+            f"iteration {iteration}/{self.args.train_iters} | lm loss {loss!r} | "
+            f"grad norm {scalars['grad-norm']!r} | time {scalars['iteration-time']:.3f} s",
+            flush=True,
+        )
 
     # -- numbers -----------------------------------------------------------------------------
 

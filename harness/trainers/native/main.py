@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore
 
 from harness.trainers.native.arguments import Arguments, parse
 from harness.trainers.native.comm import TorchWorld, World
@@ -45,10 +46,13 @@ def run(  # noqa: PLR0913 - the launcher's contract
     args = parse(argv, world_size)
     switches = _deterministic()
     device = _device(rank)
-    store = dist.FileStore(rendezvous, world_size)
+    store = FileStore(rendezvous, world_size)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-        store=store, rank=rank, world_size=world_size, timeout=timedelta(minutes=30),
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(minutes=30),
     )
     world = join(args, rank, world_size, device, rendezvous)
     if rank == 0 and args.without_meaning:
@@ -62,7 +66,11 @@ def run(  # noqa: PLR0913 - the launcher's contract
 
 
 def join(
-    args: Arguments, rank: int, world_size: int, device: torch.device, rendezvous: str  # noqa: ARG001 - backends differ in need
+    args: Arguments,
+    rank: int,
+    world_size: int,
+    device: torch.device,
+    rendezvous: str,  # noqa: ARG001 - backends differ in need
 ) -> World:
     """The communication backend of this run."""
     return TorchWorld(rank, world_size, device)

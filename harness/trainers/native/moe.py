@@ -62,14 +62,17 @@ class Router(nn.Module):
         self.coeff = args.moe_aux_loss_coeff if balanced else 0.0
         self.tp = factory.parallel.tp
         self.weight = factory.parameter(
-            f"{name}.weight", (self.experts, args.hidden_size), std=args.init_method_std,
+            f"{name}.weight",
+            (self.experts, args.hidden_size),
+            std=args.init_method_std,
             sum_over_tp=args.sequence_parallel,
         )
         self.biased = args.moe_router_enable_expert_bias
         if self.biased:
             factory.buffer(self, "expert_bias", f"{name}.expert_bias", torch.zeros(self.experts))
             self.register_buffer(
-                "tokens_per_expert", torch.zeros(self.experts, device=factory.device),
+                "tokens_per_expert",
+                torch.zeros(self.experts, device=factory.device),
                 persistent=False,
             )
         self.aux_total = 0.0
@@ -122,12 +125,18 @@ class GroupedExperts(nn.Module):
         shape1 = (args.num_experts, args.moe_ffn_hidden_size, args.hidden_size)
         shape2 = (args.num_experts, args.hidden_size, args.moe_ffn_hidden_size)
         self.weight1 = factory.parameter(
-            f"{name}.linear_fc1.weight", shape1, cuts={0: parallel.ep, 1: parallel.etp},
-            std=args.init_method_std, expert=True,
+            f"{name}.linear_fc1.weight",
+            shape1,
+            cuts={0: parallel.ep, 1: parallel.etp},
+            std=args.init_method_std,
+            expert=True,
         )
         self.weight2 = factory.parameter(
-            f"{name}.linear_fc2.weight", shape2, cuts={0: parallel.ep, 2: parallel.etp},
-            std=factory.residual_std, expert=True,
+            f"{name}.linear_fc2.weight",
+            shape2,
+            cuts={0: parallel.ep, 2: parallel.etp},
+            std=factory.residual_std,
+            expert=True,
         )
 
     def forward(self, x: Tensor, counts: list[int]) -> Tensor:
@@ -180,7 +189,7 @@ class MoELayer(nn.Module):
         done = mappings.reduce_scatter_uneven(done, self.etp, route.gathered)
         back = mappings.all_to_all(done, self.ep, route.receive, route.send)
         pairs = back[torch.argsort(route.order)].view(flat.shape[0], k, -1)
-        y = (pairs * weights.unsqueeze(-1).to(pairs.dtype)).sum(1).view_as(x)
+        y: Tensor = (pairs * weights.unsqueeze(-1).to(pairs.dtype)).sum(1).view_as(x)
         return y if self.shared_experts is None else y + self.shared_experts(x)
 
     def _route(self, chosen: Tensor) -> Route:
@@ -200,7 +209,8 @@ class MoELayer(nn.Module):
         # Rows arrive as segments (ETP source, EP source, local expert): label each with its expert.
         segments = [
             [source(etp, ep)[e] for e in here]
-            for etp in range(self.etp.size) for ep in range(self.ep.size)
+            for etp in range(self.etp.size)
+            for ep in range(self.ep.size)
         ]
         gathered = [
             sum(map(sum, segments[i * self.ep.size : (i + 1) * self.ep.size]))
@@ -211,8 +221,13 @@ class MoELayer(nn.Module):
         group = labels.argsort(stable=True)
         per_expert = [sum(column) for column in zip(*segments, strict=True)]
         return Route(
-            order, send, receive, gathered, group.to(chosen.device),
-            group.argsort().to(chosen.device), per_expert,
+            order,
+            send,
+            receive,
+            gathered,
+            group.to(chosen.device),
+            group.argsort().to(chosen.device),
+            per_expert,
         )
 
 

@@ -41,7 +41,11 @@ class ShardedAdamW:
     """
 
     def __init__(
-        self, args: Arguments, parameters: dict[nn.Parameter, Spec], group: Group, replicas: int,
+        self,
+        args: Arguments,
+        parameters: dict[nn.Parameter, Spec],
+        group: Group,
+        replicas: int,
         kind: str,
     ) -> None:
         self.kind, self.group, self.replicas = kind, group, replicas
@@ -91,11 +95,17 @@ class ShardedAdamW:
             decoupled = slot.spec.edge and args.decoupled_lr is not None
             name = self.kind + (".decoupled" if decoupled else "")
             name += "" if slot.spec.decay else ".no_decay"
-            group = groups.setdefault(name, {
-                "params": [], "name": name, "decays": slot.spec.decay, "lr": 0.0,
-                "max_lr": args.decoupled_lr if decoupled else args.lr,
-                "min_lr": self._min_lr(args, decoupled=decoupled),
-            })
+            group = groups.setdefault(
+                name,
+                {
+                    "params": [],
+                    "name": name,
+                    "decays": slot.spec.decay,
+                    "lr": 0.0,
+                    "max_lr": args.decoupled_lr if decoupled else args.lr,
+                    "min_lr": self._min_lr(args, decoupled=decoupled),
+                },
+            )
             if low >= high:
                 continue
             near, far = low - self.begin, high - self.begin
@@ -107,8 +117,11 @@ class ShardedAdamW:
         for group in groups.values():
             group["params"] = group["params"] or [nn.Parameter(blank.clone())]
         adam = torch.optim.AdamW(
-            list(groups.values()), lr=0.0, betas=(args.adam_beta1, args.adam_beta2),
-            eps=args.adam_eps, fused=True,
+            list(groups.values()),
+            lr=0.0,
+            betas=(args.adam_beta1, args.adam_beta2),
+            eps=args.adam_eps,
+            fused=True,
         )
         for _, piece, near, far in self.pieces:
             adam.state[piece] = {
@@ -212,5 +225,6 @@ def build_optimizers(
     ]
     return [
         ShardedAdamW(args, parameters, group, replicas, kind)
-        for kind, parameters, group in parts if parameters
+        for kind, parameters, group in parts
+        if parameters
     ]

@@ -73,11 +73,11 @@ class TrainingState:
         for name, (spec, value) in self.factory.buffer_specs.items():
             out[f"buffer.{name}"] = Entry(value, spec.shape, spec.offset, spec.owner)
         lead = self.layout.rank == 0
-        for key, value in self._scalars(optim=optim).items():
+        for key, number in self._scalars(optim=optim).items():
             everywhere = key.startswith("optimizer.group.")
             # float64: a rate rounded to float32 here would move the last bits of the resumed run
-            kind = torch.float64 if isinstance(value, float) else torch.int64
-            out[key] = Entry.whole(torch.tensor(value, dtype=kind), owner=lead or everywhere)
+            kind = torch.float64 if isinstance(number, float) else torch.int64
+            out[key] = Entry.whole(torch.tensor(number, dtype=kind), owner=lead or everywhere)
         if rng:
             for key, state in self._rng().items():
                 out[key] = Entry.whole(state)
@@ -152,7 +152,9 @@ class TrainingState:
 
         def value(key: str) -> Tensor:
             if key not in values:
-                raise CheckpointError(f"checkpoint: {key} is missing", "it was saved by another model")
+                raise CheckpointError(
+                    f"checkpoint: {key} is missing", "it was saved by another model"
+                )
             return values[key]
 
         for optimizer in self.optimizers:
@@ -184,9 +186,9 @@ class TrainingState:
                 part = whole[slot.start : slot.stop].view_as(slot.parameter)
                 part[: slot.spec.rows].copy_(value(f"optimizer.{name}.{slot.spec.name}"))
             shard.copy_(whole[optimizer.begin : optimizer.end])
-        optimizer.set_steps([
-            float(value(f"optimizer.step.{slot.spec.name}")) for slot in optimizer.slots
-        ])
+        optimizer.set_steps(
+            [float(value(f"optimizer.step.{slot.spec.name}")) for slot in optimizer.slots]
+        )
 
     def _restore_schedules(self, value: Any) -> None:  # noqa: ANN401 - local callable
         for prefix, group in self._groups():

@@ -114,7 +114,8 @@ class Embedding(nn.Module):
         self.position_embeddings = factory.parameter(
             "embedding.position_embeddings.weight",
             (args.max_position_embeddings, args.hidden_size),
-            std=args.init_method_std, edge=True,
+            std=args.init_method_std,
+            edge=True,
         )
         self.p, self.streams = args.hidden_dropout, factory.streams
         self.stream = MODEL_PARALLEL if args.sequence_parallel else COMMON
@@ -141,10 +142,18 @@ class OutputLayer(nn.Module):
         self.sequence_parallel = args.sequence_parallel
         self.vocab = VocabRange.of(args, self.tp)
         untied = args.untie_embeddings_and_output_weights
-        self.weight = tied if tied is not None else factory.parameter(
-            "output_layer.weight", (args.vocab_size, args.hidden_size), std=args.init_method_std,
-            rows=(self.vocab.first, self.vocab.padded), edge=True, tied_copy=not untied,
-            values_of=None if untied else "embedding.word_embeddings.weight",
+        self.weight = (
+            tied
+            if tied is not None
+            else factory.parameter(
+                "output_layer.weight",
+                (args.vocab_size, args.hidden_size),
+                std=args.init_method_std,
+                rows=(self.vocab.first, self.vocab.padded),
+                edge=True,
+                tied_copy=not untied,
+                values_of=None if untied else "embedding.word_embeddings.weight",
+            )
         )
 
     def forward(self, x: Tensor) -> Tensor:
