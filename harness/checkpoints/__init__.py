@@ -1,5 +1,34 @@
 """Read, fingerprint and diff saved training state, never executing any of it."""
 
+from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from harness.checkpoints.compare import StateDiff, TensorDiff, diff
 from harness.checkpoints.distcp import safe_reader
+from harness.checkpoints.fingerprints import fingerprint
+from harness.checkpoints.folders import (
+    MANIFEST,
+    TRACKER,
+    Verified,
+    iter_dir,
+    iterations,
+    latest,
+    verify,
+)
+from harness.checkpoints.gaps import Gap
 
-__all__ = ["safe_reader"]
+__all__ = [
+    "MANIFEST",
+    "TRACKER",
+    "Checkpoint",
+    "Gap",
+    "StateDiff",
+    "TensorDiff",
+    "Verified",
+    "diff",
+    "fingerprint",
+    "iter_dir",
+    "iterations",
+    "latest",
+    "open_checkpoint",
+    "safe_reader",
+    "verify",
+]

@@ -12,7 +12,7 @@ from harness.checkpoints.pickles import DType, Record
 from harness.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import Metadata
 
 METADATA = ".metadata"
@@ -209,7 +209,7 @@ def safe_reader(path: str | Path) -> FileSystemReader:
     Raises (from ``read_metadata``):
         CheckpointError: torn, a data file missing or cut, or a pickled object inside.
     """
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import StorageMeta
 
     class SafeReader(FileSystemReader):

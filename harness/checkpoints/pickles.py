@@ -139,6 +139,7 @@ class _Call:
     """A function that a pickle may call: one of ours, with checks, in place of what it names."""
 
     __slots__ = ("_run",)
+    _run: Callable[..., Any]
 
     def __init__(self, run: Callable[..., Any]) -> None:
         object.__setattr__(self, "_run", run)

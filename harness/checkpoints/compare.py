@@ -1,0 +1,309 @@
+"""Two checkpoints, name by name and bit by bit → what differs, by component."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoints import components
+from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from harness.checkpoints.entries import Block, Entry, Part, Reader
+from harness.checkpoints.gaps import Gap, find_gaps
+from harness.checkpoints.numbers import Tally
+
+TEXT_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class TensorDiff:
+    """One name that differs.
+
+    Args:
+        name, component: what, and which part of the training state it belongs to.
+        reason: ``values``, ``dtype``, ``shape``, ``only in a``, ``only in b``, ``incomplete in a``,
+            ``incomplete in b``, ``tied copies differ in a``, ``tied copies differ in b``.
+        elements: elements of the tensor (of the larger one when shapes differ).
+        differing: elements whose bits differ; all of them unless the reason is about values.
+        max_abs, max_rel: largest |b − a| and |b − a| / |a| over finite elements; None without any.
+        index: index of the first differing element.
+        a, b: its value in each checkpoint; for text, what surrounds it.
+        rows: first and last differing index of dimension 0.
+        detail: what else there is to say.
+    """
+
+    name: str
+    component: str
+    reason: str
+    elements: int
+    differing: int
+    max_abs: float | None = None
+    max_rel: float | None = None
+    index: tuple[int, ...] | None = None
+    a: float | int | str | None = None
+    b: float | int | str | None = None
+    rows: tuple[int, int] | None = None
+    detail: str = ""
+
+    def sentence(self) -> str:
+        """What differs, for a person to check."""
+        if self.reason != "values":
+            return f"{self.name}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+        count = f"{self.differing} of {self.elements} elements differ" if self.elements > 1 else "differs"
+        largest = f", at most by {self.max_abs:.3g}" if self.max_abs is not None else ""
+        at = f" at {list(self.index)}" if self.index else ""
+        first = f"; first{at}: {self.a} against {self.b}" if self.a is not None else ""
+        return f"{self.name}: {count}{largest}{first}"
+
+
+@dataclass(frozen=True)
+class StateDiff:
+    """What differs between checkpoint ``a`` and checkpoint ``b``.
+
+    Args:
+        entries: every name that differs, by name; empty when the states are equal.
+        compared: names that both sides hold and that were compared.
+        not_comparable: names (per-rank state) that have no counterpart in the other layout.
+        notes: differences outside the training state (arguments, paths, times), and skipped files.
+        gaps_a, gaps_b: what a whole training state should hold and this one does not.
+        layouts_differ: the two were saved by different parallel layouts.
+        bytes_read: bytes read from both.
+    """
+
+    a: str
+    b: str
+    entries: tuple[TensorDiff, ...]
+    compared: int
+    not_comparable: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    gaps_a: tuple[Gap, ...] = ()
+    gaps_b: tuple[Gap, ...] = ()
+    layouts_differ: bool = False
+    bytes_read: int = 0
+
+    @property
+    def equal(self) -> bool:
+        """Nothing differs, and something was compared."""
+        return not self.entries and self.compared > 0
+
+    def by_component(self) -> dict[str, tuple[TensorDiff, ...]]:
+        """Differing names grouped by component."""
+        found: dict[str, list[TensorDiff]] = {}
+        for entry in self.entries:
+            found.setdefault(entry.component, []).append(entry)
+        return {component: tuple(group) for component, group in sorted(found.items())}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; every number in it is finite."""
+        return {"equal": self.equal, **asdict(self)}
+
+
+def diff(a: Path, b: Path, *, layouts_differ: bool | None = None) -> StateDiff:
+    """Compare two checkpoints of any formats and layouts, bit for bit, in bounded memory.
+
+    Args:
+        layouts_differ: whether they come from different parallel layouts; None finds out.
+
+    Raises:
+        CheckpointError: one of them is torn, or would need code to be read.
+    """
+    one, two = open_checkpoint(Path(a)), open_checkpoint(Path(b))
+    with Reader() as reader:
+        return _Comparison(one, two, reader, layouts_differ).run()
+
+
+@dataclass
+class _Comparison:
+    a: Checkpoint
+    b: Checkpoint
+    reader: Reader
+    given: bool | None
+    found: list[TensorDiff] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    compared: int = 0
+
+    def run(self) -> StateDiff:
+        apart = self._layouts_differ() if self.given is None else self.given
+        left = {n: e for n, e in self.a.entries.items() if not (apart and e.per_rank)}
+        right = {n: e for n, e in self.b.entries.items() if not (apart and e.per_rank)}
+        both = sorted(left.keys() & right.keys(), key=lambda name: left[name].order)
+        for name in both:
+            self._pair(left[name], right[name])
+        for name in sorted(left.keys() - right.keys()):
+            self._lone(left[name], right, "only in a")
+        for name in sorted(right.keys() - left.keys()):
+            self._lone(right[name], left, "only in b")
+        for name in both:
+            self._tied(name, left, right)
+        hidden = sorted(
+            {n for c in (self.a, self.b) for n, e in c.entries.items() if e.per_rank} if apart else ()
+        )
+        for checkpoint in (self.a, self.b):
+            self.notes += [f"{checkpoint.path}: {n} is no training state" for n in checkpoint.skipped]
+        return StateDiff(
+            str(self.a.path), str(self.b.path), tuple(sorted(self.found, key=lambda d: d.name)),
+            self.compared, tuple(hidden), tuple(self.notes), find_gaps(self.a), find_gaps(self.b),
+            apart, self.reader.bytes_read,
+        )
+
+    def _layouts_differ(self) -> bool:
+        if self.a.layout and self.b.layout:
+            return dict(self.a.layout) != dict(self.b.layout)
+        ranks = [
+            {_rank(name) for name, e in c.entries.items() if e.per_rank} for c in (self.a, self.b)
+        ]
+        return bool(ranks[0] and ranks[1]) and ranks[0] != ranks[1]
+
+    # -- one name ----------------------------------------------------------------------------
+
+    def _report(self, entry: Entry, difference: TensorDiff) -> None:
+        if entry.state:
+            self.found.append(difference)
+        else:
+            self.notes.append(f"{difference.sentence()} (no training state)")
+
+    def _pair(self, a: Entry, b: Entry) -> None:
+        self.compared += 1
+        difference = self._compare(a, b)
+        if difference is not None:
+            self._report(a, difference)
+            return
+        boxes = [[(p.offsets, p.sizes) for p in e.copies] for e in (a, b)]
+        if boxes[0] == boxes[1]:
+            pairs = [(one, two) for one, two in zip(a.copies, b.copies, strict=True)]
+        else:
+            # Other numbers of replicas: each must equal what it is a replica of.
+            pairs = [(_original(e, copy), copy) for e in (a, b) for copy in e.copies]
+        for one, two in pairs:
+            difference = self._compare(_alone(a, one), _alone(b, two))
+            if difference is not None:
+                where = Path(two.order[0]).parent.name
+                self._report(a, replace(difference, detail=f"the copy in {where}"))
+                return
+
+    def _compare(self, a: Entry, b: Entry) -> TensorDiff | None:
+        elements = max(a.numel, b.numel)
+        lacking = [(side, e.incomplete()) for side, e in (("a", a), ("b", b))]
+        for side, problem in lacking:
+            if problem:
+                reason = f"incomplete in {side}"
+                return TensorDiff(a.name, a.component, reason, elements, elements, detail=problem)
+        for reason, one, two in (("dtype", a.dtype, b.dtype), ("shape", a.shape, b.shape)):
+            if one != two:
+                if a.dtype in ("text", "bytes", "big int") and reason == "shape":
+                    break
+                detail = f"{_plain(one)} against {_plain(two)}"
+                return TensorDiff(a.name, a.component, reason, elements, elements, detail=detail)
+        if a.shape != b.shape or a.dtype == "text":
+            return self._text(a, b)
+        return self._values(a, b)
+
+    def _values(self, a: Entry, b: Entry) -> TensorDiff | None:
+        tally = Tally()
+        for base, one, two in _both(self.reader, a, b):
+            tally.add(a.dtype, base, one, two)
+        if not tally.differing or tally.first is None or tally.last is None:
+            return None
+        index = _index(tally.first, a.shape)
+        rows = (index[0], _index(tally.last, a.shape)[0]) if index else None
+        return TensorDiff(
+            a.name, a.component, "values", a.numel, tally.differing, tally.max_abs, tally.max_rel,
+            index or None, tally.a, tally.b, rows,
+        )
+
+    @staticmethod
+    def _text(a: Entry, b: Entry) -> TensorDiff | None:
+        one, two = a.data or b"", b.data or b""
+        if one == two:
+            return None
+        first = next(
+            (i for i, (x, y) in enumerate(zip(one, two, strict=False)) if x != y),
+            min(len(one), len(two)),
+        )
+        start = max(0, first - TEXT_SHOWN // 4)
+        shown = [t[start : start + TEXT_SHOWN].decode("utf-8", "replace") for t in (one, two)]
+        return TensorDiff(
+            a.name, a.component, "values", max(len(one), len(two)),
+            abs(len(one) - len(two)) + sum(x != y for x, y in zip(one, two, strict=False)),
+            index=(first,), a=shown[0], b=shown[1],
+        )
+
+    # -- names that one side lacks, and tied copies --------------------------------------------
+
+    def _lone(self, entry: Entry, others: Mapping[str, Entry], reason: str) -> None:
+        source = components.tied_source(entry.name)
+        mine = (self.a if reason == "only in a" else self.b).entries
+        if source is not None and source in others and source in mine:
+            # A stage that holds both ends needs no copy: the copy must equal the embedding there.
+            if self._compare(mine[source], entry) is None:
+                self.compared += 1
+                return
+            if entry.name in self.a.aliases or entry.name in self.b.aliases:
+                side = reason[-1]
+                self._report(entry, self._untied(entry, mine[source], side))
+                return
+        self._report(entry, TensorDiff(
+            entry.name, entry.component, reason, entry.numel, entry.numel,
+            detail=f"{entry.dtype} {list(entry.shape)}" if entry.shape else entry.dtype,
+        ))
+
+    def _untied(self, entry: Entry, source: Entry, side: str) -> TensorDiff:
+        difference = self._compare(source, entry)
+        reason = f"tied copies differ in {side}"
+        detail = f"it must equal {source.name}"
+        if difference is None:
+            return TensorDiff(entry.name, "embedding", reason, entry.numel, 0, detail=detail)
+        return replace(
+            difference, name=entry.name, component="embedding", reason=reason, detail=detail
+        )
+
+    def _tied(self, name: str, left: Mapping[str, Entry], right: Mapping[str, Entry]) -> None:
+        source = components.tied_source(name)
+        if source is None or not name.startswith("model.") or source not in left.keys() & right.keys():
+            return
+        changed = {d.name for d in self.found} & {name, source}
+        apart = {"a": self._compare(left[source], left[name]) is not None}
+        apart["b"] = (
+            self._compare(right[source], right[name]) is not None if changed else apart["a"]
+        )
+        # Apart on both sides and nowhere called a copy: a head with weights of its own.
+        known = name in self.a.aliases or name in self.b.aliases or not all(apart.values())
+        for side, held in (("a", left), ("b", right)):
+            if apart[side] and known:
+                self.found.append(self._untied(held[name], held[source], side))
+
+
+def _rank(name: str) -> str:
+    return name.partition(":")[0] if ":" in name else name.rpartition(".")[2]
+
+
+def _plain(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _index(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    found = []
+    for size in reversed(shape):
+        flat, here = divmod(flat, size)
+        found.append(here)
+    return tuple(reversed(found))
+
+
+def _alone(entry: Entry, part: Part) -> Entry:
+    """One part of an entry as a tensor of its own."""
+    local = replace(part, offsets=(0,) * len(part.sizes))
+    return replace(entry, shape=part.sizes, parts=(local,), copies=(), data=None)
+
+
+def _original(entry: Entry, copy: Part) -> Part:
+    return next(p for p in entry.parts if (p.offsets, p.sizes) == (copy.offsets, copy.sizes))
+
+
+def _both(reader: Reader, a: Entry, b: Entry) -> Iterator[tuple[int, Any, Any]]:
+    """(flat index of the first element, block of a, block of b), block after block."""
+    base = 0
+    blocks_a: Iterator[tuple[Block, Any]] = reader.stream(a)
+    for (_, one), (_, two) in zip(blocks_a, reader.stream(b), strict=True):
+        yield base, one, two
+        base += one.size

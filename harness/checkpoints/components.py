@@ -1,0 +1,104 @@
+"""Which component of the training state a name belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+_NATIVE = {
+    "model": "weights", "buffer": "buffers", "optimizer": "optimizer", "scheduler": "lr-schedule",
+    "grad_scaler": "grad-scaler", "rng": "rng", "data": "data-order", "iteration": "iteration",
+}  # fmt: skip
+TIED_COPY = "output_layer.weight"
+TIED_SOURCE = "embedding.word_embeddings.weight"
+_RATES = {"lr", "min_lr", "max_lr"}
+
+#: The first pattern found in a foreign name decides. Words are runs of letters, joined by blanks.
+_FOREIGN = (
+    ("rng", r"rngs?|random|generator states?|generator$|mt|seed state"),
+    ("grad-scaler", r"\w*scaler|loss scale|grad scale"),
+    ("lr-schedule", r"\w*sched|\w*scheduler|lrs?|learning rate|warmup"),
+    (
+        "data-order",
+        r"\w*sampler|\w*loader|data|dataset|\w*consumed|epochs?|cursor|shuffle|position$"
+        r"|batch (?:idx|index|num|number|count|progress|size)|(?:samples|tokens|batches) seen"
+        r"|(?:seen|num) (?:samples|tokens|batches)(?: seen)?$",
+    ),
+    (
+        "optimizer",
+        r"\w*optim\w*|opt|exp avg|momentum|adam\w*|param groups|moments?|velocity|masters?",
+    ),
+    ("buffers", r"running (?:mean|var)|num batches tracked|ema|buffers?|amax|scale inv|extra state"),
+    ("experts", r"experts?|router|moe|gating"),
+    ("embedding", r"embed\w*|lm head|output layer|unembed\w*|wte|wpe"),
+    ("iteration", r"iterations?|iter|steps?"),
+    ("weights", r"\w*weights?|bias|biases|model|module|net|network|state dict|params?|parameters?"),
+)
+_FOREIGN_PATTERNS = tuple(
+    (component, re.compile(rf"(?:^| )(?:{words})(?: |$)")) for component, words in _FOREIGN
+)
+#: Not training state: what a run was told, where it ran, when.
+_ARGUMENTS = re.compile(
+    r"(?:^|[./:])(?:args|arguments|config|configs|hparams|hyper_parameters|hyperparameters|cfg"
+    r"|run_config|versions?|metadata)(?:\.|$)"
+)
+_CIRCUMSTANCE = re.compile(
+    r"(?:^|[./_:])(?:\w*time|timestamp|elapsed|date|created_at|saved_at|duration|\w*per_sec(?:ond)?"
+    r"|hostname|host|pid|uuid|run_id|run_name|path|dir|folder|filename|version|git_sha|git_hash"
+    r"|commit|user)$"
+)
+_PER_RANK = re.compile(r"^rng\..*\.\d+_\d+_\d+$")
+
+
+def all_native(names: Collection[str]) -> bool:
+    """Whether these are the names of a checkpoint of the native trainer, all of them."""
+    return "iteration" in names and all(name.partition(".")[0] in _NATIVE for name in names)
+
+
+def is_per_rank(name: str) -> bool:
+    """Whether a native name is one rank's own: ``rng.<stream>.<tp>_<pp>_<dp>``."""
+    return bool(_PER_RANK.match(name))
+
+
+def tied_source(name: str) -> str | None:
+    """The name that a tied copy must equal; None for everything else."""
+    if name == TIED_COPY or name.endswith("." + TIED_COPY):
+        return name.removesuffix(TIED_COPY) + TIED_SOURCE
+    return None
+
+
+def is_training_state(name: str) -> bool:
+    """Whether a plain value of a foreign name is judged; arguments, paths and times are only shown."""
+    return not (_ARGUMENTS.search(name.lower()) or _CIRCUMSTANCE.search(name.lower()))
+
+
+def of_parameter(name: str) -> str:
+    """Component of a parameter: ``weights``, ``embedding`` or ``experts``."""
+    parts = name.split(".")
+    if "experts" in parts or "router" in parts:
+        return "experts"
+    if parts[0] in ("embedding", "output_layer"):
+        return "embedding"
+    return "weights"
+
+
+def native(name: str) -> str:
+    """Component of a native name: ``<kind>.<rest>``."""
+    kind, _, rest = name.partition(".")
+    if kind == "model":
+        return of_parameter(rest)
+    if kind == "buffer" and "expert_bias" in rest.split("."):
+        return "experts"
+    if kind == "optimizer" and rest.startswith("group.") and rest.rpartition(".")[2] in _RATES:
+        return "lr-schedule"
+    return _NATIVE.get(kind, "unknown")
+
+
+def foreign(name: str) -> str:
+    """Component that the words of somebody else's name speak of; ``unknown`` when none do."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = " ".join(re.findall(r"[a-z]+", spaced.lower()))
+    for found, pattern in _FOREIGN_PATTERNS:
+        if pattern.search(words):
+            return found
+    return "unknown"

@@ -1,0 +1,284 @@
+"""Global tensors made of parts in files, read block by block in row-major order.
+
+A block is as many whole rows as fit a limit (or a piece of one row), so two checkpoints of
+different layouts yield the same blocks, and no more than a block of each is ever in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.checkpoints.archives import Stored
+from harness.checkpoints.pickles import ITEMSIZE
+from harness.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bits = NDArray[np.generic]
+
+BLOCK_BYTES = 4 << 20
+#: Kinds of plain values, beside torch's dtypes; what is kept of each is bytes.
+VALUE_ITEMSIZE = {
+    "Python int": 8, "Python float": 8, "Python bool": 1, "Python complex": 16,
+    "text": 1, "bytes": 1, "big int": 1, "None": 1, "empty dict": 1, "empty list": 1, "file": 1,
+}  # fmt: skip
+_TORN = "the file is torn: take an earlier checkpoint"
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes per element of a dtype or of a kind of plain value."""
+    return ITEMSIZE.get(dtype) or VALUE_ITEMSIZE[dtype]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A box of a global tensor: ``sizes`` elements at ``offsets``, in one file.
+
+    ``order`` sorts parts as they lie on the disk; ``open`` says where the bytes are.
+    """
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    order: tuple[str, int]
+    open: Callable[[], Stored] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name of the training state.
+
+    Args:
+        name: global name.
+        component: the design's word for what it belongs to.
+        dtype: torch dtype, or a kind of plain value.
+        shape: global shape.
+        parts: boxes that make it up; empty when ``data`` holds the value itself.
+        copies: further boxes that must equal a part (replicas saved by several ranks).
+        per_rank: holds one rank's own state, which has no counterpart in another layout.
+        state: False for what is no training state (arguments, paths, times): shown, never judged.
+    """
+
+    name: str
+    component: str
+    dtype: str
+    shape: tuple[int, ...]
+    parts: tuple[Part, ...] = ()
+    data: bytes | None = None
+    copies: tuple[Part, ...] = ()
+    per_rank: bool = False
+    state: bool = True
+
+    @property
+    def numel(self) -> int:
+        """Elements of the global tensor."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the global tensor."""
+        return self.numel * itemsize(self.dtype)
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """Where on the disk it begins."""
+        return min((part.order for part in self.parts), default=("", 0))
+
+    def incomplete(self) -> str:
+        """What is wrong with how the parts cover the tensor; empty when nothing is."""
+        if self.data is not None:
+            return ""
+        covered = sum(math.prod(part.sizes) for part in self.parts)
+        if covered < self.numel:
+            return f"{self.numel - covered} of {self.numel} elements are in no file"
+        if covered > self.numel or (len(self.parts) <= 256 and self._overlapping()):
+            return "its parts overlap"
+        return ""
+
+    def _overlapping(self) -> bool:
+        boxes = [(p.offsets, p.sizes) for p in self.parts]
+        return any(
+            all(
+                a < b + m and b < a + n
+                for a, n, b, m in zip(o1, n1, o2, n2, strict=True)
+            )
+            for i, (o1, n1) in enumerate(boxes) for o2, n2 in boxes[:i]
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows ``[start, stop)`` of dimension ``len(lead)``, at fixed indices ``lead`` before it."""
+
+    lead: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def blocks(shape: tuple[int, ...], item: int, limit: int = BLOCK_BYTES) -> Iterator[Block]:
+    """Cut a tensor into blocks of at most ``limit`` bytes, in row-major order."""
+    shape = shape or (1,)
+    if 0 in shape:
+        return
+    dim = 0
+    while dim < len(shape) - 1 and math.prod(shape[dim + 1 :]) * item > limit:
+        dim += 1
+    rows = max(1, limit // (math.prod(shape[dim + 1 :]) * item))
+    for index in range(math.prod(shape[:dim])):
+        lead, rest = [], index
+        for size in reversed(shape[:dim]):
+            rest, here = divmod(rest, size)
+            lead.append(here)
+        for start in range(0, shape[dim], rows):
+            yield Block(tuple(reversed(lead)), start, min(start + rows, shape[dim]))
+
+
+def bits_dtype(item: int) -> Any:  # noqa: ANN401 - numpy's dtype, without importing it here
+    """The numpy dtype in which elements of ``item`` bytes are moved about unchanged."""
+    import numpy as np
+
+    return np.dtype({1: "u1", 2: "<u2", 4: "<u4", 8: "<u8", 16: "<c16"}[item])
+
+
+class Reader:
+    """Reads blocks; keeps a few files open. Use as a context manager."""
+
+    def __init__(self, limit: int = 32) -> None:
+        self._limit = limit
+        self._open: OrderedDict[Path, int] = OrderedDict()
+        self.bytes_read = 0
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def _descriptor(self, path: Path) -> int:
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        if len(self._open) >= self._limit:
+            os.close(self._open.popitem(last=False)[1])
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as cause:
+            raise CheckpointError(f"{path}: cannot be read: {cause.strerror}") from cause
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        self._open[path] = descriptor
+        return descriptor
+
+    def read_into(self, path: Path, position: int, target: Bits) -> None:
+        """Fill a contiguous array from a file.
+
+        Raises:
+            CheckpointError: the file ends too early.
+        """
+        view = memoryview(target.reshape(-1).view("u1"))  # type: ignore[arg-type]
+        descriptor, done = self._descriptor(path), 0
+        while done < len(view):
+            count = os.preadv(descriptor, [view[done:]], position + done)
+            if count <= 0:
+                raise CheckpointError(
+                    f"{path}: ends at byte {position + done}, expected {position + len(view)}", _TORN
+                )
+            done += count
+        self.bytes_read += done
+
+    def fill(self, entry: Entry, block: Block, out: Bits) -> None:
+        """Assemble a block of a complete entry into ``out``, shaped ``[rows, …]`` of its bits."""
+        if entry.data is not None:
+            import numpy as np
+
+            whole = np.frombuffer(entry.data, out.dtype).reshape(entry.shape or (1,))
+            out[...] = whole[block.lead][block.start : block.stop]
+            return
+        depth = len(block.lead)
+        for part in entry.parts:
+            offsets, sizes = part.offsets or (0,), part.sizes or (1,)
+            if any(
+                not o <= i < o + n
+                for i, o, n in zip(block.lead, offsets[:depth], sizes[:depth], strict=True)
+            ):
+                continue
+            low = max(block.start, offsets[depth])
+            high = min(block.stop, offsets[depth] + sizes[depth])
+            if low >= high or 0 in sizes[depth + 1 :]:
+                continue
+            lead = tuple(i - o for i, o in zip(block.lead, offsets[:depth], strict=True))
+            columns = tuple(
+                slice(o, o + n) for o, n in zip(offsets[depth + 1 :], sizes[depth + 1 :], strict=True)
+            )
+            target = out[(slice(low - block.start, high - block.start), *columns)]
+            start = (*lead, low - offsets[depth], *(0 for _ in columns))
+            self._box(part.open(), start, target)
+
+    def _box(self, stored: Stored, start: tuple[int, ...], target: Bits) -> None:
+        """Copy the box of ``target``'s shape at ``start`` of a stored tensor (leading 1s dropped)."""
+        import numpy as np
+
+        strides = stored.strides or (1,)
+        origin = sum(i * s for i, s in zip(start, strides, strict=True))
+        position = stored.position + origin * stored.itemsize
+        if stored.contiguous:
+            # Whole rows of the stored part: one run of bytes.
+            if target.flags.c_contiguous:
+                self.read_into(stored.path, position, target)
+            else:
+                rows = np.empty(target.shape, target.dtype)
+                self.read_into(stored.path, position, rows)
+                target[...] = rows
+            return
+        self._strided(stored, position, strides[len(strides) - target.ndim :], target)
+
+    def _strided(
+        self, stored: Stored, position: int, strides: tuple[int, ...], target: Bits
+    ) -> None:
+        import numpy as np
+
+        span = 1 + sum((n - 1) * s for n, s in zip(target.shape, strides, strict=True))
+        if span * stored.itemsize > 16 * BLOCK_BYTES and target.size > 1:
+            dim = max(range(target.ndim), key=lambda d: (target.shape[d] - 1) * strides[d])
+            half = target.shape[dim] // 2
+            for low, high in ((0, half), (half, target.shape[dim])):
+                piece = target[(slice(None),) * dim + (slice(low, high),)]
+                at = position + low * strides[dim] * stored.itemsize
+                self._strided(stored, at, strides, piece)
+            return
+        run = np.empty(span, target.dtype)
+        self.read_into(stored.path, position, run)
+        steps = tuple(s * stored.itemsize for s in strides)
+        target[...] = np.lib.stride_tricks.as_strided(run, target.shape, steps)
+
+    def stream(self, entry: Entry, limit: int = BLOCK_BYTES) -> Iterator[tuple[Block, Bits]]:
+        """All blocks of an entry in order. The array is reused from block to block.
+
+        Raises:
+            CheckpointError: parts are missing or overlap, or a file is torn.
+        """
+        import numpy as np
+
+        problem = entry.incomplete()
+        if problem:
+            raise CheckpointError(f"{entry.name}: {problem}", "the checkpoint is incomplete")
+        item = itemsize(entry.dtype)
+        kind = bits_dtype(item)
+        buffer = np.empty(0, kind)
+        shape = entry.shape or (1,)
+        for block in blocks(entry.shape, item, limit):
+            out_shape = (block.stop - block.start, *shape[len(block.lead) + 1 :])
+            size = math.prod(out_shape)
+            if buffer.size < size:
+                buffer = np.empty(size, kind)
+            out = buffer[:size].reshape(out_shape)
+            self.fill(entry, block, out)
+            yield block, out

@@ -1,0 +1,170 @@
+"""Folders of checkpoints: trackers, iterations, manifests."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoints.archives import is_torch_file, read_json, read_nest
+from harness.checkpoints.distcp import METADATA, read_metadata
+from harness.errors import CheckpointError
+
+TRACKER = "latest_checkpointed_iteration.txt"
+MANIFEST = "manifest.json"
+_ITERATION = re.compile(r"iter_(\d{7,})")
+_TORN = "the checkpoint is torn: resume from an earlier iteration"
+
+
+def iter_dir(folder: Path, iteration: int) -> Path:
+    """``folder/iter_0000050``, whether it exists or not."""
+    return folder / f"iter_{iteration:07d}"
+
+
+def iterations(folder: Path) -> tuple[int, ...]:
+    """Iterations that have a folder, ascending."""
+    found = (_ITERATION.fullmatch(p.name) for p in folder.glob("iter_*") if p.is_dir())
+    return tuple(sorted(int(match[1]) for match in found if match))
+
+
+def latest(folder: Path) -> int | None:
+    """The iteration that the tracker names; None when there is no tracker.
+
+    Raises:
+        CheckpointError: the tracker holds no iteration, or names one that is not there.
+    """
+    tracker = folder / TRACKER
+    try:
+        with tracker.open("rb") as file:
+            raw = file.read(64)
+    except FileNotFoundError:
+        return None
+    except OSError as cause:
+        raise CheckpointError(f"{tracker}: cannot be read: {cause.strerror}") from cause
+    text = raw.decode("ascii", "replace").strip()
+    there = ", ".join(map(str, iterations(folder))) or "none"
+    if not (text.isascii() and text.isdigit()):
+        found = repr(text[:40]) if raw else "0 bytes"
+        raise CheckpointError(
+            f"{tracker}: found {found}, expected an iteration number",
+            f"write the iteration to resume from into it; there are: {there}",
+        )
+    iteration = int(text)
+    target = iter_dir(folder, iteration)
+    if not target.is_dir():
+        raise CheckpointError(
+            f"{tracker}: names iteration {iteration}, but {target.name} is not there; found: {there}",
+            "the tracker was written before the checkpoint, or the checkpoint was removed: "
+            "name an iteration that is there",
+        )
+    return iteration
+
+
+def read_manifest(folder: Path) -> Mapping[str, Any] | None:
+    """The manifest with sizes checked against the files; None when there is none.
+
+    Raises:
+        CheckpointError: not a manifest, or a file is missing or has another size.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path}: has 0 bytes, expected a manifest", _TORN)
+    manifest = read_json(path)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict):
+        return None  # somebody else's manifest.json
+    for name, about in files.items():
+        if not isinstance(about, dict) or type(about.get("bytes")) is not int:
+            raise CheckpointError(f"{path}: {name}: found {about!r:.60}, expected bytes and sha256")
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise CheckpointError(f"{path}: names {name}, outside the checkpoint")
+        target = folder / name
+        if not target.is_file():
+            raise CheckpointError(f"{target}: not found, expected by {MANIFEST}", _TORN)
+        size = target.stat().st_size
+        if size != about["bytes"]:
+            raise CheckpointError(f"{target}: has {size} bytes, expected {about['bytes']}", _TORN)
+    checked: Mapping[str, Any] = manifest
+    return checked
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What :func:`verify` looked at: files, their bytes, and whether against hashes of a manifest."""
+
+    files: int
+    nbytes: int
+    manifest: bool
+    hashed: bool
+
+
+def verify(folder: Path, *, hashes: bool = False, manifest: bool = False) -> Verified:
+    """Check that a checkpoint is whole.
+
+    With a manifest: that every file is there and has its size, and (``hashes``) its sha256. Without
+    one: that every file can be opened and reaches as far as it says, and (``hashes``) that the
+    checksums inside ``torch.save`` files hold.
+
+    Args:
+        manifest: a missing manifest is an error (the native trainer writes it last).
+
+    Raises:
+        CheckpointError: path, what was found, what was expected, what to do.
+    """
+    if not folder.exists():
+        raise CheckpointError(f"{folder}: not found", "take an iteration that is there")
+    found = read_manifest(folder) if folder.is_dir() else None
+    if found is not None:
+        return _verify_manifest(folder, found["files"], hashes=hashes)
+    if manifest:
+        raise CheckpointError(
+            f"{folder}: has no {MANIFEST}, which is written when everything else is there",
+            "the save was not finished: resume from an earlier iteration",
+        )
+    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
+    if not files:
+        raise CheckpointError(f"{folder}: holds no file", _TORN)
+    if any(p.suffix == ".distcp" or p.name == METADATA for p in files):
+        read_metadata(folder)
+    for path in files:
+        if path.stat().st_size == 0 and path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".distcp"):
+            raise CheckpointError(f"{path}: has 0 bytes", _TORN)
+        if path.suffix in (".pt", ".pth", ".ckpt") or is_torch_file(path):
+            _verify_torch(path, checksums=hashes and path.suffix != ".distcp")
+    return Verified(len(files), sum(p.stat().st_size for p in files), manifest=False, hashed=False)
+
+
+def _verify_torch(path: Path, *, checksums: bool) -> None:
+    if path.suffix != ".distcp":
+        read_nest(path)
+    if checksums and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            try:
+                damaged = archive.testzip()
+            except zipfile.BadZipFile as cause:
+                raise CheckpointError(f"{path}: {cause}", _TORN) from cause
+        if damaged:
+            raise CheckpointError(f"{path}: {damaged} does not match its checksum", _TORN)
+
+
+def _verify_manifest(folder: Path, files: Mapping[str, Any], *, hashes: bool) -> Verified:
+    for name, about in files.items() if hashes else ():
+        digest = hashlib.sha256()
+        with (folder / name).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        if digest.hexdigest() != about.get("sha256"):
+            expected = str(about.get("sha256"))[:12]
+            raise CheckpointError(
+                f"{folder / name}: sha256 {digest.hexdigest()[:12]}…, expected {expected}…",
+                "the file was changed or damaged after it was saved: "
+                "resume from an earlier iteration",
+            )
+    total = sum(int(about["bytes"]) for about in files.values())
+    return Verified(len(files), total, manifest=True, hashed=hashes)
