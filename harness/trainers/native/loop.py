@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from harness.trainers.native.pipeline import Batch, Pipeline
 from harness.trainers.native.rng import Streams
 from harness.trainers.native.schedules import LossScaler, ParamScheduler, batch_size
 from harness.trainers.native.state import TrainingState
-from harness.trainers.native.telemetry import ScalarWriter, memory
+from harness.trainers.native.telemetry import ScalarWriter, Stopwatch, memory
 from harness.trainers.native.transformer import GPTChunk, build_chunks
 
 
@@ -89,7 +88,7 @@ class Trainer:
     def train_step(self) -> dict[str, float]:
         """One iteration; returns its scalars by metric name."""
         state, args = self.state, self.args
-        started = self._now()
+        watch = Stopwatch(self.device)
         samples = batch_size(args, state.data.train.sampler.consumed)
         batches, digests = state.data.batch(state.data.train, samples)
         loss_scale = state.scaler.scale
@@ -115,7 +114,7 @@ class Trainer:
             scalars["params-norm"] = self._params_norm()
         if args.num_experts and args.moe_aux_loss_coeff:
             scalars["load_balancing_loss"] = self._aux_loss(len(batches))
-        scalars["iteration-time"] = self._now() - started
+        scalars["iteration-time"] = watch.seconds()
         return scalars
 
     def update(self) -> Outcome:
@@ -232,8 +231,3 @@ class Trainer:
         # By micro-batch, then replica: the order of the samples, whatever the layout.
         parts = self.parallel.dp.all_gather(torch.tensor([mine], device=self.device))
         return combine_digests(parts.t().flatten().tolist())
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ class ScalarWriter:
 
     def write(self, iteration: int, scalars: dict[str, float]) -> None:
         """One event for all scalars of an iteration, on disk when this returns."""
-        import time  # noqa: PLC0415 - beside its use
-
         from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415 - slow import
         from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 - slow import
 
@@ -40,6 +39,29 @@ class ScalarWriter:
     def close(self) -> None:
         """Finish the file."""
         self._writer.close()
+
+
+class Stopwatch:
+    """Seconds since it was started: by CUDA events on a GPU, by the clock elsewhere."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._began = self._mark()
+
+    def _mark(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self) -> float:
+        """Time that the work since the start took, waiting for it to end."""
+        now = self._mark()
+        if not self._cuda:
+            return float(now - self._began)
+        now.synchronize()
+        return float(self._began.elapsed_time(now)) / 1000.0
 
 
 def memory(device: torch.device) -> tuple[int, int]:
