@@ -1,0 +1,1 @@
+"""What ``harness cases …`` does: list and lint."""

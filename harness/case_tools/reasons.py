@@ -1,0 +1,17 @@
+"""Why a case is not run, whichever trainer it asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.cases import Case
+
+
+def reason_not_run(case: Case, hardware: str = "h100") -> str | None:
+    """A sentence; None when the harness runs the case on that hardware."""
+    if case.trainer(hardware) != "megatron":
+        return None
+    from harness.trainers.megatron import reason_not_run as megatron
+
+    return megatron(case)

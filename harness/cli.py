@@ -1,0 +1,112 @@
+"""``harness …``: the same as the nox sessions do, in the present environment.
+
+Nothing heavy is imported before it is known what to do, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import EXIT_INTERRUPTED, HarnessError
+
+if TYPE_CHECKING:
+    from harness.cases import Case
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="harness",
+        description="Prove that distributed training survives stop and resume.",
+        epilog="exit status: 0 passed, 1 a check failed, 2 usage or bad input, 3 nothing to do, "
+        "4 the trainer crashed or hung, 130 interrupted",
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    run = commands.add_parser(
+        "run",
+        help="train, save, stop, resume, compare: one case in this environment",
+        description="Train, save, stop, resume, compare; say what was lost.",
+    )
+    run.set_defaults(do=_run)
+    run.add_argument("case", metavar="CASE", help="a name, or the path of a case's folder or file")
+    run.add_argument("--hardware", metavar="NAME", help="default: what is here, cpu without a GPU")
+    run.add_argument("--track", metavar="NAME", default="dev", help="default: %(default)s")
+    run.add_argument("--protocol", metavar="NAME", default="full", help="default: %(default)s")
+    for name in ("cases", "goldens", "results"):
+        default = Path("test_cases" if name == "cases" else name)
+        text = f"folder of {name}, default: %(default)s"
+        run.add_argument(f"--{name}", metavar="FOLDER", type=Path, default=default, help=text)
+    run.add_argument(
+        "--golden-update", action="store_true", help="record the golden; the run then fails"
+    )
+    run.add_argument(
+        "--keep-checkpoints", action="store_true", help="also when everything has passed"
+    )
+    run.add_argument(
+        "--heartbeat-timeout",
+        metavar="SECONDS",
+        type=float,
+        help="a rank without an iteration for so long has hung",
+    )
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    # Whoever ends us politely wants what an interrupt does: nothing left running.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        status: int = arguments.do(arguments)
+    except HarnessError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("harness: interrupted; nothing is left running", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return status
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from harness.cases import find_case
+    from harness.matrix import Cell
+    from harness.protocol import run_cell
+    from harness.report.terminal import Terminal
+
+    case: Case = find_case(arguments.case, arguments.cases)
+    cell = Cell(arguments.hardware or _hardware_here(), arguments.track, case.name)
+    with Terminal.on(sys.stdout) as terminal:
+        verdict = run_cell(
+            cell,
+            case=case,
+            cases=arguments.cases,
+            goldens=arguments.goldens,
+            results=arguments.results,
+            protocol=arguments.protocol,
+            golden_update=arguments.golden_update,
+            keep_checkpoints=arguments.keep_checkpoints,
+            heartbeat_timeout=arguments.heartbeat_timeout,
+            observer=terminal,
+        )
+        terminal.verdict(verdict)
+    return verdict.exit_code
+
+
+def _hardware_here() -> str:
+    from harness.hardware import detect
+    from harness.matrix import HARDWARE
+
+    for device in detect():
+        for name, hardware in HARDWARE.items():
+            if any(word in device.name for word in hardware.device_names):
+                return name
+    return "cpu"

@@ -1,0 +1,1 @@
+"""What ``harness goldens …`` does: list, show, diff, lint, import and approve."""

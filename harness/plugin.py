@@ -1,0 +1,202 @@
+"""pytest plugin: ``--cell``, and one visible outcome for every check of a cell.
+
+Without ``--cell`` it does nothing at all. A cell is one test (its verdict); every check of it is
+reported beside it, as ``<driver>::<cell>::<check>``, in the terminal and in JUnit's XML. These
+reports cannot be items, which pytest wants to know before anything has run; and subtests lose their
+names in JUnit. They are made where reports are consumed, so they survive pytest-xdist.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from harness.matrix import Cell
+    from harness.report.verdict import Verdict
+
+_CHECKS = "harness_checks"  # attribute of the report that carries them from worker to controller
+_VERDICT = pytest.StashKey["Verdict"]()
+_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("--cell", {"action": "append", "default": [], "metavar": "HARDWARE/TRACK/CASE",
+                "help": "run this cell; may be given more than once"}),
+    ("--golden-update", {"action": "store_true", "default": False,
+                         "help": "record the goldens of the cells; their tests then fail"}),
+    ("--protocol", {"metavar": "NAME", "default": "full", "help": "how cells are run"}),
+    ("--keep-checkpoints", {"action": "store_true", "default": False,
+                            "help": "also when everything has passed"}),
+    ("--results", {"metavar": "FOLDER", "default": "results", "help": "folder of results"}),
+    ("--goldens", {"metavar": "FOLDER", "help": "folder of goldens"}),
+    ("--cases", {"metavar": "FOLDER", "help": "folder of cases"}),
+)  # fmt: skip
+
+
+def _dest(option: str) -> str:
+    return "harness_" + option.strip("-").replace("-", "_")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options; another plugin that has one of these names keeps it."""
+    group = parser.getgroup("harness", "train, save, stop, resume, compare")
+    for name, details in _OPTIONS:
+        try:
+            group.addoption(name, dest=_dest(name), **details)
+        except ValueError:
+            parser.addini(_dest(name), "taken on the command line by another plugin")
+
+
+def _option(config: pytest.Config, name: str) -> Any:
+    return config.getoption(_dest(name), default=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a cell that does not exist before anything is collected."""
+    names = _option(config, "--cell")
+    if not names:
+        return
+    from harness.errors import HarnessError
+    from harness.matrix import Cell
+
+    try:
+        cells = [Cell.parse(name) for name in names]
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.pluginmanager.register(CellPlugin(config, cells), "harness-cells")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give the driver the cells that were asked for."""
+    if "harness_cell" not in metafunc.fixturenames:
+        return
+    plugin = metafunc.config.pluginmanager.getplugin("harness-cells")
+    if plugin is None:
+        mark = pytest.mark.skip(reason="no cell was asked for: give --cell=HARDWARE/TRACK/CASE")
+        metafunc.parametrize("harness_cell", [pytest.param(None, id="none", marks=mark)])
+    else:
+        metafunc.parametrize("harness_cell", plugin.cells, ids=lambda cell: cell.id)
+
+
+@pytest.fixture
+def harness_run(request: pytest.FixtureRequest) -> Callable[[Cell], Verdict]:
+    """Run a cell as the command line says; skips where its hardware is missing."""
+    plugin: CellPlugin = request.config.pluginmanager.getplugin("harness-cells")
+    return lambda cell: plugin.run(cell, request.node)
+
+
+class CellPlugin:
+    """What is there only when cells were asked for."""
+
+    def __init__(self, config: pytest.Config, cells: list[Cell]) -> None:
+        self.config = config
+        self.cells = cells
+        self.session: pytest.Session | None = None
+
+    def run(self, cell: Cell, item: pytest.Item) -> Verdict:
+        """Run ``cell``; the verdict's checks go with the item's report."""
+        from harness.errors import HardwareMissing, HarnessError
+        from harness.protocol import run_cell
+
+        cases = Path(_option(self.config, "--cases") or item.path.parent)
+        goldens = _option(self.config, "--goldens")
+        try:
+            with self._observer() as observer:
+                verdict = run_cell(
+                    cell,
+                    cases=cases,
+                    goldens=Path(goldens) if goldens else cases.parent / "goldens",
+                    results=Path(_option(self.config, "--results")),
+                    protocol=_option(self.config, "--protocol"),
+                    golden_update=_option(self.config, "--golden-update"),
+                    keep_checkpoints=_option(self.config, "--keep-checkpoints"),
+                    observer=observer,
+                )
+        except HarnessError as error:
+            skip = isinstance(error, HardwareMissing) and not os.environ.get("CI")
+            outcome = pytest.skip.Exception if skip else pytest.fail.Exception
+            raise outcome(str(error), pytrace=False) from None
+        item.stash[_VERDICT] = verdict
+        return verdict
+
+    @contextmanager
+    def _observer(self) -> Iterator[Any]:
+        """Bars on the real terminal; silence in a worker of pytest-xdist, which has none."""
+        reporter = self.config.pluginmanager.getplugin("terminalreporter")
+        if hasattr(self.config, "workerinput") or reporter is None:
+            yield None
+            return
+        from harness.report.terminal import Terminal
+
+        capture = self.config.pluginmanager.getplugin("capturemanager")
+        shown = capture.global_and_fixture_disabled() if capture else nullcontext()
+        with shown:
+            reporter.ensure_newline()
+            with Terminal.on(reporter._tw._file) as terminal:  # noqa: SLF001 - no public way
+                yield terminal
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Remember whom to tell that there is more to report than was collected."""
+        self.session = session
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Iterator[None]:
+        """Put the checks into the report, as plain data that a worker can send."""
+        report = yield
+        verdict = item.stash.get(_VERDICT, None)
+        if call.when == "call" and verdict is not None:
+            setattr(report, _CHECKS, [_plain(verdict, check) for check in verdict.checks])
+        return report
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Report every check of a cell after the cell itself."""
+        checks = getattr(report, _CHECKS, None)
+        if not checks or hasattr(self.config, "workerinput"):
+            return
+        if self.session is not None:
+            self.session.testscollected += len(checks)
+        driver = report.nodeid.partition("::")[0]
+        for check in checks:
+            for made in _reports(driver, check):
+                self.config.hook.pytest_runtest_logreport(report=made)
+
+
+def _plain(verdict: Verdict, check: Any) -> dict[str, Any]:
+    worst = check.worst
+    return {
+        "cell": verdict.cell,
+        "name": check.name,
+        "passed": check.passed,
+        "message": check.message,
+        "properties": {
+            "metric": check.metric,
+            "against": check.against,
+            "kind": check.kind,
+            "first_bad_step": check.first_bad_step,
+            "expected": worst.expected if worst else None,
+            "actual": worst.actual if worst else None,
+        },
+    }
+
+
+def _reports(driver: str, check: dict[str, Any]) -> Iterator[pytest.TestReport]:
+    known = [(key, str(value)) for key, value in check["properties"].items() if value is not None]
+    name = f"{check['cell']}::{check['name']}"
+    lines = [check["message"], *(f"  {key}: {value}" for key, value in known)]
+    for when in ("call", "teardown"):  # JUnit's writer closes a test case at its teardown
+        failed = when == "call" and not check["passed"]
+        yield pytest.TestReport(
+            nodeid=f"{driver}::{name}",
+            location=(driver, None, name),
+            keywords={},
+            outcome="failed" if failed else "passed",
+            longrepr="\n".join(lines) if failed else None,
+            when=when,  # type: ignore[arg-type] - a literal, which the loop hides
+            user_properties=known,
+        )

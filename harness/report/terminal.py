@@ -1,0 +1,178 @@
+"""A cell in a terminal: bars with the time left while it runs, then the verdict.
+
+Without a terminal the same is said in plain lines. ``NO_COLOR`` is respected (by rich).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from io import StringIO
+from types import TracebackType
+from typing import IO, TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from harness.checks import Check
+    from harness.report.verdict import Verdict
+
+_WORTH_SHOWING = 12  # failed checks in full; the rest is in verdict.json
+_QUIET = 5.0  # s between two plain lines of progress
+_STYLES = {"passed": "bold green", "failed": "bold red", "error": "bold red"}
+
+
+class Terminal:
+    """An observer that prints; a context manager, so that the bars are gone before the verdict."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._steps: dict[str, tuple[int, int]] = {}
+        self._began: dict[str, float] = {}
+        self._said: dict[str, float] = {}
+
+    @classmethod
+    def on(cls, stream: IO[str]) -> Terminal:
+        """On ``stream``; bars if it is a terminal."""
+        return cls(Console(file=stream, highlight=False, markup=False, soft_wrap=True))
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    # -- while it runs -----------------------------------------------------------------------
+
+    def phase_started(self, phase: str, start: int, stop: int) -> None:
+        """A bar, or a line."""
+        self._steps[phase] = (start, stop)
+        self._began[phase] = self._said[phase] = time.monotonic()
+        if not self._console.is_terminal:
+            self._say(f"{phase}: iterations {start} to {stop}")
+            return
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description:<11}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+                transient=True,
+            )
+            self._bars.start()
+        task = self._bars.add_task(phase, total=stop, completed=start)
+        self._tasks[phase] = task
+
+    def progress(self, phase: str, iteration: int) -> None:
+        """Move the bar; without one, say a line now and then."""
+        if self._bars is not None:
+            self._bars.update(self._tasks[phase], completed=iteration)
+            return
+        start, stop = self._steps[phase]
+        now = time.monotonic()
+        if not start < iteration < stop or now < self._said[phase] + _QUIET:
+            return
+        self._said[phase] = now
+        left = (now - self._began[phase]) * (stop - iteration) / (iteration - start)
+        self._say(f"{phase}: {iteration} of {stop}, about {left:.0f} s left")
+
+    def phase_ended(self, phase: str, seconds: float) -> None:
+        """A line that stays."""
+        start, stop = self._steps[phase]
+        if self._bars is not None:
+            self._bars.remove_task(self._tasks[phase])
+        self._say(f"{phase}: {start} to {stop} in {seconds:.1f} s")
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._say(text)
+
+    # -- when it is over ---------------------------------------------------------------------
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Say what held, what did not, and what was lost; the last line is the verdict."""
+        self._stop()
+        self._details(verdict)
+        line = Text(verdict.status.upper(), style=_STYLES[verdict.status])
+        self._console.print(line.append(f" {_outcome(verdict)}", style="not bold default"))
+        if not verdict.passed:
+            self._say(f"again: {verdict.reproduce}")
+
+    def _details(self, verdict: Verdict) -> None:
+        shown = verdict.failures[:_WORTH_SHOWING]
+        if shown:
+            self._console.print(_table(shown))
+        for check in shown:
+            self._say(f"  {check.name}: {check.message}")
+        if more := len(verdict.failures) - len(shown):
+            self._say(f"  and {more} more in verdict.json")
+        if verdict.diagnosis is not None:
+            self._console.print(Text(f"lost: {verdict.diagnosis.component}", style="bold"))
+            for evidence in verdict.diagnosis.evidence:
+                self._say(f"  {evidence}")
+        if golden := verdict.provenance.get("golden"):
+            self._say(f"golden: {golden}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(Text(text))
+
+    def _stop(self) -> None:
+        bars, self._bars = self._bars, None
+        if bars is not None:
+            bars.stop()
+
+
+def _outcome(verdict: Verdict) -> str:
+    held = Counter(check.against for check in verdict.checks if check.passed)
+    made = Counter(check.against for check in verdict.checks)
+    parts = [f"{against} {held[against]}/{count}" for against, count in made.items()]
+    seconds = verdict.timing.get("total", 0.0)
+    return f"{verdict.cell}: {', '.join(parts) or 'no check'} held, {seconds:.1f} s"
+
+
+def _table(checks: tuple[Check, ...]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("check", "kind", "first bad step", "expected", "actual"):
+        table.add_column(heading, overflow="fold")
+    for check in checks:
+        worst = check.worst
+        table.add_row(
+            Text(check.name, style="red"),
+            check.kind,
+            "" if check.first_bad_step is None else str(check.first_bad_step),
+            "" if worst is None else _value(worst.expected),
+            "" if worst is None else _value(worst.actual),
+        )
+    return table
+
+
+def _value(value: float | str | None) -> str:
+    return "" if value is None else str(value)
+
+
+def render(verdict: Verdict) -> str:
+    """Everything as plain text; the first line is the verdict."""
+    stream = StringIO()
+    console = Console(file=stream, width=160, no_color=True, force_terminal=False)
+    Terminal(console)._details(verdict)  # noqa: SLF001 - its own class
+    again = "" if verdict.passed else f"again: {verdict.reproduce}"
+    return f"{verdict.status.upper()} {_outcome(verdict)}\n{stream.getvalue()}{again}".rstrip()

@@ -1,0 +1,153 @@
+"""Find the checkpoint of an iteration in anybody's folder, by the names of what is in it.
+
+``iter_0000050/``, ``checkpoint-50/``, ``epoch=0-step=50.ckpt``, ``model_50.pt`` and
+``optim_50.pt``: a number after a word for iterations is one, and so is the only number of a name.
+A folder in which nothing is named like that (``last.pt``) holds one checkpoint, its whole content.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.errors import CheckpointError
+
+_NAMED = re.compile(r"(?:steps?|iter(?:ation)?s?|checkpoint|ckpt|it)[-_=. ]*(\d+)", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+")
+#: Numbers of something else.
+_OTHERS = re.compile(
+    r"(?:rank|shard|part|worker|device|gpu|node|epoch|layer|seed|fold|tp|pp|dp)s?[-_=. ]*\d+"
+    r"|\d+[-_ ]*of[-_ ]*\d+|\d+[bmk](?![a-z])",
+    re.IGNORECASE,
+)
+#: Being written, or not what training is resumed from.
+_UNFINISHED = re.compile(r"(?:^[._])|(?:[._-](?:tmp|temp|part|partial|incomplete|lock)$)", re.IGNORECASE)
+_DEPTH = 3
+
+Found = dict[int, list[Path]]
+
+
+def named(name: str) -> int | None:
+    """The iteration that a name speaks of in so many words; None when it does not."""
+    numbers = _NAMED.findall(name)
+    return int(numbers[-1]) if numbers and len(numbers[-1]) <= 12 else None
+
+
+def numbered(name: str) -> int | None:
+    """The only number of a name that is not the number of something else; None without one."""
+    numbers = _NUMBER.findall(_OTHERS.sub(" ", name))
+    return int(numbers[0]) if len(numbers) == 1 and len(numbers[0]) <= 12 else None
+
+
+def found(folder: Path, k: int) -> Found:
+    """Checkpoints by iteration: the outermost names below ``folder`` that speak of one.
+
+    Names that only hold a number count when one of them is ``k`` and no name says it in words.
+    """
+    in_words: Found = {}
+    numbers: Found = {}
+    for path, i, words in _walk(folder, _DEPTH):
+        (in_words if words else numbers).setdefault(i, []).append(path)
+    return numbers if k not in in_words and k in numbers else in_words
+
+
+def _walk(folder: Path, depth: int) -> Iterator[tuple[Path, int, bool]]:
+    """(path, iteration, whether in words) of what is below ``folder``."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:  # gone, or not made yet: the script is at work in it
+        return
+    for entry in entries:
+        if _UNFINISHED.search(entry.name) or entry.is_symlink():
+            continue
+        path = Path(entry.path)
+        i, number = named(entry.name), numbered(entry.name)
+        if i is not None:
+            yield path, i, True
+            continue
+        if number is not None:
+            yield path, number, False
+        if entry.is_dir() and depth > 1:
+            yield from _walk(path, depth - 1)
+
+
+def checkpoint(folder: Path, k: int, gathered: Path) -> Path:
+    """The file or folder that is the checkpoint of ``k``.
+
+    Args:
+        gathered: where several files that make it up together are linked; replaced.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none of ``k``; or nothing at all.
+    """
+    there = found(folder, k)
+    parts = there.get(k, [])
+    if len(parts) == 1:
+        return parts[0]
+    if parts:
+        shutil.rmtree(gathered, ignore_errors=True)
+        for part in parts:
+            target = gathered / part.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(part)
+        return gathered
+    if there:
+        raise CheckpointError(
+            f"{folder}: no checkpoint of iteration {k}; found: {', '.join(map(str, sorted(there)))}",
+            "save at every ${SAVE_INTERVAL} iterations, and after the last one",
+        )
+    if not any(path.is_file() for path in folder.rglob("*")):
+        raise CheckpointError(
+            f"{folder}: holds no file, expected a checkpoint of iteration {k}",
+            "save below ${CHECKPOINT_SAVE_PATH}",
+        )
+    return folder
+
+
+def state(folder: Path, k: int) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of every file of the checkpoint of ``k``; empty when there is none."""
+    files = []
+    for part in found(folder, k).get(k, []):
+        for path in (part, *part.rglob("*")) if part.is_dir() else (part,):
+            try:
+                about = path.stat()
+            except OSError:
+                continue
+            files.append((str(path), about.st_size, about.st_mtime_ns))
+    return tuple(files)
+
+
+def put_back(source: Path, target: Path, k: int) -> None:
+    """Link into ``target`` what a run that ended right after its checkpoint of ``k`` had left.
+
+    Later checkpoints (some scripts save when they are told to end) are left out, and a link to one
+    of them leads to that of ``k``.
+
+    Raises:
+        CheckpointError: there is no checkpoint of ``k``.
+    """
+    checkpoint(source, k, source.with_name(f".{source.name}.gathered"))
+    there = found(source, k)
+    later = {path for i, paths in there.items() if i > k for path in paths}
+    same = there.get(k, [])
+
+    def left_out(here: str, entries: list[str]) -> set[str]:
+        return {name for name in entries if Path(here, name) in later}
+
+    shutil.copytree(
+        source, target, ignore=left_out, symlinks=True, copy_function=_link, dirs_exist_ok=True
+    )
+    for path in target.rglob("*"):
+        if path.is_symlink() and not path.exists() and len(same) == 1:
+            path.unlink()
+            path.symlink_to(os.path.relpath(target / same[0].relative_to(source), path.parent))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)

@@ -1,0 +1,36 @@
+"""Checkpoint folders as Megatron-LM lays them out, put back to an earlier iteration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from harness.checkpoints.folders import TRACKER, iter_dir, iterations
+from harness.errors import CheckpointError
+
+
+def rewind_folder(source: Path, target: Path, k: int) -> None:
+    """Make ``target`` look as if the run that saved into ``source`` had stopped at iteration ``k``.
+
+    The checkpoint is hard-linked, copied where the file system cannot; ``source`` stays as it is.
+
+    Raises:
+        CheckpointError: there is no checkpoint of ``k`` in ``source``.
+    """
+    wanted = iter_dir(source, k)
+    if not wanted.is_dir():
+        there = ", ".join(map(str, iterations(source))) or "none"
+        raise CheckpointError(
+            f"{source}: no checkpoint of iteration {k}; found: {there}",
+            "see the log of the phase that should have saved it",
+        )
+    shutil.copytree(wanted, target / wanted.name, copy_function=_link)
+    (target / TRACKER).write_text(f"{k}\n")
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

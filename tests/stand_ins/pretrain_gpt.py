@@ -1,0 +1,173 @@
+"""Stands in for Megatron-LM's ``pretrain_gpt.py`` where there is no GPU to run the real one.
+
+Started by the real torchrun with the real arguments, in real processes that meet over gloo. It
+writes TensorBoard events (last rank) and checkpoints (``mp_rank_TT[_PPP]/model_optim_rng.pt`` of
+data-parallel rank 0, the tracker after all of them) where Megatron-LM does, and resumes from them.
+What it trains is a toy: one matrix per model-parallel rank, Adam, noise from a saved RNG stream.
+
+``STAND_IN_FORGETS=optimizer,rng,scheduler,iteration`` plants a resume bug: what is named is not
+restored. ``STAND_IN_FAILS_AT=7`` makes the last rank exit with status 3 at iteration 7.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.utils.tensorboard import SummaryWriter
+
+SIZE = 8
+TRACKER = "latest_checkpointed_iteration.txt"
+
+
+def parse() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for name in ("train-iters", "save-interval"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    for name in ("tensor-model-parallel-size", "pipeline-model-parallel-size"):
+        parser.add_argument(f"--{name}", type=int, default=1)
+    for name in ("save", "load", "tensorboard-dir"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--exit-interval", type=int, default=0)
+    parser.add_argument("--global-batch-size", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--min-lr", type=float, default=0.0)
+    parser.add_argument("--lr-decay-iters", type=int, default=1000)
+    return parser.parse_known_args()
+
+
+class Training:
+    """One rank's state, and what saves and restores it."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        rank, tp = dist.get_rank(), args.tensor_model_parallel_size
+        pp = args.pipeline_model_parallel_size
+        dp = dist.get_world_size() // (tp * pp)
+        self.tp_rank, self.dp_rank, self.pp_rank = rank % tp, rank // tp % dp, rank // (tp * dp)
+        name = f"mp_rank_{self.tp_rank:02d}" + (f"_{self.pp_rank:03d}" if pp > 1 else "")
+        self.file = Path(name, "model_optim_rng.pt")
+        torch.manual_seed(1234 + 100 * self.pp_rank + self.tp_rank)
+        self.weight = torch.nn.Parameter(torch.randn(SIZE, SIZE) / SIZE)
+        self.optimizer = torch.optim.Adam([self.weight], lr=args.lr)
+        self.iteration = 0
+        self.scheduler_steps = 0
+
+    def rate(self) -> float:
+        part = min(self.scheduler_steps / self.args.lr_decay_iters, 1.0)
+        low = self.args.min_lr
+        return low + (self.args.lr - low) * 0.5 * (1 + math.cos(math.pi * part))
+
+    def step(self) -> tuple[float, float]:
+        """One iteration; the loss over all ranks, and how many gradients are zero."""
+        data = torch.Generator().manual_seed(self.iteration)
+        x, y = torch.randn(16, SIZE, generator=data), torch.randn(16, SIZE, generator=data)
+        self.optimizer.param_groups[0]["lr"] = self.rate()
+        noisy = torch.nn.functional.dropout(x @ self.weight, 0.1)
+        loss = (noisy - y).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.iteration += 1
+        self.scheduler_steps += 1
+        assert self.weight.grad is not None
+        told = torch.stack([loss.detach(), (self.weight.grad.abs() < 1e-2).sum()]).double()
+        dist.all_reduce(told)
+        return told[0].item() / dist.get_world_size(), told[1].item()
+
+    def save(self) -> None:
+        if self.dp_rank == 0:
+            path = self.args.save / f"iter_{self.iteration:07d}" / self.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            state = {
+                "args": self.args,
+                "checkpoint_version": 3.0,
+                "iteration": self.iteration,
+                "model": {"decoder.weight": self.weight.detach()},
+                "optimizer": {"optimizer": self.optimizer.state_dict()},
+                "opt_param_scheduler": {"max_lr": self.args.lr, "num_steps": self.scheduler_steps},
+                "rng_state": [{"torch_rng_state": torch.get_rng_state()}],
+            }
+            torch.save(state, path)
+        dist.barrier()
+        if dist.get_rank() == 0:
+            (self.args.save / TRACKER).write_text(str(self.iteration))
+        dist.barrier()
+
+    def load(self) -> None:
+        tracker = self.args.load / TRACKER
+        if not tracker.is_file():
+            print(f"WARNING: could not find the metadata file {tracker}", flush=True)
+            return
+        folder = self.args.load / f"iter_{int(tracker.read_text()):07d}"
+        # The stand-in wrote it itself, a moment ago, and it holds its arguments.
+        state = torch.load(folder / self.file, weights_only=False)
+        forgotten = os.environ.get("STAND_IN_FORGETS", "").split(",")
+        self.weight.data.copy_(state["model"]["decoder.weight"])
+        if "iteration" not in forgotten:
+            self.iteration = state["iteration"]
+        if "optimizer" not in forgotten:
+            self.optimizer.load_state_dict(state["optimizer"]["optimizer"])
+        if "scheduler" not in forgotten:
+            self.scheduler_steps = state["opt_param_scheduler"]["num_steps"]
+        if "rng" not in forgotten:
+            torch.set_rng_state(state["rng_state"][0]["torch_rng_state"])
+
+
+def write(writer: SummaryWriter, training: Training, loss: float, zeros: float, began: float) -> None:
+    """The series that Megatron-LM writes: also times, and curves over samples instead of steps."""
+    step = training.iteration
+    samples = step * training.args.global_batch_size
+    took = time.monotonic() - began
+    writer.add_scalar("lm loss", loss, step)
+    writer.add_scalar("lm loss vs samples", loss, samples)
+    writer.add_scalar("num-zeros", zeros, step)
+    writer.add_scalar("num-zeros vs samples", zeros, samples)
+    writer.add_scalar("learning-rate", training.rate(), step)
+    writer.add_scalar("learning-rate vs samples", training.rate(), samples)
+    writer.add_scalar("iteration-time", took, step)
+    writer.add_scalar("forward-backward-time", 0.9 * took, step)
+    writer.add_scalar("mem-allocated-bytes", 1_000_000.0, step)
+    writer.add_scalar("mem-max-allocated-bytes", 2_000_000.0, step)
+
+
+def main() -> None:
+    args, others = parse()
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    last = dist.get_rank() == dist.get_world_size() - 1
+    training = Training(args)
+    training.load()
+    writer = SummaryWriter(str(args.tensorboard_dir)) if last else None
+    if last:
+        told = {"argv": sys.argv, "environment": dict(os.environ), "cwd": os.getcwd()}
+        (args.tensorboard_dir / "started.json").write_text(json.dumps(told))
+    print(f"rank {dist.get_rank()}: {len(others)} other arguments", flush=True)
+    while training.iteration < args.train_iters:
+        began = time.monotonic()
+        if last and os.environ.get("STAND_IN_FAILS_AT") == str(training.iteration + 1):
+            sys.exit(3)
+        loss, zeros = training.step()
+        if writer is not None:
+            write(writer, training, loss, zeros, began)
+        leaving = args.exit_interval and training.iteration % args.exit_interval == 0
+        ends = leaving or training.iteration == args.train_iters
+        if ends or training.iteration % args.save_interval == 0:
+            training.save()
+        if leaving:
+            break
+    if writer is not None:
+        writer.close()
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
