@@ -1,0 +1,5 @@
+"""One comparison of one metric → one :class:`Check`."""
+
+from harness.checks.result import Against, Check, Kind, Worst
+
+__all__ = ["Against", "Check", "Kind", "Worst"]

@@ -1,0 +1,136 @@
+"""Tracks, hardware, cells. Standard library only: the noxfile imports it before anything is installed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import CaseError, UsageError
+
+CASE_FILE = "model_config.yaml"
+#: What a case's (and a family's) folder may be called; it becomes part of paths and session names.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One kind of machine.
+
+    Args:
+        platform: its name in the file names of goldens.
+        device_names: words of which a GPU's product name holds one; none for the CPU.
+    """
+
+    platform: str
+    device_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Track:
+    """A pinned set of dependencies; the dependency group of ``pyproject.toml`` has its name.
+
+    Args:
+        torch: the version that goldens of the track are recorded with.
+    """
+
+    torch: str
+
+
+HARDWARE = {
+    "a100": Hardware("dgx_a100", ("A100",)),
+    "h100": Hardware("dgx_h100", ("H100",)),
+    "h200": Hardware("dgx_h200", ("H200",)),
+    "cpu": Hardware("cpu"),
+}
+TRACKS = {"lts": Track("2.8.0"), "dev": Track("2.13.0")}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (case, track, hardware)."""
+
+    hardware: str
+    track: str
+    case: str
+
+    @property
+    def id(self) -> str:
+        """``cpu/dev/<case>``, as ``--cell`` takes it."""
+        return f"{self.hardware}/{self.track}/{self.case}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """Read ``hardware/track/case``.
+
+        Raises:
+            UsageError: it is no cell; says which part is not, and what it may be.
+        """
+        parts = text.split("/")
+        if len(parts) != 3 or not all(parts):
+            raise UsageError(f"cell {text!r}: expected HARDWARE/TRACK/CASE", "e.g. cpu/dev/<case>")
+        hardware, track, case = parts
+        for kind, name, table in (("hardware", hardware, HARDWARE), ("track", track, TRACKS)):
+            if name not in table:
+                raise UsageError(f"cell {text!r}: {kind} {name!r}: expected {' or '.join(table)}")
+        if not NAME.fullmatch(case):
+            raise UsageError(f"cell {text!r}: {case!r} cannot be the name of a case")
+        return cls(hardware, track, case)
+
+
+def case_names(folder: Path) -> list[tuple[str, str, Path]]:
+    """(family, case, its folder) of every case below ``folder``, sorted.
+
+    A case is a folder with a ``model_config.yaml``, at most two levels down. No file is opened.
+    """
+    found = []
+    for family in _folders(folder):
+        if (family / CASE_FILE).is_file():
+            found.append((folder.name, family.name, family))
+            continue
+        found += [
+            (family.name, case.name, case)
+            for case in _folders(family)
+            if (case / CASE_FILE).is_file()
+        ]
+    return found
+
+
+def cases_by_name(folder: Path) -> dict[str, Path]:
+    """Each case's folder by its name.
+
+    Raises:
+        CaseError: two families have a case of the same name, which selectors could not tell apart.
+    """
+    found: dict[str, Path] = {}
+    for _, name, path in case_names(folder):
+        if name in found:
+            raise CaseError(
+                f"{path}: a case of the same name is at {found[name]}",
+                "names are unique over all families: rename one of them",
+            )
+        found[name] = path
+    return found
+
+
+def cells(folder: Path) -> Iterator[Cell]:
+    """Every cell: hardware, then track, then case."""
+    names = sorted(cases_by_name(folder))
+    for hardware in HARDWARE:
+        for track in TRACKS:
+            for case in names:
+                yield Cell(hardware, track, case)
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted(
+                Path(entry.path)
+                for entry in entries
+                if NAME.fullmatch(entry.name) and entry.is_dir()
+            )
+    except OSError:
+        return []
