@@ -1,0 +1,74 @@
+"""All series of a run against all that were expected: one check per metric."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.checks.bounds import compare_upper_bound, is_bounded
+from harness.checks.exact import compare_exactly
+from harness.checks.pairing import pair
+from harness.checks.result import Check, Kind
+from harness.checks.tolerance import compare_by_tolerance
+
+if TYPE_CHECKING:
+    from harness.metrics import Series
+
+Lane = Literal["exact", "tolerance", "envelope"]
+
+
+def compare_curves(
+    expected: Mapping[str, Series],
+    actual: Mapping[str, Series],
+    *,
+    against: Literal["golden", "continuous"],
+    lane: Lane,
+    first: int,
+    last: int,
+    metrics: Collection[str] = (),
+    statistics: Mapping[str, Any] | None = None,
+    enforce_bounds: bool = True,
+    note: str = "",
+) -> list[Check]:
+    """One check per metric of either side, over the steps ``first..last``.
+
+    Args:
+        expected: the golden's series, or the continuous run's.
+        actual: the run's.
+        against: what ``expected`` is. Time and memory are compared with a golden only.
+        lane: how values are compared.
+        first, last: both included.
+        metrics: only these; all of both sides when empty.
+        statistics: the golden's, by metric, for the envelope lane and the spread of times.
+        enforce_bounds: whether a time or memory above its bound fails; give False where the run is
+            on another machine than the golden's, and it is only reported.
+        note: added to every message, e.g. why this lane was taken.
+    """
+    said = f" ({note})" if note else ""
+    found = []
+    for metric in dict.fromkeys((*expected, *actual)):
+        if metrics and metric not in metrics:
+            continue
+        bounded = is_bounded(metric)
+        if bounded and against == "continuous":
+            continue
+        left, right = expected.get(metric), actual.get(metric)
+        if left is None and against == "golden":
+            message = f"the golden does not have it; nothing to compare with{said}"
+            found.append(Check(f"golden: {metric}", metric, against, "present", passed=True, message=message))
+            continue
+        kind: Kind = "upper-bound" if bounded else lane
+        both = pair(metric, left, right, against=against, kind=kind, first=first, last=last)
+        if isinstance(both, Check):
+            found.append(both)
+        elif bounded:
+            about = (statistics or {}).get(metric)
+            found.append(compare_upper_bound(both, enforce=enforce_bounds, statistics=about, note=said))
+        elif lane == "exact":
+            found.append(compare_exactly(both, said))
+        else:
+            found.append(compare_by_tolerance(both, said))
+    for metric in sorted(set(metrics) - expected.keys() - actual.keys()):
+        message = f"neither side has it, though the case names it{said}"
+        found.append(Check(f"{against}: {metric}", metric, against, "present", passed=False, message=message))
+    return found

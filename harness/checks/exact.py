@@ -1,0 +1,72 @@
+"""Bit for bit, told apart from equal after rounding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.checks.words import amount, both, direction, steps
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.checks.pairing import Pair
+    from harness.checks.result import Check
+
+_MOST_DECIMALS = 15
+
+
+def compare_exactly(pair: Pair, note: str = "") -> Check:
+    """Every value must have the same bits: one ulp fails, and so does −0.0 for 0.0."""
+    import numpy as np
+
+    apart = pair.expected.view(np.int64) != pair.actual.view(np.int64)
+    where = np.flatnonzero(apart)
+    if not where.size:
+        return pair.passed("exact", f"equal bit for bit at {steps(len(pair))}{note}")
+    a, b = pair.expected[where], pair.actual[where]
+    first, worst = int(where[0]), int(where[np.argmax(np.abs(b - a))])
+    parts = [
+        f"{where.size} of {steps(len(pair))} differ{'s' if where.size == 1 else ''}, first"
+        f" {pair.steps[first]}: {both(pair.expected[first], pair.actual[first])}",
+        direction(a, b),
+    ]
+    if worst != first:
+        parts.append(f"largest at step {pair.steps[worst]}, {amount(float(np.abs(b - a).max()))}")
+    parts.append(closeness(a, b))
+    return pair.failed("exact", "; ".join(p for p in parts if p) + note, first=first, worst=worst)
+
+
+def closeness(a: NDArray[np.float64], b: NDArray[np.float64]) -> str:
+    """How near different values are: in units in the last place, and to which decimal they round alike."""
+    import numpy as np
+
+    single = bool(np.all(_is_single(a)) and np.all(_is_single(b)))
+    ulps = _ulps(a.astype(np.float32), b.astype(np.float32), np.int32) if single else _ulps(a, b, np.int64)
+    said = f"at most {ulps} ulp of {'float32' if single else 'float64'}" if ulps < 1 << 20 else ""
+    decimals = next(
+        (d for d in range(_MOST_DECIMALS, -1, -1) if np.array_equal(np.round(a, d), np.round(b, d))), None
+    )
+    if decimals is None:
+        return said
+    return f"{said}{', ' if said else ''}equal only when rounded to {decimals} decimals"
+
+
+def _is_single(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        return np.asarray(values.astype(np.float32).astype(np.float64) == values)
+
+
+def _ulps(a: NDArray[np.floating], b: NDArray[np.floating], kind: type) -> int:
+    """The most steps of the last place between two values of the arrays."""
+    import numpy as np
+
+    lowest = np.iinfo(kind).min
+
+    def ordered(values: NDArray[np.floating]) -> list[int]:
+        # Sign and magnitude → one increasing scale, in Python's integers, which do not overflow.
+        return [int(lowest) - int(v) if v < 0 else int(v) for v in values.view(kind)]
+
+    return max((abs(x - y) for x, y in zip(ordered(a), ordered(b), strict=True)), default=0)
