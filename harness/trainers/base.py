@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +90,14 @@ class Trainer(Protocol):
 
         Raises:
             CaseError: an argument that the trainer does not know, sizes that do not factor.
+            UsageError: something that the trainer needs is not here.
         """
+
+    def resumes(self, case: Case) -> bool:
+        """Whether the case is resumed at all; if not, it is one phase, compared with its golden."""
+
+    def world_size(self, case: Case, hardware: str) -> int:
+        """Ranks of every phase; on a GPU platform, one a GPU."""
 
     def launch(self, case: Case, hardware: str, phase: Phase) -> Launch:
         """Say how ``phase`` is started."""
@@ -100,5 +108,28 @@ class Trainer(Protocol):
         ``source`` stays untouched; the state at N is compared with it later.
         """
 
+    def saved(self, save: Path, iteration: int) -> Path:
+        """Where a phase that saved into ``save`` put the checkpoint of ``iteration``.
+
+        Raises:
+            CheckpointError: there is none (a trainer may also leave that to whoever reads it).
+        """
+
     def provenance(self, phase_folder: Path) -> dict[str, object]:
         """What the trainer wrote about itself while it ran in ``phase_folder``; flat."""
+
+
+def placeholders(phase: Phase) -> Mapping[str, str]:
+    """What ``${NAME}`` stands for in a case's arguments, in this phase."""
+    return {
+        "TENSORBOARD_PATH": str(phase.tensorboard),
+        "CHECKPOINT_SAVE_PATH": str(phase.save),
+        # A run from 0 looks for a checkpoint where it saves, as in Megatron-LM, and finds none.
+        "CHECKPOINT_LOAD_PATH": str(phase.load or phase.save),
+        "DATA_PATH": os.environ.get("DATA_PATH", str(phase.folder / "data")),
+        "DATA_CACHE_PATH": os.environ.get("DATA_CACHE_PATH", str(phase.folder / "data_cache")),
+        "OUTPUT_PATH": str(phase.folder),
+        "TRAIN_ITERS": str(phase.train_iters),
+        "SAVE_INTERVAL": str(phase.save_interval),
+        "EXIT_ITERS": str(phase.stop),
+    }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cases import substitute, to_argv
-from harness.trainers.base import Launch, Phase
+from harness.checkpoints.folders import iter_dir
+from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.folders import rewind_folder
 
 if TYPE_CHECKING:
@@ -26,17 +26,25 @@ class NativeTrainer:
     can_rewind = True
 
     def check(self, case: Case, hardware: str) -> None:
-        """Parse the arguments as the ranks will; raises CaseError."""
+        """Parse the arguments of both kinds of phase as the ranks will; raises CaseError."""
         nowhere = Path(os.devnull)
         n = case.train_iters(hardware)
-        phase = Phase("continuous", nowhere, nowhere, None, 0, n, n, 0)
-        self._parse(case, hardware, phase)
+        self._parse(case, hardware, Phase("continuous", nowhere, nowhere, None, 0, n, n, 0))
+        self._parse(case, hardware, Phase("resumed", nowhere, nowhere, nowhere, 0, n, n, 0))
+
+    def resumes(self, case: Case) -> bool:  # noqa: ARG002 - the trainer's contract
+        """Always: training that is not resumed is not what this trainer is for."""
+        return True
+
+    def world_size(self, case: Case, hardware: str) -> int:
+        """The same for every phase; what another layout of the resumed one leaves is data-parallel."""
+        return case.world_size(hardware)
 
     def launch(self, case: Case, hardware: str, phase: Phase) -> Launch:
         """Ranks forked after one import of the trainer."""
         return Launch(
             kind="fork",
-            world_size=case.world_size(hardware),
+            world_size=self.world_size(case, hardware),
             target="harness.trainers.native.main:run",
             argv=self._parse(case, hardware, phase),
             env={
@@ -51,6 +59,10 @@ class NativeTrainer:
         """Link the checkpoint of ``k`` into ``target``; raises CheckpointError."""
         rewind_folder(source, target, k)
 
+    def saved(self, save: Path, iteration: int) -> Path:
+        """``iter_<iteration>`` below ``save``, whether it is there or not."""
+        return iter_dir(save, iteration)
+
     def provenance(self, phase_folder: Path) -> dict[str, object]:
         """What rank 0 wrote; empty when it did not come that far."""
         path = phase_folder / "provenance.json"
@@ -60,24 +72,8 @@ class NativeTrainer:
     def _parse(self, case: Case, hardware: str, phase: Phase) -> tuple[str, ...]:
         from harness.trainers.native.arguments import parse
 
-        argv = substitute(to_argv(case.arguments(hardware)), placeholders(phase))
+        arguments = case.arguments(hardware, resumed=phase.load is not None)
+        argv = substitute(to_argv(arguments), placeholders(phase))
         argv = [*argv, "--harness-exit-iters", str(phase.stop)]
-        parse(argv, case.world_size(hardware))
+        parse(argv, self.world_size(case, hardware))
         return tuple(argv)
-
-
-def placeholders(phase: Phase) -> Mapping[str, str]:
-    """What ``${NAME}`` stands for in a case's arguments, in this phase."""
-    data = os.environ.get("DATA_PATH", str(phase.folder / "data"))
-    return {
-        "TENSORBOARD_PATH": str(phase.tensorboard),
-        "CHECKPOINT_SAVE_PATH": str(phase.save),
-        # A run from 0 looks for a checkpoint where it saves, as in Megatron-LM, and finds none.
-        "CHECKPOINT_LOAD_PATH": str(phase.load or phase.save),
-        "DATA_PATH": data,
-        "DATA_CACHE_PATH": os.environ.get("DATA_CACHE_PATH", str(phase.folder / "data_cache")),
-        "OUTPUT_PATH": str(phase.folder),
-        "TRAIN_ITERS": str(phase.train_iters),
-        "SAVE_INTERVAL": str(phase.save_interval),
-        "EXIT_ITERS": str(phase.stop),
-    }
