@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,38 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Options:
+    """What a command line can say about a run.
+
+    Args:
+        protocol: one of :data:`harness.protocol.PROTOCOLS`; ``auto``: fast where it can be.
+        golden_update: record the golden instead of comparing with it; the verdict is ``failed``.
+        repeats: uninterrupted runs that a recorded golden's statistics come from.
+        keep_checkpoints: also after a pass.
+        heartbeat_timeout: seconds without an iteration after which a rank counts as hung.
+        crash_at, crash_rank: the protocol ``crash``: the moment, and who is killed.
+    """
+
+    protocol: str = "auto"
+    golden_update: bool = False
+    repeats: int = 1
+    keep_checkpoints: bool = False
+    heartbeat_timeout: float | None = None
+    crash_at: str = "between-steps"
+    crash_rank: str = "all"
+
+
+@dataclass(frozen=True)
 class Plan:
     """A cell that has been found fit to run: everything that can be refused before has not been.
 
     Args:
+        golden: what to compare with; None when there is none, or when it is to be recorded.
         n: iterations in all.
         k: the iteration to resume after.
-        golden: what to compare with; None when there is none, or when it is to be recorded.
+        save_interval: iterations between two saves.
+        world_size: ranks.
+        resumes: whether there is a resumed phase (a ``regular`` test of Megatron-LM has none).
     """
 
     cell: Cell
@@ -34,12 +60,13 @@ class Plan:
     trainer: Trainer
     golden: Golden | None
     goldens: Path
+    results: Path
     n: int
     k: int
-    protocol: str
-    golden_update: bool
-    heartbeat_timeout: float | None
-    reproduce: str
+    save_interval: int
+    world_size: int
+    resumes: bool
+    options: Options
 
     @property
     def platform(self) -> str:
@@ -51,17 +78,58 @@ class Plan:
         """Whether the same run has the same bits."""
         return self.case.deterministic(self.cell.hardware)
 
+    @property
+    def layouts_differ(self) -> bool:
+        """Whether the resumed phase has other parallel sizes than the first."""
+        first, second = (self.case.arguments(self.cell.hardware, resumed=r) for r in (False, True))
+        sizes = [key for key in {*first, *second} if "parallel-size" in key or "virtual" in key]
+        return any(str(first.get(key, 1)) != str(second.get(key, 1)) for key in sizes)
+
+    def expects_exact(self) -> bool:
+        """Whether the golden is going to be compared bit for bit, as far as can be told before a run.
+
+        A wrong guess costs time and nothing else: the lane is chosen by the fingerprint of the run.
+        """
+        from harness.hardware import describe_cpu, detect
+
+        golden = self.golden
+        if golden is None or golden.fallback or not self.deterministic or self.layouts_differ:
+            return False
+        recorded = golden.fingerprint
+        devices = {describe_cpu()} if self.cell.hardware == "cpu" else {d.name for d in detect()}
+        return recorded.get("device") in devices and recorded.get("torch") == _installed("torch")
+
+    @property
+    def reproduce(self) -> str:
+        """The one command line that runs this cell again."""
+        return self._command(self._options())
+
+    @property
+    def record_command(self) -> str:
+        """The one that records its golden."""
+        return self._command(["--golden-update"])
+
+    def _options(self) -> list[str]:
+        said = [] if self.options.protocol == "auto" else ["--protocol", self.options.protocol]
+        if self.options.protocol == "crash":
+            said += ["--crash-at", self.options.crash_at, "--crash-rank", self.options.crash_rank]
+        return said
+
+    def _command(self, options: list[str]) -> str:
+        cell = self.cell
+        if os.environ.get("NOX_CURRENT_SESSION"):
+            session = f"case({cell.hardware})({cell.track},{cell.case})"
+            return f'nox -s "{session}"' + (f" -- {shlex.join(options)}" if options else "")
+        words = ["harness", "run", _shown(self.case.directory), "--hardware", cell.hardware]
+        words += ["--track", cell.track, *options]
+        for name, folder in (("goldens", self.goldens), ("results", self.results)):
+            if folder != Path(name):
+                words += [f"--{name}", _shown(folder)]
+        return shlex.join(words)
+
 
 def prepare(
-    cell: Cell,
-    *,
-    case: Case | None,
-    cases: Path,
-    goldens: Path,
-    results: Path,
-    protocol: str,
-    golden_update: bool,
-    heartbeat_timeout: float | None,
+    cell: Cell, *, case: Case | None, cases: Path, goldens: Path, results: Path, options: Options
 ) -> Plan:
     """Refuse what cannot be run; otherwise say how.
 
@@ -70,29 +138,31 @@ def prepare(
     """
     from harness.goldens import resolve
 
-    for kind, name, table in (
-        ("hardware", cell.hardware, HARDWARE),
-        ("track", cell.track, TRACKS),
-    ):
+    for kind, name, table in (("hardware", cell.hardware, HARDWARE), ("track", cell.track, TRACKS)):
         if name not in table:
             raise UsageError(f"{kind} {name!r}: expected one of {', '.join(table)}")
     case = case or find_case(cell.case, cases)
     hardware = cell.hardware
     trainer = get_trainer(case.trainer(hardware))
     trainer.check(case, hardware)
-    world = case.world_size(hardware)
     n, k = case.train_iters(hardware), case.resume_at(hardware)
-    if not 0 < k < n:
-        raise CaseError(f"{case.name}: --train-iters {n} leaves nothing to resume after {k}")
-    if golden_update:
+    resumes = trainer.resumes(case)
+    if resumes and not 0 < k < n:
+        raise CaseError(
+            f"{case.name}: --train-iters {n} and --save-interval {case.save_interval(hardware)} leave no "
+            f"checkpoint at or before iteration {n // 2} to resume from",
+            "save at N/2",
+        )
+    world_size = trainer.world_size(case, hardware)
+    if options.golden_update:
         _require_track(cell.track, trainer)
-    require(hardware, world)
+    # What is broken in the repository is told before what is missing on the machine.
     platform = HARDWARE[hardware].platform
-    golden = None if golden_update else resolve(goldens, case.name, cell.track, platform)
+    golden = None if options.golden_update else resolve(goldens, case.name, cell.track, platform)
+    require(hardware, world_size)
     return Plan(
-        cell=cell, case=case, trainer=trainer, golden=golden, goldens=goldens, n=n, k=k,
-        protocol=protocol, golden_update=golden_update, heartbeat_timeout=heartbeat_timeout,
-        reproduce=_reproduce(cell, case, cases, goldens, results, protocol),
+        cell=cell, case=case, trainer=trainer, golden=golden, goldens=goldens, results=results, n=n, k=k,
+        save_interval=case.save_interval(hardware), world_size=world_size, resumes=resumes, options=options,
     )  # fmt: skip
 
 
@@ -100,20 +170,24 @@ def _require_track(track: str, trainer: Trainer) -> None:
     """A golden recorded with another torch than its track's would be compared with for years."""
     if trainer.name != "native":
         return
-    wanted, found = TRACKS[track].torch, version("torch").partition("+")[0]
-    if wanted != found:
+    found = _installed("torch")
+    if TRACKS[track].torch != found:
         raise UsageError(
-            f"track {track} is torch {wanted}, and torch {found} is installed here",
+            f"track {track} is torch {TRACKS[track].torch}, and torch {found} is installed here",
             "record its goldens through nox, which makes the track's environment",
         )
 
 
-def _reproduce(
-    cell: Cell, case: Case, cases: Path, goldens: Path, results: Path, protocol: str
-) -> str:
-    words = ["harness", "run", str(case.directory), "--hardware", cell.hardware]
-    words += ["--track", cell.track, "--protocol", protocol]
-    for option, folder in (("--goldens", goldens), ("--results", results), ("--cases", cases)):
-        if folder.name != option.strip("-") and option != "--cases":
-            words += [option, str(folder)]
-    return shlex.join(words)
+def _installed(package: str) -> str:
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return "none"
+
+
+def _shown(path: Path) -> str:
+    """Relative to here where that is shorter."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

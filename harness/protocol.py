@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.matrix import Cell
+from harness.plan import Options, Plan, prepare
+from harness.report.observer import Observer, Silent
 from harness.results import claim
-from harness.run import Observer, Run, Silent, prepare
+from harness.run import Run
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -21,27 +23,71 @@ if TYPE_CHECKING:
 
 def full(run: Run) -> None:
     """1.5 N iterations: the uninterrupted run is there to compare with, whatever happens."""
-    continuous = run.train(stop=run.n)
+    continuous = run.train()
     run.compare_with_golden(continuous)
-
-    resumed = run.resume(continuous, at=run.k, stop=run.n)
+    run.train_again()
+    if not run.plan.resumes:
+        return
+    source = continuous if run.plan.trainer.can_rewind else run.interrupt()
+    resumed = run.resume(source)
     run.compare_with_uninterrupted(resumed, continuous)
     run.compare_saved_state(resumed, continuous)
 
 
-PROTOCOLS: dict[str, Callable[[Run], None]] = {"full": full}
+def fast(run: Run) -> None:
+    """N iterations when all is well: the joined curve and the state at N are those of an exact golden.
+
+    On any doubt the uninterrupted reference is run too, so that a failure still tells "resuming is
+    broken" from "training changed".
+    """
+    if run.plan.golden is None or not run.plan.resumes:
+        return full(run)
+    interrupted = run.interrupt()
+    resumed = run.resume(interrupted)
+    if run.joined_is_golden(interrupted, resumed):
+        return None
+    continuous = run.train()
+    run.compare_with_golden(continuous)
+    run.compare_before(interrupted, continuous)
+    run.compare_with_uninterrupted(resumed, continuous)
+    run.compare_saved_state(resumed, continuous)
+    return None
 
 
-def run_cell(  # noqa: PLR0913 - what a command line can say
+def reshard(run: Run) -> None:
+    """``full``, resumed with the parallel sizes of MODEL_ARGS_2."""
+    if not run.plan.layouts_differ:
+        raise UsageError(
+            f"{run.plan.case.name}: protocol reshard needs MODEL_ARGS_2 with other parallel sizes",
+            "add them to the case, or take --protocol full",
+        )
+    full(run)
+
+
+def crash(run: Run) -> None:
+    """``full``, but the first process is killed; resumed from what a user would have."""
+    continuous = run.train()
+    run.compare_with_golden(continuous)
+    killed, at = run.interrupt_by_killing()
+    if killed is None:
+        return
+    resumed = run.resume(killed, at=at)
+    run.compare_with_uninterrupted(resumed, continuous)
+    run.compare_saved_state(resumed, continuous)
+
+
+PROTOCOLS: dict[str, Callable[[Run], None]] = {
+    "full": full, "fast": fast, "crash": crash, "reshard": reshard,
+}  # fmt: skip
+
+
+def run_cell(
     cell: Cell,
     *,
     cases: Path,
     goldens: Path,
     results: Path,
-    protocol: str = "full",
-    golden_update: bool = False,
-    keep_checkpoints: bool = False,
-    heartbeat_timeout: float | None = None,
+    options: Options | None = None,
     case: Case | None = None,
     observer: Observer | None = None,
 ) -> Verdict:
@@ -52,10 +98,7 @@ def run_cell(  # noqa: PLR0913 - what a command line can say
         cases: the folder that the case is looked for in.
         goldens: the folder of goldens.
         results: gets ``<hardware>/<track>/<case>/``.
-        protocol: one of :data:`PROTOCOLS`.
-        golden_update: record the golden instead of comparing with it; the verdict is ``failed``.
-        keep_checkpoints: also after a pass.
-        heartbeat_timeout: seconds without an iteration after which a rank counts as hung.
+        options: how.
         case: the case itself, when it is not to be looked for.
         observer: told of the progress.
 
@@ -63,20 +106,29 @@ def run_cell(  # noqa: PLR0913 - what a command line can say
         HarnessError: the cell cannot be run at all; raised before anything is started.
         KeyboardInterrupt: nothing is left running, and no verdict is written.
     """
-    if protocol not in PROTOCOLS:
-        raise UsageError(f"protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
-    plan = prepare(
-        cell, case=case, cases=cases, goldens=goldens, results=results, protocol=protocol,
-        golden_update=golden_update, heartbeat_timeout=heartbeat_timeout,
-    )  # fmt: skip
+    options = options or Options()
+    if options.protocol != "auto" and options.protocol not in PROTOCOLS:
+        raise UsageError(f"protocol {options.protocol!r}: expected auto or one of {', '.join(PROTOCOLS)}")
+    plan = prepare(cell, case=case, cases=cases, goldens=goldens, results=results, options=options)
+    protocol = PROTOCOLS[_chosen(plan)]
     observer = observer or Silent()
     with claim(results, cell.hardware, cell.track, cell.case, waiting=observer.note) as folder:
         with Run(plan, folder, observer) as run:
-            PROTOCOLS[protocol](run)
+            protocol(run)
             run.record_golden()
             run.say_what_was_lost()
         verdict = run.verdict()
+        run.write_state_diff()
         verdict.write(folder.verdict)
-        if verdict.passed and not keep_checkpoints:
+        if verdict.passed and not options.keep_checkpoints:
             folder.remove_checkpoints()
     return verdict
+
+
+def _chosen(plan: Plan) -> str:
+    """``auto`` is fast where the golden is going to be exact; recording needs the whole run."""
+    if plan.options.golden_update and plan.options.protocol in ("auto", "fast", "crash"):
+        return "full"
+    if plan.options.protocol != "auto":
+        return plan.options.protocol
+    return "fast" if plan.expects_exact() else "full"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from harness import __version__
+from harness import judge
 from harness.errors import CheckpointError, HarnessError, TrainerFailed
 from harness.launch import Launcher
 from harness.plan import Plan
@@ -27,17 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a phase left behind."""
+    """What a phase left behind: its series, and where its state of the last iteration is."""
 
     phase: Phase
     series: Mapping[str, Series]
-
-    @property
-    def saved(self) -> Path:
-        """Its checkpoint of the last iteration."""
-        from harness.checkpoints import iter_dir
-
-        return iter_dir(self.phase.save, self.phase.stop)
+    saved: Path
 
 
 class Run:
@@ -55,8 +51,11 @@ class Run:
         self.provenance: dict[str, Any] = {}
         self._launcher = Launcher()
         self._began = time.monotonic()
-        self._continuous: Recorded | None = None
+        self._phases: dict[str, Recorded] = {}
+        self._repeats: list[Mapping[str, Series]] = []
+        self._digests: dict[Path, dict[str, str]] = {}
         self._state: StateDiff | None = None
+        self._probed: StateDiff | None = None
         self._failure: HarnessError | None = None
         self._diagnosis: Diagnosis | None = None
 
@@ -72,23 +71,41 @@ class Run:
         self._launcher.close()
         if not isinstance(error, HarnessError):
             return False
+        from harness.diagnosis import crash
+
         self._failure = error
-        self._diagnosis = judge.crash(error)
+        self._diagnosis = crash(error)
         return True
 
-    # -- the steps ---------------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------
 
-    def train(self, *, stop: int) -> Recorded:
-        """From 0 to ``stop``, uninterrupted."""
-        self._continuous = self._phase("continuous", load=None, start=0, stop=stop)
-        return self._continuous
+    def train(self) -> Recorded:
+        """From 0 to N, uninterrupted."""
+        return self._phase("continuous", load=None, start=0, stop=self.n)
 
-    def resume(self, source: Recorded, *, at: int, stop: int) -> Recorded | None:
-        """From ``source``'s checkpoint of ``at`` to ``stop``; None if that cannot be loaded."""
-        load = self.folder.checkpoints("resumed")
+    def train_again(self) -> None:
+        """The repeats that a recorded golden's statistics come from."""
+        for i in range(2, self.plan.options.repeats + 1):
+            repeat = self._phase("repeat", load=None, start=0, stop=self.n, folder=f"repeat-{i}")
+            self._repeats.append(repeat.series)
+
+    def interrupt(self) -> Recorded:
+        """From 0 to k; then the process is gone."""
+        return self._phase("interrupted", load=None, start=0, stop=self.k)
+
+    def interrupt_by_killing(self) -> tuple[Recorded | None, int]:
+        """From 0 towards N, killed on the way; what is left on disk, and the iteration it resumes from."""
+        from harness.crash import kill_on_the_way
+
+        return kill_on_the_way(self)
+
+    def resume(self, source: Recorded, *, at: int | None = None) -> Recorded | None:
+        """From ``source``'s checkpoint of k to N; None if that cannot be loaded."""
+        at = self.k if at is None else at
+        load = self.folder.checkpoints("resumed-from")
         try:
             self.plan.trainer.rewind(source.phase.save, load, at)
-            resumed = self._phase("resumed", load=load, start=at, stop=stop)
+            resumed = self._phase("resumed", load=load, start=at, stop=self.n)
         except (CheckpointError, TrainerFailed) as error:
             cause = error.__cause__ if isinstance(error, TrainerFailed) else error
             if not isinstance(cause, CheckpointError):
@@ -98,62 +115,131 @@ class Run:
         self.checks.append(judge.resumed_there(at, resumed.series))
         return resumed
 
+    # -- comparing ---------------------------------------------------------------------------
+
     def compare_with_golden(self, continuous: Recorded) -> None:
-        """The uninterrupted run over 1..N: did training change?"""
-        fingerprint = self._fingerprint(continuous)
-        self.provenance |= fingerprint
-        if self.plan.golden_update:
+        """The uninterrupted run over 1..N, and its state at N: did training change?"""
+        if self.plan.options.golden_update:
             return
         with self._timed("checks"):
-            verdict = judge.against_golden(self.plan, continuous, fingerprint)
-        self.provenance["golden"] = verdict.chosen
-        self.checks += verdict.checks
+            self.checks += self._against_golden(continuous.series, continuous)
+
+    def joined_is_golden(self, interrupted: Recorded, resumed: Recorded | None) -> bool:
+        """The joined curve over 1..N and the state at N, bit for bit; False on any doubt.
+
+        What is bounded on one side only (time, memory) fails here for good: a second measurement
+        that is better does not undo a first that was not.
+        """
+        if resumed is None or not all(check.passed for check in self.checks):
+            return False
+        with self._timed("checks"):
+            joined = {
+                name: _join(interrupted.series.get(name), resumed.series.get(name), self.k)
+                for name in {*interrupted.series, *resumed.series}
+            }
+            checks = self._against_golden(joined, resumed)
+        exact = self.provenance.get("compared") == "exact"
+        if exact and all(check.passed for check in checks):
+            self.checks += checks
+            return True
+        self.checks += [c for c in checks if not c.passed and c.kind == "upper-bound"]
+        return False
 
     def compare_with_uninterrupted(self, resumed: Recorded | None, continuous: Recorded) -> None:
         """The resumed run over k+1..N: was anything lost that a curve shows?"""
         if resumed is None:
             return
         with self._timed("checks"):
-            self.checks += judge.against_continuous(self.plan, resumed, continuous)
+            self.checks += self._curves(continuous.series, resumed.series, resumed.phase.start + 1, self.n)
+
+    def compare_before(self, interrupted: Recorded, continuous: Recorded) -> None:
+        """Two runs of the same steps 1..k: a difference is no fault of resuming."""
+        with self._timed("checks"):
+            checks = self._curves(continuous.series, interrupted.series, 1, self.k)
+            self.checks += [
+                replace(check, name=check.name.replace("continuous:", "interrupted:", 1)) for check in checks
+            ]
 
     def compare_saved_state(self, resumed: Recorded | None, continuous: Recorded) -> None:
-        """Every tensor, moment, counter and RNG state at N."""
+        """Every tensor, moment, counter and RNG state.
+
+        At N, bit for bit. Where the resumed phase has another layout, or the case is not
+        deterministic, later steps differ in their last bits: then the state is compared as it is
+        loaded, which must lose nothing, by saving it again at once.
+        """
         if resumed is None:
             return
-        with self._timed("checks"):
-            self._state, checks = judge.saved_state(self.plan, resumed.saved, continuous.saved)
-            self.checks += checks
+        if self.plan.layouts_differ or not self.plan.deterministic:
+            probe = self._probe()
+            if probe is not None:
+                self._state = probe
+                self.checks += judge.saved_state(
+                    probe, self._components(continuous), self.k, name="loaded state"
+                )
+            return
+        from harness.checkpoints import diff
+
+        with self._timed("state"):
+            self._state = diff(continuous.saved, resumed.saved)
+            self.checks += judge.saved_state(self._state, self._components(continuous), self.n)
+
+    # -- concluding --------------------------------------------------------------------------
 
     def record_golden(self) -> None:
         """Approve the uninterrupted run, if that was asked for and resuming it is sound."""
-        if not self.plan.golden_update or self._continuous is None:
+        run = self._phases.get("continuous")
+        if not self.plan.options.golden_update or run is None:
             return
         unsound = [check for check in self.checks if not check.passed]
         if unsound:
             self.checks.append(judge.golden_refused(unsound))
             return
-        run = self._continuous
-        change = judge.record(self.plan, run.series, self._fingerprint(run), run.saved)
+        from harness import goldens
+
+        plan = self.plan
+        path = plan.goldens / plan.case.name / goldens.file_name(plan.cell.track, plan.platform)
+        provenance = goldens.provenance_of(
+            self._fingerprint(run),
+            self._fingerprints_of_state(run),
+            repeats=1 + len(self._repeats),
+            statistics=self._statistics(run),
+        )
+        change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
         self.checks.append(judge.golden_recorded(change))
 
     def say_what_was_lost(self) -> None:
         """Name the component, if something was lost; a probe separates load from training."""
         failed = [check for check in self.checks if not check.passed]
-        if not failed or self.plan.golden_update:
+        if not failed or self.plan.options.golden_update:
             return
-        probe = self._probe() if any(check.against != "golden" for check in failed) else None
+        from harness.diagnosis import diagnose
+
+        resume_failed = any(check.against != "golden" for check in failed)
+        probe = self._probe() if resume_failed else None
+        continuous, resumed = self._phases.get("continuous"), self._phases.get("resumed")
         with self._timed("diagnosis"):
-            self._diagnosis = judge.what_was_lost(self.checks, self._state, probe)
+            self._diagnosis = diagnose(
+                self.checks,
+                continuous=continuous.series if continuous else {},
+                resumed=resumed.series if resumed else None,
+                k=resumed.phase.start if resumed else self.k,
+                n=self.n,
+                state=self._state,
+                probe=probe,
+                deterministic=self.plan.deterministic,
+                golden_only=not resume_failed,
+            )
 
     def verdict(self) -> Verdict:
         """All of it."""
         from harness.report.verdict import Verdict
 
         self.timing["total"] = time.monotonic() - self._began
+        self._describe()
         held = all(check.passed for check in self.checks)
         return Verdict(
             cell=self.plan.cell.id,
-            status="error" if self.failure else "passed" if held else "failed",
+            status="error" if self._failure else "passed" if held and self.checks else "failed",
             checks=tuple(self.checks),
             diagnosis=self._diagnosis,
             timing={name: round(seconds, 3) for name, seconds in self.timing.items()},
@@ -161,52 +247,139 @@ class Run:
             reproduce=self.plan.reproduce,
         )
 
+    def write_state_diff(self) -> None:
+        """What differs, tensor by tensor, beside the verdict."""
+        if self._state is not None:
+            path = self.folder.path / "state_diff.json"
+            path.write_text(json.dumps(self._state.as_dict(), indent=1, default=str) + "\n")
+
     # -- how ---------------------------------------------------------------------------------
 
-    def _phase(self, name: PhaseName, *, load: Path | None, start: int, stop: int) -> Recorded:
+    def _phase(
+        self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = ""
+    ) -> Recorded:
         from harness.metrics import read_metrics
 
-        plan, hardware = self.plan, self.plan.cell.hardware
+        phase = self.phase(name, load=load, start=start, stop=stop, folder=folder)
+        self.launch(phase)
+        series = {} if name == "probe" else read_metrics(phase.tensorboard, phase.folder)
+        if self.plan.trainer.can_rewind and name != "probe":
+            self.checks.append(judge.tracker_names(stop, phase.save, folder or name))
+        recorded = Recorded(phase, series, self.plan.trainer.saved(phase.save, stop))
+        self._phases[folder or name] = recorded
+        return recorded
+
+    def phase(self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = "") -> Phase:
+        """A phase with its folders made."""
         phase = Phase(
             name=name,
-            folder=self.folder.phase(name),
-            save=self.folder.checkpoints(name),
+            folder=self.folder.phase(folder or name),
+            save=self.folder.checkpoints(folder or name),
             load=load,
             start=start,
             stop=stop,
             train_iters=self.n,
-            save_interval=plan.save_interval,
+            save_interval=self.plan.save_interval,
         )
         phase.folder.mkdir(parents=True, exist_ok=True)
         phase.save.mkdir(parents=True, exist_ok=True)
-        self.observer.phase_started(name, start, stop)
+        return phase
+
+    def launch(self, phase: Phase) -> None:
+        """Run a phase to its end, and time it."""
+        name = phase.folder.name
+        self.observer.phase_started(name, phase.start, phase.stop)
         outcome = self._launcher.run(
-            plan.trainer.launch(plan.case, hardware, phase),
+            self.plan.trainer.launch(self.plan.case, self.plan.cell.hardware, phase),
             phase=name,
             folder=phase.folder,
-            timeout=plan.heartbeat_timeout,
+            timeout=self.plan.options.heartbeat_timeout,
             on_progress=lambda iteration: self.observer.progress(name, iteration),
         )
         self.timing[name] = outcome.seconds
         self.timing[f"{name} start-up"] = outcome.startup_seconds
         self.observer.phase_ended(name, outcome.seconds)
-        return Recorded(phase, read_metrics(phase.tensorboard, phase.folder))
 
     def _probe(self) -> StateDiff | None:
         """Load k and save it again without a step: what differs was lost by that alone."""
         from harness.checkpoints import diff
 
-        if self._continuous is None:
-            return None
-        source = self._continuous.phase.save
-        load = self.folder.checkpoints("probe-source")
+        source = self._phases.get("interrupted") or self._phases.get("continuous")
+        if self._probed is not None or source is None:
+            return self._probed
+        load = self.folder.checkpoints("probe-from")
         try:
-            self.plan.trainer.rewind(source, load, self.k)
+            self.plan.trainer.rewind(source.phase.save, load, self.k)
             probe = self._phase("probe", load=load, start=self.k, stop=self.k)
-            return diff(iter_dir(source, self.k), probe.saved)
+            self._probed = diff(self.plan.trainer.saved(source.phase.save, self.k), probe.saved)
         except HarnessError as error:  # the diagnosis then goes without it
             self.observer.note(f"probe: {error}")
+        return self._probed
+
+    def _curves(
+        self, expected: Mapping[str, Series], actual: Mapping[str, Series], first: int, last: int
+    ) -> list[Check]:
+        from harness.checks import compare_curves
+
+        exact = self.plan.deterministic and not self.plan.layouts_differ
+        golden = self.plan.golden
+        statistics = golden.statistics if golden is not None and not exact else {}
+        return compare_curves(
+            expected,
+            actual,
+            against="continuous",
+            lane="exact" if exact else "envelope" if statistics else "tolerance",
+            first=first,
+            last=last,
+            statistics=statistics or None,
+            note="" if exact else "another layout" if self.plan.layouts_differ else "not deterministic",
+        )
+
+    def _against_golden(self, series: Mapping[str, Series], run: Recorded) -> list[Check]:
+        from harness.checks import compare_curves
+
+        golden = self.plan.golden
+        if golden is None:
+            self.provenance["golden"] = "none"
+            return [judge.no_golden(self.plan)]
+        fingerprint = self._fingerprint(run)
+        comparison = judge.how(golden, fingerprint, deterministic=self.plan.deterministic)
+        self.provenance["golden"] = comparison.why
+        self.provenance["compared"] = comparison.lane
+        self.provenance["golden_provenance"] = dict(golden.provenance)
+        checks = compare_curves(
+            golden.series,
+            series,
+            against="golden",
+            lane=comparison.lane,
+            first=1,
+            last=self.n,
+            metrics=self.plan.case.metrics,
+            statistics=golden.statistics or None,
+            note=comparison.why,
+            enforce_bounds=comparison.same_machine,
+        )
+        if comparison.lane == "exact":
+            checks += judge.golden_state(golden, self._fingerprints_of_state(run))
+        return checks
+
+    def _fingerprints_of_state(self, run: Recorded) -> dict[str, str]:
+        from harness.checkpoints import fingerprint
+
+        if run.saved not in self._digests:
+            with self._timed("state"):
+                self._digests[run.saved] = fingerprint(run.saved)
+        return self._digests[run.saved]
+
+    def _components(self, run: Recorded) -> list[str]:
+        return sorted(self._fingerprints_of_state(run))
+
+    def _statistics(self, run: Recorded) -> Mapping[str, Any] | None:
+        if not self._repeats:
             return None
+        from harness.checks import statistics_of
+
+        return statistics_of([run.series, *self._repeats])
 
     def _fingerprint(self, run: Recorded) -> dict[str, Any]:
         return {
@@ -215,8 +388,45 @@ class Run:
             "deterministic": self.plan.deterministic,
         }
 
+    def _describe(self) -> None:
+        """What ran, for those who read the verdict without having been there."""
+        from harness import __version__
+        from harness.provenance import commit
+
+        reference = self._phases.get("continuous") or self._phases.get("resumed")
+        if reference is not None:
+            with contextlib.suppress(HarnessError):
+                self.provenance["fingerprint"] = self._fingerprint(reference)
+                self.provenance["state"] = self._digests.get(reference.saved, {})
+        self.provenance |= {
+            "harness": __version__,
+            "protocol": self.plan.options.protocol,
+            "iterations": self.n,
+            "resumed_after": self.k if self.plan.resumes else None,
+            "world_size": self.plan.world_size,
+            "case": str(self.plan.case.directory),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "commit": commit(self.plan.case.directory),
+        }
+        if self._failure is not None:
+            self.provenance["error"] = str(self._failure)
+
     @contextlib.contextmanager
     def _timed(self, what: str) -> Iterator[None]:
         began = time.monotonic()
-        yield
-        self.timing[what] = self.timing.get(what, 0.0) + time.monotonic() - began
+        try:
+            yield
+        finally:
+            self.timing[what] = self.timing.get(what, 0.0) + time.monotonic() - began
+
+
+def _join(before: Series | None, after: Series | None, k: int) -> Series:
+    """The curve of a run that was stopped at k and went on."""
+    import numpy as np
+
+    from harness.metrics import Series
+
+    parts = [part for part in (before, after) if part is not None]
+    steps = np.concatenate([part.steps for part in parts])
+    values = np.concatenate([part.values for part in parts])
+    return Series(parts[0].name, steps, values)

@@ -1,0 +1,294 @@
+"""Goldens: the series, state digests and provenance approved for a case on a (track, platform).
+
+``goldens/<case>/golden_values_<track>_<platform>.json`` is in Megatron-LM's own format, so its reader
+takes ours and ours takes its. What it has no place for is in ``….provenance.json`` beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import stat
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.errors import GoldenError
+from harness.metrics import Series
+
+SIZE_LIMIT = 64 << 20  # bytes; 900 metrics of 10,000 steps have less
+_FIELDS = ("start_step", "end_step", "step_interval", "values")
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """What a run is compared with.
+
+    Args:
+        path: the file that was chosen.
+        fallback: it is not this platform's own (``golden_values_<track>.json``); never exact.
+        series: by metric.
+        provenance: what the side file says; empty without one.
+    """
+
+    path: Path
+    fallback: bool
+    series: Mapping[str, Series]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What it was recorded on and with; empty when nobody knows."""
+        found = self.provenance.get("fingerprint")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def state(self) -> Mapping[str, str]:
+        """SHA-256 of each component of the state at N; empty without."""
+        found = self.provenance.get("state")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def statistics(self) -> Mapping[str, Any]:
+        """What recorded repeats said of each metric's spread; empty without repeats."""
+        found = self.provenance.get("statistics")
+        return found if isinstance(found, dict) else {}
+
+
+def file_name(track: str, platform: str | None) -> str:
+    """``golden_values_<track>_<platform>.json``; without a platform, the fallback's."""
+    return f"golden_values_{track}_{platform}.json" if platform else f"golden_values_{track}.json"
+
+
+def side_file(path: Path) -> Path:
+    """Where the provenance of the golden at ``path`` lies."""
+    return path.with_name(path.stem + ".provenance.json")
+
+
+def resolve(goldens: Path, case: str, track: str, platform: str) -> Golden | None:
+    """The golden of a cell: its platform's own, else its track's, else None.
+
+    Raises:
+        GoldenError: the one that would be chosen is broken.
+    """
+    for name, fallback in ((file_name(track, platform), False), (file_name(track, None), True)):
+        path = goldens / case / name
+        if path.exists() or path.is_symlink():
+            return read(path, fallback=fallback)
+    return None
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def read(path: Path, *, fallback: bool = False) -> Golden:
+    """Read a golden strictly.
+
+    Raises:
+        GoldenError: file, metric and step, what was found, what was expected.
+    """
+    found = _json(path, "metrics by name")
+    series = {}
+    for name, value in found.items():
+        series[name] = _series(path, name, value)
+    if not series:
+        raise GoldenError(f"{path}: holds no metric")
+    side = side_file(path)
+    provenance = _json(side, "a provenance") if side.exists() else {}
+    return Golden(path, fallback, series, provenance)
+
+
+def _json(path: Path, expected: str) -> dict[str, Any]:
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise GoldenError(f"{path}: is no regular file, expected {expected}")
+        if about.st_size > SIZE_LIMIT:
+            raise GoldenError(f"{path}: has {about.st_size >> 20} MiB (limit: {SIZE_LIMIT >> 20} MiB)")
+        data = path.read_bytes()
+    except OSError as error:
+        raise GoldenError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not data.strip():
+        raise GoldenError(f"{path}: is empty (0 bytes), expected {expected}")
+    try:
+        found = json.loads(data)
+    except RecursionError:
+        raise GoldenError(f"{path}: is nested too deeply to be read") from None
+    except ValueError as error:
+        raise GoldenError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise GoldenError(f"{path}: holds a {type(found).__name__}, expected {expected}")
+    return found
+
+
+def _series(path: Path, name: str, value: Any) -> Series:  # noqa: ANN401 - from a file
+    import numpy as np
+
+    if not isinstance(value, dict) or not all(key in value for key in _FIELDS):
+        there = ", ".join(value) if isinstance(value, dict) else type(value).__name__
+        raise GoldenError(f"{path}: {name}: found {there[:80]}, expected {', '.join(_FIELDS)}")
+    values = value["values"]
+    if not isinstance(values, dict) or not values:
+        raise GoldenError(f"{path}: {name}: values: found {type(values).__name__}, expected numbers by step")
+    try:
+        steps = np.fromiter(map(int, values), np.int64, len(values))
+    except (ValueError, OverflowError):
+        odd = next(key for key in values if not key.lstrip("-").isdigit())
+        raise GoldenError(f"{path}: {name}: step {odd[:40]!r} is no whole number") from None
+    numbers = list(values.values())
+    if not set(map(type, numbers)) <= {int, float}:
+        step, odd = next((s, v) for s, v in values.items() if type(v) not in (int, float))
+        raise GoldenError(f"{path}: {name}: step {step}: found {json.dumps(odd)[:40]}, expected a number")
+    try:
+        array = np.fromiter(map(float, numbers), np.float64, len(numbers))
+    except OverflowError:
+        raise GoldenError(f"{path}: {name}: holds a number that no float can") from None
+    if not np.isfinite(array).all():
+        at = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise GoldenError(f"{path}: {name}: step {steps[at]}: found {array[at]}, expected a finite number")
+    if (np.diff(steps) <= 0).any():
+        order = np.argsort(steps, kind="stable")
+        steps, array = steps[order], array[order]
+        if (np.diff(steps) == 0).any():
+            twice = int(steps[:-1][np.diff(steps) == 0][0])
+            raise GoldenError(f"{path}: {name}: step {twice} stands in it twice")
+    first, last = value["start_step"], value["end_step"]
+    if (first, last) != (int(steps[0]), int(steps[-1])):
+        raise GoldenError(
+            f"{path}: {name}: holds steps {steps[0]} to {steps[-1]}, and says {first!r} to {last!r}"
+        )
+    steps.flags.writeable = array.flags.writeable = False
+    return Series(name, steps, array)
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """What writing a golden changed.
+
+    Args:
+        path: the golden.
+        new: there was none before.
+        metrics: sentences about the metrics that are not what they were.
+    """
+
+    path: Path
+    new: bool
+    metrics: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """One line for a person."""
+        if self.new:
+            return f"{self.path} was recorded; look at it, and commit it"
+        what = "; ".join(self.metrics) or "no value has changed"
+        return f"{self.path} was recorded again: {what}"
+
+
+def provenance_of(
+    fingerprint: Mapping[str, Any],
+    state: Mapping[str, str],
+    *,
+    how: str = "recorded",
+    repeats: int = 1,
+    statistics: Mapping[str, Any] | None = None,
+    protocol: str = "full",
+) -> dict[str, Any]:
+    """The content of a side file."""
+    return {
+        "how": how,
+        "recorded": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "harness": __version__,
+        "protocol": protocol,
+        "repeats": repeats,
+        "fingerprint": dict(fingerprint),
+        "state": dict(state),
+        **({"statistics": dict(statistics)} if statistics else {}),
+    }
+
+
+def write(
+    path: Path,
+    series: Mapping[str, Series],
+    provenance: Mapping[str, Any],
+    *,
+    metrics: Collection[str] = (),
+) -> Change:
+    """Write a golden and its side file, each at once or not at all.
+
+    Args:
+        metrics: which of the series; all when empty.
+
+    Raises:
+        GoldenError: a series that no golden may hold: without a step, not finite, steps repeated.
+    """
+    before = read(path).series if path.exists() else None
+    wanted = {name: one for name, one in series.items() if not metrics or name in metrics}
+    body = {name: _plain(path, one) for name, one in sorted(wanted.items())}
+    if not body:
+        raise GoldenError(f"{path}: there is no series to write", "the run logged nothing")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The values first: a golden without the provenance of its own is compared by tolerance, and one
+    # whose provenance is another's would be compared exactly.
+    side_file(path).unlink(missing_ok=True)
+    _replace(path, body)
+    _replace(side_file(path), provenance)
+    return Change(path, before is None, _changes(before or {}, wanted) if before is not None else ())
+
+
+def _plain(path: Path, series: Series) -> dict[str, Any]:
+    steps, values = series.steps.tolist(), series.values.tolist()
+    if not steps or not all(map(math.isfinite, values)) or len(set(steps)) < len(steps):
+        raise GoldenError(
+            f"{path}: {series.name}: is empty, not finite, or has steps twice", "the run is not fit to record"
+        )
+    gaps = [b - a for a, b in zip(steps, steps[1:], strict=False)]
+    return {
+        "start_step": steps[0],
+        "end_step": steps[-1],
+        "step_interval": math.gcd(*gaps) if gaps else 1,
+        "values": {str(step): value for step, value in zip(steps, values, strict=True)},
+    }
+
+
+def _changes(before: Mapping[str, Series], after: Mapping[str, Series]) -> tuple[str, ...]:
+    import numpy as np
+
+    found = [f"{name} is gone" for name in before if name not in after]
+    for name, new in sorted(after.items()):
+        old = before.get(name)
+        if old is None:
+            found.append(f"{name} is new")
+        elif not np.array_equal(old.steps, new.steps):
+            found.append(f"{name} has other steps")
+        elif not np.array_equal(old.values, new.values):
+            apart = np.flatnonzero(old.values != new.values)
+            at = int(apart[0])
+            found.append(
+                f"{name} changed at {apart.size} of {new.steps.size} steps, first at {new.steps[at]}: "
+                f"{old.values[at]!r} → {new.values[at]!r}".replace("np.float64(", "").replace(")", "")
+            )
+    return tuple(found)
+
+
+def _replace(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=1, allow_nan=False, sort_keys=False) + "\n"
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise
