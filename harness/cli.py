@@ -6,13 +6,15 @@ Nothing heavy is imported before it is known what to do, so that ``--help`` answ
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import EXIT_INTERRUPTED, HarnessError
+from harness.commands import cases, checkpoint, goldens
+from harness.errors import EXIT_INTERRUPTED, EXIT_PASSED, HarnessError
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -36,13 +38,34 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("case", metavar="CASE", help="a name, or the path of a case's folder or file")
     run.add_argument("--hardware", metavar="NAME", help="default: what is here, cpu without a GPU")
     run.add_argument("--track", metavar="NAME", default="dev", help="default: %(default)s")
-    run.add_argument("--protocol", metavar="NAME", default="full", help="default: %(default)s")
+    run.add_argument(
+        "--protocol",
+        metavar="NAME",
+        default="auto",
+        help="auto (fast where the golden is exact, else full), full, fast, crash or reshard",
+    )
     for name in ("cases", "goldens", "results"):
         default = Path("test_cases" if name == "cases" else name)
         text = f"folder of {name}, default: %(default)s"
         run.add_argument(f"--{name}", metavar="FOLDER", type=Path, default=default, help=text)
     run.add_argument(
         "--golden-update", action="store_true", help="record the golden; the run then fails"
+    )
+    run.add_argument(
+        "--repeats",
+        metavar="N",
+        type=int,
+        default=1,
+        help="with --golden-update: uninterrupted runs that the golden's statistics come from",
+    )
+    run.add_argument(
+        "--crash-at",
+        metavar="MOMENT",
+        default="between-steps",
+        help="protocol crash: between-steps, saving or before-tracker; default: %(default)s",
+    )
+    run.add_argument(
+        "--crash-rank", metavar="RANK", default="all", help="protocol crash: who is killed; default: all"
     )
     run.add_argument(
         "--keep-checkpoints", action="store_true", help="also when everything has passed"
@@ -53,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         help="a rank without an iteration for so long has hung",
     )
+    for module in (cases, goldens, checkpoint):
+        module.add(commands)
     return top
 
 
@@ -66,6 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HarnessError as error:
         print(f"harness: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python would complain once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PASSED
     except KeyboardInterrupt:
         print("harness: interrupted; nothing is left running", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -79,6 +108,7 @@ def _interrupt(number: int, frame: object) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from harness.cases import find_case
     from harness.matrix import Cell
+    from harness.plan import Options
     from harness.protocol import run_cell
     from harness.report.terminal import Terminal
 
@@ -91,10 +121,15 @@ def _run(arguments: argparse.Namespace) -> int:
             cases=arguments.cases,
             goldens=arguments.goldens,
             results=arguments.results,
-            protocol=arguments.protocol,
-            golden_update=arguments.golden_update,
-            keep_checkpoints=arguments.keep_checkpoints,
-            heartbeat_timeout=arguments.heartbeat_timeout,
+            options=Options(
+                protocol=arguments.protocol,
+                golden_update=arguments.golden_update,
+                repeats=arguments.repeats,
+                keep_checkpoints=arguments.keep_checkpoints,
+                heartbeat_timeout=arguments.heartbeat_timeout,
+                crash_at=arguments.crash_at,
+                crash_rank=arguments.crash_rank,
+            ),
             observer=terminal,
         )
         terminal.verdict(verdict)

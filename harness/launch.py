@@ -96,6 +96,7 @@ class Launcher:
         timeout: float | None = None,
         startup_timeout: float | None = None,
         on_progress: Callable[[int], None] | None = None,
+        on_started: Callable[[list[int]], None] | None = None,
     ) -> Outcome:
         """Run one phase to its end.
 
@@ -106,6 +107,7 @@ class Launcher:
             timeout: seconds without an iteration after which a rank counts as hung.
             startup_timeout: the same until every rank has come to its first iteration.
             on_progress: told the iteration that every rank has come to.
+            on_started: told the process ids of the ranks, in their order.
 
         Raises:
             TrainerFailed: a rank died, hung or raised; all are ended. Its ``__cause__`` is the
@@ -130,6 +132,8 @@ class Launcher:
             for event in parent.events(phase):
                 if event["event"] == "progress" and on_progress is not None:
                     on_progress(event["iteration"])
+                elif event["event"] == "started" and on_started is not None:
+                    on_started(event["pids"])
                 elif event["event"] == "done":
                     return Outcome(time.monotonic() - began, asked - began + event["startup"])
                 elif event["event"] == "failed":

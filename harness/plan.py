@@ -19,6 +19,10 @@ from harness.trainers.base import Trainer
 if TYPE_CHECKING:
     from harness.goldens import Golden
 
+#: When the protocol ``crash`` kills: in the middle of training; while the files of a checkpoint are
+#: being written; when they are there and the tracker does not name them yet.
+CRASH_MOMENTS = ("between-steps", "saving", "before-tracker")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -40,6 +44,14 @@ class Options:
     heartbeat_timeout: float | None = None
     crash_at: str = "between-steps"
     crash_rank: str = "all"
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1 or (self.repeats > 1 and not self.golden_update):
+            raise UsageError(f"--repeats {self.repeats}: expected 1 or more, together with --golden-update")
+        if self.crash_at not in CRASH_MOMENTS:
+            raise UsageError(f"--crash-at {self.crash_at}: expected {', '.join(CRASH_MOMENTS)}")
+        if self.crash_rank != "all" and not self.crash_rank.isdigit():
+            raise UsageError(f"--crash-rank {self.crash_rank}: expected all, or the number of a rank")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,15 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
                 "help": "run this cell; may be given more than once"}),
     ("--golden-update", {"action": "store_true", "default": False,
                          "help": "record the goldens of the cells; their tests then fail"}),
-    ("--protocol", {"metavar": "NAME", "default": "full", "help": "how cells are run"}),
+    ("--repeats", {"metavar": "N", "type": int, "default": 1,
+                   "help": "with --golden-update: runs that the golden's statistics come from"}),
+    ("--protocol", {"metavar": "NAME", "default": "auto",
+                    "help": "auto (fast where the golden is exact), full, fast, crash or reshard"}),
+    ("--crash-at", {"metavar": "MOMENT", "default": "between-steps",
+                    "help": "protocol crash: between-steps, saving or before-tracker"}),
+    ("--crash-rank", {"metavar": "RANK", "default": "all", "help": "protocol crash: who is killed"}),
+    ("--heartbeat-timeout", {"metavar": "SECONDS", "type": float,
+                             "help": "a rank without an iteration for so long has hung"}),
     ("--keep-checkpoints", {"action": "store_true", "default": False,
                             "help": "also when everything has passed"}),
     ("--results", {"metavar": "FOLDER", "default": "results", "help": "folder of results"}),
@@ -99,6 +107,7 @@ class CellPlugin:
     def run(self, cell: Cell, item: pytest.Item) -> Verdict:
         """Run ``cell``; the verdict's checks go with the item's report."""
         from harness.errors import HardwareMissing, HarnessError
+        from harness.plan import Options
         from harness.protocol import run_cell
 
         cases = Path(_option(self.config, "--cases") or item.path.parent)
@@ -110,9 +119,15 @@ class CellPlugin:
                     cases=cases,
                     goldens=Path(goldens) if goldens else cases.parent / "goldens",
                     results=Path(_option(self.config, "--results")),
-                    protocol=_option(self.config, "--protocol"),
-                    golden_update=_option(self.config, "--golden-update"),
-                    keep_checkpoints=_option(self.config, "--keep-checkpoints"),
+                    options=Options(
+                        protocol=_option(self.config, "--protocol"),
+                        golden_update=_option(self.config, "--golden-update"),
+                        repeats=_option(self.config, "--repeats"),
+                        keep_checkpoints=_option(self.config, "--keep-checkpoints"),
+                        heartbeat_timeout=_option(self.config, "--heartbeat-timeout"),
+                        crash_at=_option(self.config, "--crash-at"),
+                        crash_rank=_option(self.config, "--crash-rank"),
+                    ),
                     observer=observer,
                 )
         except HarnessError as error:

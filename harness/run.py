@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -285,16 +285,29 @@ class Run:
         phase.save.mkdir(parents=True, exist_ok=True)
         return phase
 
-    def launch(self, phase: Phase) -> None:
+    def launch(
+        self,
+        phase: Phase,
+        *,
+        on_started: Callable[[list[int]], None] | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
         """Run a phase to its end, and time it."""
         name = phase.folder.name
+
+        def progress(iteration: int) -> None:
+            self.observer.progress(name, iteration)
+            if on_progress is not None:
+                on_progress(iteration)
+
         self.observer.phase_started(name, phase.start, phase.stop)
         outcome = self._launcher.run(
             self.plan.trainer.launch(self.plan.case, self.plan.cell.hardware, phase),
             phase=name,
             folder=phase.folder,
             timeout=self.plan.options.heartbeat_timeout,
-            on_progress=lambda iteration: self.observer.progress(name, iteration),
+            on_progress=progress,
+            on_started=on_started,
         )
         self.timing[name] = outcome.seconds
         self.timing[f"{name} start-up"] = outcome.startup_seconds
@@ -356,7 +369,7 @@ class Run:
             last=self.n,
             metrics=self.plan.case.metrics,
             statistics=golden.statistics or None,
-            note=comparison.why,
+            note="" if comparison.lane == "exact" else comparison.why,
             enforce_bounds=comparison.same_machine,
         )
         if comparison.lane == "exact":
