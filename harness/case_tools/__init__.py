@@ -1,1 +1,1 @@
-"""What ``harness cases …`` does: list and lint."""
+"""Every case below a folder, accounted for: what ``harness cases …`` shows, and what goldens belong to."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from harness.errors import GoldenError, HarnessError, NothingToDo
+from harness.case_tools.known import KnownCase, KnownCases, known_cases, root_of
+from harness.errors import GoldenError, NothingToDo
 from harness.golden_tools import names, reading
-from harness.golden_tools.known import KnownCase, known_cases
 from harness.golden_tools.names import GoldenName
 from harness.golden_tools.reading import Content
 from harness.trainers import megatron_recipes
@@ -89,47 +89,53 @@ def lint(path: Path, cases: Path | None = None) -> Report:
     """Read every golden below ``path``.
 
     Args:
-        path: a store, a part of one, or one file.
+        path: a store, a part of one, one file, or a checkout of Megatron-LM.
         cases: the folder of cases, where the goldens do not lie beside them.
 
     Raises:
         GoldenError: there is nothing at ``path``.
         NothingToDo: there is neither a golden nor a case below it.
     """
-    if reading.is_link_to_nowhere(path):
-        raise GoldenError(f"{path}: a symbolic link that leads nowhere", "check the path")
     if not path.exists():
-        raise GoldenError(f"{path}: is not there, expected a store of goldens", "check the path")
+        what = "is a symbolic link that leads nowhere" if path.is_symlink() else "is not there"
+        raise GoldenError(f"{path}: {what}, expected a store of goldens", "check the path")
     checkout = megatron_recipes.find(path)
     recipes = megatron_recipes.read(checkout) if checkout else Recipes()
-    root = path if path.is_dir() else path.parent
+    root = root_of(path)
     report = Report(str(path))
-    linter = _Linter(root, known_cases(path, cases), recipes, report)
-    linter.store(path)
+    linter = _Linter(root, cases_of(path, cases), recipes, report)
+    linter.store(root if path.is_dir() else path)
     if not report.files and not report.cases and not report.findings:
         raise NothingToDo(f"{path}: holds neither a golden nor a case", "check the path")
     return report
 
 
+def cases_of(path: Path, cases: Path | None) -> KnownCases:
+    """The cases below ``path``; with none there, those of ``cases`` or of its neighbour."""
+    found = known_cases(path)
+    for folder in (cases, root_of(path).absolute().parent / "test_cases"):
+        if not found.all and folder is not None and folder.is_dir():
+            found = known_cases(folder)
+    return found
+
+
 @dataclass
 class _Linter:
     root: Path
-    cases: Mapping[str, KnownCase]
+    cases: KnownCases
     recipes: Recipes
     report: Report
 
     def store(self, path: Path) -> None:
         """Everything below ``path``."""
-        for case in self.cases.values():
+        for case in self.cases.all:
             self.report.cases[case.state] += 1
         for recipe, message in self.recipes.problems:
             self._find(self.root, None, "recipe", f"recipe {recipe}: {message}")
-        seen: set[str] = set()
-        for folder, files in _folders(path, self._odd_link):
-            seen.add(folder.name)
+        for folder, files in json_files(path, self._odd):
             self._folder(folder, files)
         if path.is_dir():
-            self._without_golden(seen)
+            self._without_golden()
 
     def _find(self, path: Path, key: str | None, kind: str, message: str) -> None:
         try:
@@ -138,10 +144,13 @@ class _Linter:
             name = str(path)
         self.report.findings.append(Finding(name, key, kind, message))
 
-    def _odd_link(self, path: Path) -> None:
-        nowhere = reading.is_link_to_nowhere(path)
-        what = "leads nowhere" if nowhere else "leads to a folder, and is not followed"
-        self._find(path, None, "link", f"is a symbolic link that {what}")
+    def _odd(self, path: Path) -> None:
+        if reading.is_link_to_nowhere(path):
+            self._find(path, None, "link", "is a symbolic link that leads nowhere")
+        elif path.is_symlink():
+            self._find(path, None, "link", "is a symbolic link that leads to a folder, and is not followed")
+        else:
+            self._find(path, None, "not-a-file", "is a folder, expected a file")
 
     # -- one folder --------------------------------------------------------------------------
 
@@ -164,7 +173,7 @@ class _Linter:
     def _golden(self, path: Path, name: GoldenName) -> Content:
         content = reading.read(path)
         self.report.files[content.kind] += 1
-        case = self.cases.get(path.parent.name)
+        case = self.cases.of(path.parent)
         half = self._half(name, case)
         for problem in content.problems:
             if name.second_run and problem.kind == "not-finite" and _before(content, problem.key, half):
@@ -203,6 +212,8 @@ class _Linter:
             said = f"no run opens a golden of that name, expected {name.file}"
             if name.track is None:
                 said = "no run opens a golden whose name has no track"
+        elif case is None and not self.cases.all:
+            return  # a store that lies alone
         elif case is None:
             said = f"there is no case {folder}"
         elif self.recipes.products and not self.recipes.of(folder, name.track, name.platform):
@@ -226,9 +237,8 @@ class _Linter:
         if path.name.replace(PROVENANCE, ".json") not in files:
             self._find(path, None, "unused", "there is no golden beside it")
         try:
-            if path.stat().st_size > reading.SIZE_LIMIT:
-                raise ValueError("too big")
-            found = json.loads(path.read_bytes())
+            big = path.stat().st_size > reading.SIZE_LIMIT
+            found = None if big else json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             self._find(path, None, "not-json", f"cannot be read: {error}")
             return
@@ -252,13 +262,14 @@ class _Linter:
 
     # -- cases -------------------------------------------------------------------------------
 
-    def _without_golden(self, seen: set[str]) -> None:
-        for case in self.cases.values():
+    def _without_golden(self) -> None:
+        for case in self.cases.all:
             if case.state == "unreadable":
                 self._find(case.path, None, "case", case.reason)
             if case.state != "run":
                 continue
-            there = {file.name for folder in case.stores(self.root) for file in folder.glob("golden_values*")}
+            stores = [folder for folder in (case.path, self.root / case.name) if folder.is_dir()]
+            there = {file.name for folder in stores for file in folder.glob("golden_values*")}
             wanted = self.recipes.of(case.name)
             for product in wanted:
                 exact = f"golden_values_{product.track}_{product.platform}.json"
@@ -278,23 +289,21 @@ def _before(content: Content, key: str | None, half: int) -> bool:
     return all(step <= half + 1 for step, value in curve.values.items() if value is None)
 
 
-def _folders(path: Path, odd: object) -> Iterator[tuple[Path, list[str]]]:
-    """Folders with their JSON files, sorted, links to folders left out."""
+def json_files(path: Path, odd: Callable[[Path], None]) -> Iterator[tuple[Path, list[str]]]:
+    """Folders with their JSON files, sorted; what is not followed or no file goes to ``odd``."""
     if path.is_file():
         yield path.parent, [path.name]
         return
     for here, folders, files in os.walk(path):
         folder = Path(here)
-        folders.sort()
-        for name in list(folders):
-            if name.startswith("."):
-                folders.remove(name)
-            elif (folder / name).is_symlink():
-                odd(folder / name)  # type: ignore[operator]
+        for name in sorted(folders):
+            if name.endswith(".json") or (folder / name).is_symlink():
+                odd(folder / name)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name[-5:] != ".json")
         wanted = []
         for name in sorted(files):
             if reading.is_link_to_nowhere(folder / name):
-                odd(folder / name)  # type: ignore[operator]
+                odd(folder / name)
             elif name.endswith(".json"):
                 wanted.append(name)
         if wanted:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 _STEM = "golden_values"
 _TRACKS = ("lts", "dev")
-_VERSION = re.compile(r"(?:TE)?\d+\.\d+(?:\.\d+)?\w*")
+_VERSION = re.compile(r"(?:TE|PyT)?\d+\.\d+(?:\.\d+)?\w*")
 _JOINED = re.compile(r"dgx([a-z]+\d+)")
 _HARDWARE = re.compile(r"[a-z]+\d+")
 

@@ -92,7 +92,7 @@ def read(path: Path) -> Content:
     return Content("curves", curves, tuple(problems))
 
 
-class _Unreadable(Exception):  # noqa: N818 - never leaves this module
+class _Unreadable(Exception):
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
         super().__init__(message)

@@ -1,0 +1,57 @@
+"""What the commands print: tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+#: Columns when nobody looks: wide enough for two paths, so that grep finds a row on one line.
+_WIDE = 400
+
+
+def flag_json(command: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    command.add_argument("--json", action="store_true", help="for machines")
+
+
+def as_json(content: object) -> None:
+    """Print one JSON document; NaN and infinity, which JSON has not, as words."""
+    json.dump(_strict(content), sys.stdout, indent=1, allow_nan=False, default=str)
+    print()
+
+
+def _strict(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    return [_strict(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; nothing in it is taken for markup, and nothing is cut off."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(plain(str(cell))) for cell in row))
+    wide = None if sys.stdout.isatty() else _WIDE
+    Console(file=sys.stdout, highlight=False, markup=False, width=wide).print(shown)
+
+
+def line(text: str) -> None:
+    """Print one line, whatever is in it."""
+    print(plain(text))
+
+
+def plain(text: str) -> str:
+    """Text from a file, without what could steer a terminal or break a line."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
