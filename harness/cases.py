@@ -6,8 +6,10 @@ as its own scripts pass it on. What is ours is below one optional key, ``HARNESS
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +26,18 @@ _KEYS = (
 )  # fmt: skip
 #: Keys of theirs that say nothing about what the harness does; kept in :attr:`Case.others`.
 _THEIRS = re.compile(r"[A-Z][A-Z0-9_]*")
+#: Those of them that look like misspelt ones and are not.
+_THEIRS_ALIKE = re.compile(r"BASE_MODEL_ARGS|MODEL_ENV_VARS|MODEL_ARGS_(?:[3-9]|[1-9][0-9]+)")
 _OURS = ("trainer", "world_size", "profiles", "command", "deterministic")
 _TRAINERS_BY_DEFAULT = {"cpu": "native", "default": "megatron"}
 _LAUNCHERS = ("torchrun", "ft_launcher")
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$([A-Za-z_][A-Za-z0-9_]*)")
+_IN_BRACKETS = re.compile(r"\[[^\]]+\]")
 _SIZE_LIMIT = 1 << 20  # bytes; the largest case file in the wild has 7 kB
 _NODES_LIMIT = 20_000  # of a YAML tree, aliases counted as often as they are used
 _ITERATIONS, _INTERVAL = "--train-iters", "--save-interval"
+#: Variables by which a case of Megatron-LM says so; the second is spelt like that.
+_NONDETERMINISTIC = ("NVTE_ALLOW_NONDETERMINISTIC_ALGO", "NON_DETERMINSTIC_RESULTS")
 _PARALLEL = ("--tensor-model-parallel-size", "--pipeline-model-parallel-size", "--context-parallel-size")
 
 Arguments = Mapping[str, Any]
@@ -136,7 +143,7 @@ class Case:
         """Whether the same run is expected to have the same bits."""
         if self.harness.deterministic is not None:
             return self.harness.deterministic
-        return self.env_vars.get("NVTE_ALLOW_NONDETERMINISTIC_ALGO", "0") != "1"
+        return all(self.env_vars.get(name, "0") != "1" for name in _NONDETERMINISTIC)
 
     def _number(self, arguments: Arguments, key: str, default: int) -> int:
         value = arguments.get(key, default)
@@ -187,7 +194,8 @@ def load_case(path: Path) -> Case:
     raw = _read(file)
     for key in raw:
         near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.75)
-        if key not in _KEYS and (near or not _THEIRS.fullmatch(key)):
+        alike = _THEIRS_ALIKE.fullmatch(key)
+        if key not in _KEYS and not alike and (near or not _THEIRS.fullmatch(key)):
             raise CaseError(
                 f"{file}: {key}: no such key is known",
                 f"did you mean {near[0]}?" if near else f"keys: {', '.join(_KEYS)}",
@@ -267,21 +275,30 @@ def _plain(file: Path, node: Any, left: list[int]) -> Any:  # noqa: ANN401 - a Y
     if node is None:
         return None
     if isinstance(node, yaml.ScalarNode):
-        if node.tag.endswith(":bool"):
-            return str(node.value).lower() in ("true", "yes", "on")
+        # "on" and "yes" are words to Megatron-LM's yq (YAML 1.2), and booleans to PyYAML (1.1).
+        if node.tag.endswith(":bool") and str(node.value).lower() in ("true", "false"):
+            return str(node.value).lower() == "true"
         return None if node.tag.endswith(":null") else str(node.value)
     if isinstance(node, yaml.SequenceNode):
         return [_plain(file, child, left) for child in node.value]
     found: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     for key, value in node.value:
-        name = _plain(file, key, left)
         line = key.start_mark.line + 1
+        if key.tag.endswith(":merge"):
+            for base in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                mapping = _plain(file, base, left)
+                if not isinstance(mapping, dict):
+                    raise CaseError(f"{file}: line {line}: << merges {_what(mapping)}, expected a mapping")
+                merged = {**mapping, **merged}
+            continue
+        name = _plain(file, key, left)
         if not isinstance(name, str):
             raise CaseError(f"{file}: line {line}: a key is {_what(name)}, expected text")
         if name in found:
             raise CaseError(f"{file}: line {line}: {name} stands in it twice", "remove one of them")
         found[name] = _plain(file, value, left)
-    return found
+    return {**merged, **found}
 
 
 def _what(value: object) -> str:
@@ -335,9 +352,7 @@ class _Reader:
         found: dict[str, Any] = {}
         for name, given in self.mapping(key, value).items():
             if not re.fullmatch(r"--?[A-Za-z0-9][A-Za-z0-9._-]*", name):
-                raise CaseError(
-                    f"{self.file}: {key}: {name!r} is no argument", "arguments begin with --"
-                )
+                raise CaseError(f"{self.file}: {key}: {name!r} is no argument", "arguments begin with --")
             if isinstance(given, dict):
                 raise self.wrong(f"{key}: {name}", given, "a value, true, or a list")
             found[name] = tuple(self.list(f"{key}: {name}", given)) if isinstance(given, list) else given
@@ -407,22 +422,28 @@ class _Reader:
 def to_argv(arguments: Arguments) -> list[str]:
     """Arguments as words, as Megatron-LM's scripts make them.
 
-    ``true`` is a bare flag, ``false`` leaves the argument out, a list (or ``[a b]``) is split.
+    ``true`` is a bare flag, ``false`` (ours, for profiles) and an empty text leave the argument out,
+    ``[a b]`` is split. Any other text stays one word, without the quotes that may be inside it.
     """
     words: list[str] = []
     for key, value in arguments.items():
-        if value is False:
+        if value is False or value == "":
             continue
         words.append(key)
-        if value is True or value is None:
-            continue
         if isinstance(value, tuple):
             words += value
-        elif isinstance(value, str) and value.startswith("[") and value.endswith("]"):
-            words += value[1:-1].split()
-        else:
-            words.append(str(value))
+        elif isinstance(value, str):
+            words += _split(value)
     return words
+
+
+def _split(text: str) -> list[str]:
+    """One argument's text as words; none for a flag."""
+    with contextlib.suppress(ValueError):  # quotes that do not match are kept
+        text = " ".join(shlex.split(text))
+    if text == "true":
+        return []
+    return text[1:-1].split() if _IN_BRACKETS.fullmatch(text) else [text]
 
 
 def substitute(words: Iterable[str], values: Mapping[str, str]) -> list[str]:
