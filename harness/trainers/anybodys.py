@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.errors import CheckpointError
 
-_NAMED = re.compile(r"(?:steps?|iter(?:ation)?s?|checkpoint|ckpt|it)[-_=. ]*(\d+)", re.IGNORECASE)
+_NAMED = re.compile(r"(?:steps?|iter(?:ation)?s?|checkpoint|ckpt|(?<![a-z])it)[-_=. ]*(\d+)", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+")
 #: Numbers of something else.
 _OTHERS = re.compile(
@@ -92,14 +92,17 @@ def checkpoint(folder: Path, k: int, gathered: Path) -> Path:
         for part in parts:
             target = gathered / part.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(part)
+            if part.is_dir():  # links to folders are not walked into
+                shutil.copytree(part, target, copy_function=os.symlink)
+            else:
+                target.symlink_to(part)
         return gathered
     if there:
         raise CheckpointError(
             f"{folder}: no checkpoint of iteration {k}; found: {', '.join(map(str, sorted(there)))}",
             "save at every ${SAVE_INTERVAL} iterations, and after the last one",
         )
-    if not any(path.is_file() for path in folder.rglob("*")):
+    if not files(folder):
         raise CheckpointError(
             f"{folder}: holds no file, expected a checkpoint of iteration {k}",
             "save below ${CHECKPOINT_SAVE_PATH}",
@@ -107,29 +110,35 @@ def checkpoint(folder: Path, k: int, gathered: Path) -> Path:
     return folder
 
 
+def files(folder: Path) -> bool:
+    """Whether there is any file below ``folder``."""
+    return any(path.is_file() for path in folder.rglob("*"))
+
+
 def state(folder: Path, k: int) -> tuple[tuple[str, int, int], ...]:
     """Name, size and time of every file of the checkpoint of ``k``; empty when there is none."""
-    files = []
+    seen = []
     for part in found(folder, k).get(k, []):
         for path in (part, *part.rglob("*")) if part.is_dir() else (part,):
             try:
                 about = path.stat()
             except OSError:
                 continue
-            files.append((str(path), about.st_size, about.st_mtime_ns))
-    return tuple(files)
+            seen.append((str(path), about.st_size, about.st_mtime_ns))
+    return tuple(seen)
 
 
 def put_back(source: Path, target: Path, k: int) -> None:
-    """Link into ``target`` what a run that ended right after its checkpoint of ``k`` had left.
+    """Copy into ``target`` what a run that ended right after its checkpoint of ``k`` had left.
 
     Later checkpoints (some scripts save when they are told to end) are left out, and a link to one
-    of them leads to that of ``k``.
+    of them leads to that of ``k``. A copy, not a link: a script may write into a file that it has
+    found (``last.pt``), and ``source`` is looked at later.
 
     Raises:
         CheckpointError: there is no checkpoint of ``k``.
     """
-    checkpoint(source, k, source.with_name(f".{source.name}.gathered"))
+    checkpoint(source, k, source.with_name(f".{source.name}.{k}"))
     there = found(source, k)
     later = {path for i, paths in there.items() if i > k for path in paths}
     same = there.get(k, [])
@@ -137,17 +146,8 @@ def put_back(source: Path, target: Path, k: int) -> None:
     def left_out(here: str, entries: list[str]) -> set[str]:
         return {name for name in entries if Path(here, name) in later}
 
-    shutil.copytree(
-        source, target, ignore=left_out, symlinks=True, copy_function=_link, dirs_exist_ok=True
-    )
+    shutil.copytree(source, target, ignore=left_out, symlinks=True, dirs_exist_ok=True)
     for path in target.rglob("*"):
         if path.is_symlink() and not path.exists() and len(same) == 1:
             path.unlink()
             path.symlink_to(os.path.relpath(target / same[0].relative_to(source), path.parent))
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target, follow_symlinks=False)

@@ -6,29 +6,36 @@ through a shell. docs/command-trainer.md has a script and a case file to start f
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cases import substitute
-from harness.errors import CaseError, UsageError
+from harness.errors import CaseError, CheckpointError, UsageError
 from harness.trainers import anybodys
-from harness.trainers.base import Launch, Phase
-from harness.trainers.native.adapter import placeholders
+from harness.trainers.base import Launch, Phase, placeholders
+from harness.trainers.environment import device, version_of
 
 if TYPE_CHECKING:
     from harness.cases import Case
 
-_STOPS = "${EXIT_ITERS}"
+_STOPS = ("${EXIT_ITERS}", "$EXIT_ITERS")
 #: Starts :mod:`harness.trainers.preemption` from wherever this package is; the script's own
 #: folder and PYTHONPATH are none of its business.
-_PREEMPT = (
-    "import sys; sys.path.insert(0, {root!r}); "
-    "from harness.trainers.preemption import main; sys.exit(main())"
-)
+_PREEMPT = "import sys; sys.path.insert(0, {root!r}); from harness.trainers.preemption import main; "
+_PREEMPT += "sys.path.pop(0); sys.exit(main())"
+
+
+@dataclass(frozen=True)
+class _Started:
+    case: Case
+    hardware: str
+    phase: Phase
 
 
 class CommandTrainer:
@@ -38,7 +45,8 @@ class CommandTrainer:
     can_rewind = False
 
     def __init__(self) -> None:
-        self._told: dict[Path, dict[str, object]] = {}
+        self._by_folder: dict[Path, _Started] = {}
+        self._by_save: dict[Path, _Started] = {}
 
     def check(self, case: Case, hardware: str) -> None:
         """Refuse a command that is not there; raises CaseError."""
@@ -54,9 +62,17 @@ class CommandTrainer:
             there = inside.is_file() if inside else shutil.which(program, path=launch.env["PATH"])
             if not there:
                 raise CaseError(
-                    f"{case.name}: HARNESS.command: {program} is not found",
+                    f"{case.name}: HARNESS: command: {program} is not found",
                     "a relative path begins at the folder of the case file",
                 )
+
+    def resumes(self, case: Case) -> bool:  # noqa: ARG002 - the trainer's contract
+        """Always: there is a command to resume with, and be it the same."""
+        return True
+
+    def world_size(self, case: Case, hardware: str) -> int:  # noqa: ARG002 - the trainer's contract
+        """What the case says; how its command comes to so many processes is its own affair."""
+        return case.harness.world_size or 1
 
     def launch(self, case: Case, hardware: str, phase: Phase) -> Launch:
         """The command of a phase, in the folder of its case file; raises CaseError."""
@@ -65,69 +81,78 @@ class CommandTrainer:
         train, resume = _commands(case)
         values = {**os.environ, **placeholders(phase)}
         argv = substitute(resume if phase.load else train, values)
-        names = list(case.env_vars)
-        env = dict(zip(names, substitute([case.env_vars[n] for n in names], values), strict=True))
+        env = dict(zip(case.env_vars, substitute(case.env_vars.values(), values), strict=True))
         # ``python`` and ``torchrun`` are those of the environment that the harness runs in.
-        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        path = env.get("PATH", os.environ.get("PATH", ""))
+        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
         if phase.stop < phase.train_iters and not stops_by_itself(case):
             root = str(Path(__file__).resolve().parents[2])
             argv = [sys.executable, "-c", _PREEMPT.format(root=root),
-                    str(phase.save), str(phase.stop), "--", *argv]  # fmt: skip
-        self._told[phase.folder] = _about(case, hardware)
-        return Launch(
-            kind="exec",
-            world_size=case.harness.world_size or 1,
-            argv=tuple(argv),
-            env=env,
-            cwd=case.directory,
-        )
+                    str(phase.save), str(phase.stop), str(phase.folder), "--", *argv]  # fmt: skip
+        started = _Started(case, hardware, phase)
+        self._by_folder[phase.folder] = self._by_save[phase.save] = started
+        world = self.world_size(case, hardware)
+        return Launch(kind="exec", world_size=world, argv=tuple(argv), env=env, cwd=case.directory)
 
     def rewind(self, source: Path, target: Path, k: int) -> None:
-        """Link what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
+        """Copy what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
         anybodys.put_back(source, target, k)
 
     def saved(self, save: Path, iteration: int) -> Path:
-        """The checkpoint of ``iteration``; raises CheckpointError."""
-        return anybodys.checkpoint(save, iteration, save.with_name(f".{save.name}.{iteration}"))
+        """The checkpoint of ``iteration``; raises CheckpointError.
+
+        A script that goes on in the folder it was resumed from has saved there.
+        """
+        started = self._by_save.get(save)
+        gathered = save.with_name(f".{save.name}.{iteration}")
+        try:
+            return anybodys.checkpoint(save, iteration, gathered)
+        except CheckpointError:
+            load = started.phase.load if started else None
+            if load is None or anybodys.files(save):
+                raise
+            return anybodys.checkpoint(load, iteration, gathered)
 
     def provenance(self, phase_folder: Path) -> dict[str, object]:
-        """What is known of the environment, and what the script wrote into ``provenance.json``."""
-        import json
+        """What is known of the environment, and what the script wrote into ``provenance.json``.
 
-        found = dict(self._told.get(phase_folder, {}))
+        Raises:
+            CaseError: the script wrote something else than a flat object.
+        """
+        started = self._by_folder.get(phase_folder)
+        found = _about(started.case, started.hardware) if started else {}
         path = phase_folder / "provenance.json"
+        if not path.is_file():
+            return found
         try:
-            own = json.loads(path.read_text()) if path.is_file() else {}
+            own = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
             raise CaseError(f"{path}: is not JSON: {error}") from error
-        flat = (str, int, float, bool)
-        return found | {str(k): v for k, v in dict(own).items() if isinstance(v, flat)}
+        if not isinstance(own, dict):
+            raise CaseError(f"{path}: found {type(own).__name__}, expected a JSON object")
+        return found | {key: value for key, value in own.items() if isinstance(value, (str, int, float))}
 
 
 def stops_by_itself(case: Case) -> bool:
     """Whether the command is told where to stop; if not, it is ended there."""
     train, _ = _commands(case)
-    return any(_STOPS in word for word in (*train, *map(str, case.env_vars.values())))
+    return any(mark in word for word in (*train, *case.env_vars.values()) for mark in _STOPS)
 
 
 def _commands(case: Case) -> tuple[Sequence[str], Sequence[str]]:
     command = case.harness.command
-    if command is None or not command.train:
+    if command is None:
         raise CaseError(
-            f"{case.name}: HARNESS.command is missing",
+            f"{case.name}: HARNESS: command is missing",
             "trainer: command needs command: {train: [...], resume: [...]}",
         )
     return command.train, command.resume or command.train
 
 
 def _about(case: Case, hardware: str) -> dict[str, object]:
-    from harness.hardware import describe_cpu, detect
-    from harness.trainers.megatron import _version
-
-    devices = sorted({device.name for device in detect()}) if hardware != "cpu" else []
     return {
         "trainer": "command",
-        "torch": _version("torch"),
-        "device": ", ".join(devices) or describe_cpu(),
+        "torch": version_of("torch"),
+        "device": device(hardware),
         "layout": f"world {case.harness.world_size or 1}",
     }

@@ -12,14 +12,15 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cases import substitute, to_argv
+from harness.checkpoints.folders import iter_dir
 from harness.errors import CaseError, UsageError
 from harness.trainers import megatron_recipes
-from harness.trainers.base import Launch, Phase
+from harness.trainers.base import Launch, Phase, placeholders
+from harness.trainers.environment import device, version_of
 from harness.trainers.folders import rewind_folder
 from harness.trainers.megatron_recipes import Product
 
@@ -31,7 +32,7 @@ ALLOW_SCRIPTS = "HARNESS_ALLOW_SCRIPTS"
 _GPUS = 8  # what _run_training.sh takes for granted
 _PORT = 29500
 
-#: Set by _run_training.sh unless the environment has them; a case's ENV_VARS come on top.
+#: Exported by the scripts unless the environment has them; a case's ENV_VARS come on top.
 _DEFAULTS = {
     "NCCL_PROTO": "simple",
     "NCCL_ALGO": "Ring",
@@ -41,8 +42,9 @@ _DEFAULTS = {
     "NCCL_BUFFSIZE": "4194304",
     "TORCH_NCCL_AVOID_RECORD_STREAMS": "1",
     "WANDB_API_KEY": "",
-    "ONE_LOGGER_JOB_CATEGORY": "test",
 }
+#: Whose recipe is taken for a platform that no recipe names.
+_LIKE = ("dgx_h100", "dgx_a100")
 #: The training script of a family, for a case that no recipe of the checkout names.
 _SCRIPTS = {
     "bert": "pretrain_bert.py",
@@ -62,6 +64,15 @@ _MODES_NOT_RUN = {
     "inference": "generates text and trains nothing",
     "rl": "is reinforcement learning, whose rollouts no curve check compares",
 }
+#: The scripts' variables that are paths of a phase.
+_EXPORTED = (
+    "OUTPUT_PATH", "TENSORBOARD_PATH", "CHECKPOINT_SAVE_PATH", "CHECKPOINT_LOAD_PATH",
+    "DATA_CACHE_PATH", "LOG_DIR", "RUN_NUMBER", "REPEAT",
+)  # fmt: skip
+_PARALLEL = (
+    ("TP", "tensor-model"), ("PP", "pipeline-model"), ("CP", "context"), ("EP", "expert-model"),
+    ("ETP", "expert-tensor"),
+)  # fmt: skip
 _SWITCHES = ("NCCL_ALGO", "NVTE_ALLOW_NONDETERMINISTIC_ALGO", "CUBLAS_WORKSPACE_CONFIG")
 
 
@@ -72,7 +83,7 @@ def reason_not_run(case: Case) -> str | None:
     if case.test_type in _NOT_RUN:
         return f"TEST_TYPE {case.test_type}: it {_NOT_RUN[case.test_type]}"
     if case.test_type not in (*_RESUMES, "regular"):
-        return f"TEST_TYPE {case.test_type}: is not known"
+        return f"TEST_TYPE {case.test_type}: it is none that the harness knows"
     if case.test_evaluation == "xpass":
         return "TEST_EVALUATION xpass: its training is expected to fail"
     return None
@@ -136,7 +147,7 @@ class MegatronTrainer:
     can_rewind = True
 
     def __init__(self) -> None:
-        self._told: dict[Path, dict[str, object]] = {}
+        self._started: dict[Path, tuple[Case, str, Path, Launch]] = {}
 
     def resumes(self, case: Case) -> bool:
         """A ``regular`` test is one phase, as in Megatron-LM: only its golden is compared."""
@@ -154,31 +165,31 @@ class MegatronTrainer:
             )
         script = checkout() / self.node(case, hardware).script
         if not script.is_file():
-            raise UsageError(f"{script} is not there", f"does {CHECKOUT} name the checkout?")
+            raise UsageError(f"{script}: is not there", f"does {CHECKOUT} name the checkout?")
         if case.launcher == "ft_launcher" and not _which("ft_launcher"):
             raise UsageError(
                 "LAUNCHER: ft_launcher is not installed here",
                 "install nvidia-resiliency-ext, or take LAUNCHER out of the case",
             )
-        nowhere = Path(os.devnull)
-        n = case.train_iters(hardware)
+        nowhere, n = Path(os.devnull), case.train_iters(hardware)
         self.launch(case, hardware, Phase("continuous", nowhere, nowhere, None, 0, n, n, 0))
+        if self.resumes(case):
+            self.launch(case, hardware, Phase("resumed", nowhere, nowhere, nowhere, 0, n, n, 0))
 
     def node(self, case: Case, hardware: str) -> Node:
-        """How many GPUs, and which script: the case's own word, or the recipe's, or the default."""
-        from harness.matrix import HARDWARE
+        """How many GPUs, and which script: the case's own word, or the recipe's, or the default.
 
-        recipes = megatron_recipes.read(checkout(), case.name).of(case.name)
-        platform = HARDWARE[hardware].platform
-        here = [product for product in recipes if product.platform == platform] or recipes
-        product: Product | None = here[0] if here else None
-        if product is not None and product.nodes > 1:
+        Raises:
+            CaseError: the recipe wants several nodes.
+        """
+        said = case.harness.world_size or _number_of(os.environ.get("GPUS_PER_NODE"))
+        product = _product(case, hardware)
+        if product is not None and product.nodes > 1 and not said:
             raise CaseError(
                 f"{case.name}: {product.recipe} runs it on {product.nodes} nodes",
-                "the harness starts one node",
+                "the harness starts one node; HARNESS: world_size says with how many GPUs all the same",
             )
         script = product.script if product else None
-        said = case.harness.world_size or int(os.environ.get("GPUS_PER_NODE", "0"))
         return Node(
             gpus=said or (product.gpus if product else _GPUS),
             script=script or _SCRIPTS.get(case.family, _SCRIPT),
@@ -189,21 +200,22 @@ class MegatronTrainer:
         return self.node(case, hardware).gpus
 
     def launch(self, case: Case, hardware: str, phase: Phase) -> Launch:
-        """torchrun (or ft_launcher), as an argument list; raises CaseError."""
+        """What torchrun (or ft_launcher) is given, as an argument list; raises CaseError."""
         if phase.name == "probe":
             raise UsageError("Megatron-LM saves after a step only, so what loading alone loses is not told")
         root, node = checkout(), self.node(case, hardware)
-        paths = self._paths(case, phase)
-        values = {**os.environ, **paths}
-        env = self._environment(case, phase, root, values)
-        command = [*_launcher(case), *_distributed(node.gpus, phase.folder / "logs" / "1")]
-        if case.launcher == "ft_launcher":
-            command.append("--max-restarts=3")
-        command += [node.script, *self._arguments(case, hardware, phase, values)]
-        self._told[phase.folder] = _about(case, hardware, root, node, env)
-        return Launch(
-            kind="exec", world_size=node.gpus, argv=_with_scripts(case, command), env=env, cwd=root
+        values = {**os.environ, **_paths(case, phase)}
+        command = [*_launcher(case), *_distributed(case, node.gpus, phase.folder / "logs" / "1")]
+        command += [node.script, *_arguments(case, hardware, phase, values)]
+        launch = Launch(
+            kind="exec",
+            world_size=node.gpus,
+            argv=_with_scripts(case, command),
+            env=_environment(case, root, values),
+            cwd=root,
         )
+        self._started[phase.folder] = case, hardware, root, launch
+        return launch
 
     def rewind(self, source: Path, target: Path, k: int) -> None:
         """Link the checkpoint of ``k`` into ``target``; raises CheckpointError.
@@ -213,63 +225,79 @@ class MegatronTrainer:
         """
         rewind_folder(source, target, k)
 
+    def saved(self, save: Path, iteration: int) -> Path:
+        """``iter_<iteration>`` below ``save``, whether it is there or not."""
+        return iter_dir(save, iteration)
+
     def provenance(self, phase_folder: Path) -> dict[str, object]:
-        """What the phase was started with."""
-        return self._told.get(phase_folder, {})
+        """What the phase was started with, as far as it decides the bits."""
+        started = self._started.get(phase_folder)
+        return _about(*started) if started else {}
 
-    # -- parts -------------------------------------------------------------------------------
 
-    @staticmethod
-    def _paths(case: Case, phase: Phase) -> dict[str, str]:
-        """What the scripts export, and what ``${NAME}`` stands for in a case's file."""
-        load = str(phase.load) if phase.load else str(phase.folder / "no_checkpoint")
-        if case.test_type == "frozen-resume" and phase.load:
-            load = os.environ.get("CHECKPOINT_LOAD_PATH", "")
-            if not Path(load).is_dir():
-                raise CaseError(
-                    f"{case.name}: TEST_TYPE frozen-resume resumes from a stored checkpoint, and "
-                    f"CHECKPOINT_LOAD_PATH names {load or 'none'}",
-                    "set CHECKPOINT_LOAD_PATH to its folder",
-                )
-        found = {
-            "OUTPUT_PATH": str(phase.folder),
-            "TENSORBOARD_PATH": str(phase.tensorboard),
-            "CHECKPOINT_SAVE_PATH": str(phase.save),
-            "CHECKPOINT_LOAD_PATH": load,
-            "DATA_CACHE_PATH": os.environ.get("DATA_CACHE_PATH", str(phase.folder / "data_cache")),
-            "TRAIN_ITERS": str(phase.train_iters),
-            "SAVE_INTERVAL": str(phase.save_interval),
-            "EXIT_ITERS": str(phase.stop),
-            "RUN_NUMBER": "2" if phase.load else "1",
-            "REPEAT": "1",
-            "LOG_DIR": str(phase.folder / "logs" / "1"),
-        }
-        return found
+# -- parts of a launch ---------------------------------------------------------------------------
 
-    @staticmethod
-    def _environment(
-        case: Case, phase: Phase, root: Path, values: Mapping[str, str]
-    ) -> dict[str, str]:
-        env = {name: os.environ.get(name, value) for name, value in _DEFAULTS.items()}
-        exported = ("OUTPUT_PATH", "TENSORBOARD_PATH", "CHECKPOINT_SAVE_PATH", "DATA_CACHE_PATH",
-                    "CHECKPOINT_LOAD_PATH", "RUN_NUMBER", "REPEAT", "LOG_DIR")  # fmt: skip
-        env |= {name: values[name] for name in exported}
-        names = list(case.env_vars)
-        env |= dict(zip(names, substitute([case.env_vars[n] for n in names], values), strict=True))
-        env["PYTHONPATH"] = f"{root}:{env.get('PYTHONPATH', os.environ.get('PYTHONPATH', ''))}"
-        return env
 
-    @staticmethod
-    def _arguments(
-        case: Case, hardware: str, phase: Phase, values: Mapping[str, str]
-    ) -> list[str]:
-        second = case.model_args_2 if phase.load else None
-        arguments = dict(case.arguments(hardware)) if second is None else dict(second)
-        # run_ci_test.sh writes it into MODEL_ARGS and not into MODEL_ARGS_2; a phase that ends
-        # before N needs it in either.
-        if second is None or phase.stop < phase.train_iters:
-            arguments["--exit-interval"] = phase.stop
-        return substitute(to_argv(arguments), values)
+def _product(case: Case, hardware: str) -> Product | None:
+    """The recipe's line for the case on that hardware, or on the machine most like it."""
+    from harness.matrix import HARDWARE
+
+    found = megatron_recipes.read(checkout(), case.name).of(case.name)
+    order = (HARDWARE[hardware].platform, *_LIKE)
+    rank = {platform: i for i, platform in reversed(list(enumerate(order)))}
+    return min(found, key=lambda product: rank.get(product.platform, len(order)), default=None)
+
+
+def _number_of(text: str | None) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"GPUS_PER_NODE: found {text!r}, expected a whole number above 0")
+    return int(text)
+
+
+def _paths(case: Case, phase: Phase) -> dict[str, str]:
+    """What the scripts export, and what ``${NAME}`` stands for in a case's file."""
+    # A phase that starts at 0 must find nothing to load.
+    load = str(phase.load or phase.folder / "no_checkpoint")
+    if case.test_type == "frozen-resume" and phase.load:
+        load = os.environ.get("CHECKPOINT_LOAD_PATH", "")
+        if not Path(load or os.devnull).is_dir():
+            raise CaseError(
+                f"{case.name}: TEST_TYPE frozen-resume resumes from a stored checkpoint, and "
+                f"CHECKPOINT_LOAD_PATH names {load or 'none'}",
+                "set CHECKPOINT_LOAD_PATH to its folder",
+            )
+    return {
+        **placeholders(phase),
+        "CHECKPOINT_LOAD_PATH": load,
+        "LOG_DIR": str(phase.folder / "logs" / "1"),
+        "RUN_NUMBER": "2" if phase.load else "1",
+        "REPEAT": "1",
+    } | ({"DATA_PATH": os.environ["DATA_PATH"]} if "DATA_PATH" in os.environ else {})
+
+
+def _environment(case: Case, root: Path, values: Mapping[str, str]) -> dict[str, str]:
+    # As ${NAME:-default} in a shell: an empty variable counts as none.
+    env = {name: os.environ.get(name) or value for name, value in _DEFAULTS.items()}
+    env |= {name: values[name] for name in _EXPORTED}
+    env["ONE_LOGGER_JOB_CATEGORY"] = "test"
+    names = list(case.env_vars)
+    env |= dict(zip(names, substitute(case.env_vars.values(), values), strict=True))
+    env["PYTHONPATH"] = f"{root}:{env.get('PYTHONPATH', os.environ.get('PYTHONPATH', ''))}"
+    return env
+
+
+def _arguments(case: Case, hardware: str, phase: Phase, values: Mapping[str, str]) -> list[str]:
+    found = dict(case.arguments(hardware, resumed=phase.load is not None))
+    # run_ci_test.sh writes it into MODEL_ARGS and not into MODEL_ARGS_2; a phase that ends before N
+    # needs it in either.
+    if not phase.load or case.model_args_2 is None or phase.stop < phase.train_iters:
+        found["--exit-interval"] = str(phase.stop)
+    # A profile's ``false`` has taken its argument out; the file's own is text to the scripts.
+    return substitute(
+        to_argv({key: "false" if value is False else value for key, value in found.items()}), values
+    )
 
 
 def _launcher(case: Case) -> list[str]:
@@ -278,7 +306,8 @@ def _launcher(case: Case) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run"]
 
 
-def _distributed(gpus: int, logs: Path) -> list[str]:
+def _distributed(case: Case, gpus: int, logs: Path) -> list[str]:
+    restarts = ["--max-restarts=3"] if case.launcher == "ft_launcher" else []
     return [
         "--nproc_per_node", str(gpus),
         "--nnodes", "1",
@@ -288,6 +317,7 @@ def _distributed(gpus: int, logs: Path) -> list[str]:
         "--log-dir", str(logs),
         "--tee", f"0:3,{gpus - 1}:3",
         "--redirects", "3",
+        *restarts,
     ]  # fmt: skip
 
 
@@ -323,37 +353,19 @@ def _with_scripts(case: Case, command: list[str]) -> tuple[str, ...]:
     return ("bash", "-c", "\n".join(line for line in lines if line), "harness", *command)
 
 
-def _about(
-    case: Case, hardware: str, root: Path, node: Node, env: Mapping[str, str]
-) -> dict[str, object]:
+def _about(case: Case, hardware: str, root: Path, launch: Launch) -> dict[str, object]:
     """What decides the bits of a run. Not the commit: that is the code under test."""
-    from harness.hardware import describe_cpu, detect
-
     sizes = case.arguments(hardware)
-    devices = sorted({device.name for device in detect()}) if hardware != "cpu" else []
-    layout = [
-        (word, sizes.get(f"--{name}-parallel-size", 1))
-        for word, name in (
-            ("TP", "tensor-model"), ("PP", "pipeline-model"), ("CP", "context"),
-            ("EP", "expert-model"), ("ETP", "expert-tensor"),
-        )
-    ]  # fmt: skip
+    layout = [f"{word}{sizes.get(f'--{name}-parallel-size', 1)}" for word, name in _PARALLEL]
     return {
         "trainer": "megatron",
         "trainer_version": _core_version(root),
-        "torch": _version("torch"),
-        "transformer_engine": _version("transformer-engine"),
-        "device": ", ".join(devices) or describe_cpu(),
-        "layout": " ".join([*(f"{word}{size}" for word, size in layout), f"world {node.gpus}"]),
-        **{name.lower(): env.get(name, "") for name in _SWITCHES},
+        "torch": version_of("torch"),
+        "transformer_engine": version_of("transformer-engine"),
+        "device": device(hardware),
+        "layout": " ".join([*layout, f"world {launch.world_size}"]),
+        **{name.lower(): launch.env.get(name, "") for name in _SWITCHES},
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package).partition("+")[0]
-    except PackageNotFoundError:
-        return "none"
 
 
 def _core_version(root: Path) -> str:
@@ -362,5 +374,5 @@ def _core_version(root: Path) -> str:
         text = (root / "megatron" / "core" / "package_info.py").read_text()
     except OSError:
         return "unknown"
-    numbers = [re.search(rf"^{name} = (\d+)$", text, re.M) for name in ("MAJOR", "MINOR", "PATCH")]
+    numbers = [re.search(rf"^{name} = (\d+)$", text, re.MULTILINE) for name in ("MAJOR", "MINOR", "PATCH")]
     return ".".join(number[1] for number in numbers if number) or "unknown"

@@ -1,16 +1,16 @@
 """End a command as a pre-emption would, once its checkpoint of an iteration is there.
 
-``python -m harness.trainers.preemption FOLDER K -- COMMAND…`` stands between the harness and a
-script that cannot stop by itself. The script gets SIGTERM, and SIGKILL when it does not mind.
-Standard library only: it is started for every such phase.
+``FOLDER K OUTPUT -- COMMAND…`` stands between the harness and a script that cannot stop by itself.
+The script gets SIGTERM, and SIGKILL when it does not mind. Standard library only: it is started for
+every such phase.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -21,57 +21,107 @@ from harness.trainers import anybodys
 _TICK = 0.05  # s
 _SETTLED = 0.5  # s; for so long no file of a checkpoint must have changed, to be whole
 _GRACE = 10.0  # s from SIGTERM to SIGKILL
-_PR_SET_PDEATHSIG = 1
+_NOT_FOUND = 127  # as a shell says it
+_UNSEEN = 3
 
 
-def run(folder: Path, k: int, command: list[str]) -> int:
+def run(folder: Path, k: int, output: Path, command: list[str]) -> int:
     """Start ``command``, and end it after iteration ``k``.
 
+    Args:
+        folder: where it saves.
+        output: where it logs; what it was writing when it was ended is cut off.
+
     Returns:
-        0 when it was ended, or ended by itself with 0; else its own status.
+        0 when its checkpoint of ``k`` is there, however it ended then; else its own status.
     """
-    process = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: _end(process))
     try:
-        last, since = anybodys.state(folder, k), time.monotonic()
-        while process.poll() is None:
-            time.sleep(_TICK)
-            now = anybodys.state(folder, k)
-            if not now or now != last:
-                last, since = now, time.monotonic()
-            elif time.monotonic() - since >= _SETTLED:
-                print(f"harness: the checkpoint of iteration {k} is there; ending the command",
-                      flush=True)  # fmt: skip
-                _end(process)
-                return 0
+        process = subprocess.Popen(command, start_new_session=True)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr, flush=True)
+        return _NOT_FOUND
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _leave(process))
+    try:
+        if _wait(process, folder, k):
+            print(f"harness: the checkpoint of iteration {k} is there; the command is ended", flush=True)
+            _end(process)
+            for path in output.rglob("*"):
+                _cut(path)
+            return 0
         status = process.returncode
+        if status == 0 and not anybodys.state(folder, k):
+            print(
+                f"harness: the command ended by itself, and no checkpoint of iteration {k} was seen in "
+                f"{folder}: let it stop after ${{EXIT_ITERS}} iterations, or put the iteration into the "
+                "names of its checkpoints, and keep that one",
+                file=sys.stderr,
+                flush=True,
+            )
+            return _UNSEEN
         return status if status >= 0 else 128 - status
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _signal(process, signal.SIGKILL)
+
+
+def _wait(process: subprocess.Popen[bytes], folder: Path, k: int) -> bool:
+    """Wait for the checkpoint of ``k``; False when the command ends before."""
+    last, since = anybodys.state(folder, k), time.monotonic()
+    while process.poll() is None:
+        time.sleep(_TICK)
+        now = anybodys.state(folder, k)
+        if not now or now != last:
+            last, since = now, time.monotonic()
+        elif time.monotonic() - since >= _SETTLED:
+            return True
+    return False
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
+    _signal(process, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_GRACE)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    _signal(process, signal.SIGKILL)  # what it had started may still be there
+    process.wait()
 
 
-def _die_with_parent() -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def _leave(process: subprocess.Popen[bytes]) -> None:
+    _end(process)
+    os._exit(1)
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _cut(path: Path) -> None:
+    """Cut a half-written last line or record off a log of metrics."""
+    with contextlib.suppress(OSError):
+        if path.name == "metrics.jsonl":
+            whole = path.read_bytes().rpartition(b"\n")
+            os.truncate(path, len(whole[0]) + len(whole[1]))
+        elif "tfevents" in path.name:
+            os.truncate(path, _whole_records(path))
+
+
+def _whole_records(path: Path) -> int:
+    """Bytes of the whole records of an event file: length, checksum, that many bytes, checksum."""
+    size, position = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while len(head := file.read(12)) == 12:
+            after = position + 16 + struct.unpack("<Q", head[:8])[0]
+            if after > size:
+                break
+            position = after
+            file.seek(position)
+    return position
 
 
 def main() -> int:
-    """``FOLDER K -- COMMAND…``."""
-    folder, k, _, *command = sys.argv[1:]
-    return run(Path(folder), int(k), command)
+    """``FOLDER K OUTPUT -- COMMAND…``."""
+    folder, k, output, _, *command = sys.argv[1:]
+    return run(Path(folder), int(k), Path(output), command)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,21 @@
+"""What is known, from outside, of the environment that a trainer's own processes run in."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+
+def version_of(package: str) -> str:
+    """The installed version, without the part that names a build; ``none`` when it is not here."""
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return "none"
+
+
+def device(hardware: str) -> str:
+    """The devices' names, or the CPU's."""
+    from harness.hardware import describe_cpu, detect
+
+    names = sorted({device.name for device in detect()}) if hardware != "cpu" else []
+    return ", ".join(names) or describe_cpu()
