@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -169,7 +170,8 @@ def find_case(what: str, folder: Path) -> Case:
         CaseError: its file is broken.
     """
     path = Path(what)
-    if "/" in what or path.is_file() or (path / CASE_FILE).is_file():
+    # os.path: a name too long for a file is simply none.
+    if "/" in what or os.path.isfile(path) or os.path.isfile(path / CASE_FILE):
         return load_case(path)
     if not NAME.fullmatch(what):
         raise UsageError(f"case {what!r}: cannot be the name of a case", "give a name or a path")
@@ -193,9 +195,10 @@ def load_case(path: Path) -> Case:
     file = (path / CASE_FILE if path.is_dir() else path).absolute()
     raw = _read(file)
     for key in raw:
+        if key in _KEYS or _THEIRS_ALIKE.fullmatch(key):
+            continue
         near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.75)
-        alike = _THEIRS_ALIKE.fullmatch(key)
-        if key not in _KEYS and not alike and (near or not _THEIRS.fullmatch(key)):
+        if near or not _THEIRS.fullmatch(key):
             raise CaseError(
                 f"{file}: {key}: no such key is known",
                 f"did you mean {near[0]}?" if near else f"keys: {', '.join(_KEYS)}",
