@@ -1,0 +1,197 @@
+"""Which series left its course first, and which part of the training state that speaks for.
+
+What decides a step is decided in an order: which samples, at which rate, at which scale; then the loss
+(weights, buffers, random numbers), then the gradients, then what the optimizer makes of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from harness.checks.bounds import is_bounded
+from harness.diagnosis.words import number
+
+if TYPE_CHECKING:
+    from harness.checks import Check
+    from harness.metrics import Series
+
+Kind = Literal["data", "rate", "scale", "loss", "gradient", "parameters", "validation", "other"]
+
+#: In the order of cause; the first pattern that a metric's name has decides.
+_KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
+    (kind, re.compile(pattern))  # type: ignore[misc]
+    for kind, pattern in (
+        ("validation", r"valid|\beval|\bval\b|\btest\b"),
+        ("data", r"consumed|digest|batch[-_ ]?size|epoch|(?:samples|tokens)[-_ ]seen|seen[-_ ]\w"),
+        ("rate", r"learning[-_ ]?rate|(?:^|[-_/ ])lr(?:$|[-_/ ])"),
+        ("scale", r"(?:loss|grad)[-_ ]?scale"),
+        ("gradient", r"grad|num[-_ ]?zeros"),
+        ("parameters", r"(?:param|weight)\w*[-_ ]?norm"),
+        ("loss", r"loss|perplexity|\bppl\b|accuracy"),
+    )
+)
+_ORDER: tuple[Kind, ...] = (
+    "data", "rate", "scale", "loss", "gradient", "parameters", "other", "validation",
+)  # fmt: skip
+#: What can be behind a series that is the first to leave its course, likeliest first.
+IMPLIED: Mapping[Kind, tuple[str, ...]] = {
+    "data": ("data-order",),
+    "rate": ("lr-schedule",),
+    "scale": ("grad-scaler",),
+    "loss": ("iteration", "data-order", "rng", "buffers", "experts", "embedding", "weights"),
+    "gradient": ("optimizer", "grad-scaler"),
+    "parameters": ("lr-schedule", "grad-scaler", "weights", "experts", "embedding", "optimizer"),
+    "validation": ("data-order", "buffers"),
+    "other": (),
+}
+_ENOUGH = 3  # values in a row that must agree before two stretches of a curve count as the same
+_ALIKE = 1e-6  # relative
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A series that is not what it should be.
+
+    Args:
+        metric, kind: which, and what it tells.
+        step: the first iteration at which it is off.
+        expected, actual: the values there; None where there is none.
+    """
+
+    metric: str
+    kind: Kind
+    step: int
+    expected: float | None
+    actual: float | None
+
+    @property
+    def relative(self) -> float | None:
+        """|actual − expected| / |expected|."""
+        if self.expected is None or self.actual is None or not self.expected:
+            return None
+        return abs(self.actual - self.expected) / abs(self.expected)
+
+    @property
+    def values(self) -> str:
+        """``0.0002 instead of 0.01 (ratio 0.02)``."""
+        said = f"{number(self.actual)} instead of {number(self.expected)}"
+        if self.kind in ("rate", "scale") and self.expected and self.actual is not None:
+            said += f" (ratio {self.actual / self.expected:.3g})"
+        return said
+
+
+def kind_of(metric: str) -> Kind:
+    """What a metric tells, by its name."""
+    name = metric.lower()
+    return next((kind for kind, pattern in _KINDS if pattern.search(name)), "other")
+
+
+def deviations(
+    checks: Iterable[Check],
+    expected: Mapping[str, Series] | None = None,
+    actual: Mapping[str, Series] | None = None,
+) -> list[Deviation]:
+    """What failed, by iteration and then in the order of cause; time and memory are not among it.
+
+    Args:
+        checks: of curves; passed ones are no matter.
+        expected, actual: where the values are taken from; without them, the worst of each check.
+    """
+    found = []
+    for check in checks:
+        if check.passed or check.metric is None or check.first_bad_step is None or is_bounded(check.metric):
+            continue
+        step = check.first_bad_step
+        if expected is not None and actual is not None:
+            mine, theirs = actual.get(check.metric), expected.get(check.metric)
+            if mine is not None and theirs is not None and check.kind == "exact":
+                step = min(step, _first_apart(mine, theirs, step))  # before the steps that are missing
+            a, b = _at(theirs, step), _at(mine, step)
+        elif check.worst is not None and check.worst.step == step:
+            values = (check.worst.expected, check.worst.actual)
+            a, b = (value if isinstance(value, (int, float)) else None for value in values)
+        else:
+            a = b = None
+        found.append(Deviation(check.metric, kind_of(check.metric), step, a, b))
+    return sorted(found, key=lambda d: (d.step, _ORDER.index(d.kind), d.metric))
+
+
+def _at(series: Series | None, step: int) -> float | None:
+    if series is None:
+        return None
+    found = series.values[series.steps == step]
+    return float(found[-1]) if found.size else None
+
+
+def _first_apart(mine: Series, theirs: Series, otherwise: int) -> int:
+    import numpy as np
+
+    both, a, b = np.intersect1d(mine.steps, theirs.steps, return_indices=True)
+    apart = both[mine.values[a] != theirs.values[b]]
+    return int(apart[0]) if apart.size else otherwise
+
+
+def same_at_common_steps(actual: Series, expected: Series, start: int) -> bool | None:
+    """Whether two series are alike from ``start`` on, where both have a value; None where neither has."""
+    import numpy as np
+
+    both, a, b = np.intersect1d(actual.steps, expected.steps, return_indices=True)
+    kept = both >= start
+    if not kept.any():
+        return None
+    return bool(np.allclose(actual.values[a][kept], expected.values[b][kept], rtol=_ALIKE, atol=0.0))
+
+
+def first_step(series: Mapping[str, Series]) -> int | None:
+    """The first iteration that a run logged."""
+    return min((int(line.steps.min()) for line in series.values() if line.steps.size), default=None)
+
+
+def last_step(series: Mapping[str, Series]) -> int | None:
+    """The last iteration that a run logged."""
+    return max((int(line.steps.max()) for line in series.values() if line.steps.size), default=None)
+
+
+def same_as(actual: Series, expected: Series, start: int) -> int | None:
+    """The iteration of ``expected`` whose values, from it on, are those of ``actual`` from ``start`` on.
+
+    None where there is no such iteration, several, or it is ``start`` itself; and where the values do
+    not move, since they then say nothing of where they are.
+    """
+    import numpy as np
+
+    mine = actual.values[actual.steps >= start]
+    if mine.size < _ENOUGH:
+        return None
+    found = []
+    for at in range(expected.values.size):
+        length = min(mine.size, expected.values.size - at)
+        if length < _ENOUGH:
+            break
+        theirs = expected.values[at : at + length]
+        if np.allclose(theirs, mine[:length], rtol=_ALIKE, atol=0.0) and np.ptp(theirs) > 0:
+            found.append(int(expected.steps[at]))
+    return found[0] if len(found) == 1 and found[0] != start else None
+
+
+def ratios(actual: Series, expected: Series, start: int) -> tuple[float, float] | None:
+    """The lowest and highest actual / expected over common iterations from ``start`` on."""
+    import numpy as np
+
+    _, a, b = np.intersect1d(actual.steps[actual.steps >= start], expected.steps, return_indices=True)
+    over = expected.values[b]
+    if not over.size or not over.all():
+        return None
+    found = actual.values[actual.steps >= start][a] / over
+    return float(found.min()), float(found.max())
+
+
+def ordinal(step: int, k: int) -> str:
+    """How far behind the resume an iteration is."""
+    named: Sequence[str] = ("the first", "the second", "the third")
+    behind = step - k
+    which = named[behind - 1] if 1 <= behind <= len(named) else str(behind)
+    return f"{which} after the resume"
