@@ -56,6 +56,16 @@ class CheckpointError(HarnessError):
     """A checkpoint that is torn, unreadable, or that would have to execute code to be read."""
 
 
+class QuarantineError(HarnessError):
+    """A quarantine file that cannot be read, or that holds an entry nobody could be held to."""
+
+    default_advice = "an entry has cell, reason, owner, expires (a date) and green_nights (a number)"
+
+
+class AlarmError(HarnessError):
+    """Somebody who had to be told could not be told."""
+
+
 class HardwareMissing(HarnessError):
     """The machine does not have what the cell needs."""
 

@@ -1,0 +1,131 @@
+"""``nox -l --json`` → the matrix of jobs: one per (hardware, track), however many cases there are."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError, UsageError
+from harness.matrix import HARDWARE, TRACKS, Cell
+
+#: GitHub refuses a matrix of more jobs.
+MOST_JOBS = 256
+_ALL = "all"
+_NAME = re.compile(r"case\(([^()]+)\)")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A session that runs one cell.
+
+    Args:
+        cell: which one.
+        session: what ``nox -s`` takes.
+    """
+
+    cell: Cell
+    session: str
+
+
+def run_nox() -> str:
+    """What ``nox -l --json`` prints in the present folder.
+
+    Raises:
+        UsageError: nox is not there, or does not understand the noxfile.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "nox", "-l", "--json"],
+            capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except OSError as error:
+        raise UsageError(f"nox -l --json: {error.strerror}") from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise UsageError(
+            f"nox -l --json: exit status {done.returncode}: {said[-1] if said else 'no message'}",
+            "install nox beside the harness, or name a file that holds what it prints",
+        )
+    return done.stdout
+
+
+def read_listing(text: str, where: str) -> tuple[Listed, ...]:
+    """The cells of a listing, in its order; sessions that run no cell are left out.
+
+    Raises:
+        UsageError: it is not what ``nox -l --json`` prints.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: is not what nox -l --json prints: {error}") from None
+    if not isinstance(found, list):
+        raise UsageError(f"{where}: found {type(found).__name__}, expected a list of sessions")
+    return tuple(listed for item in found if (listed := _listed(item, where)) is not None)
+
+
+def _listed(item: Any, where: str) -> Listed | None:  # noqa: ANN401 - whatever JSON holds
+    if not isinstance(item, dict) or not isinstance(item.get("session"), str):
+        raise UsageError(f"{where}: found {item!r}, expected a session")
+    match = _NAME.fullmatch(str(item.get("name")))
+    parameters = item.get("call_spec")
+    if match is None or not isinstance(parameters, dict):
+        return None
+    try:
+        cell = Cell.parse(f"{match[1]}/{parameters.get('track')}/{parameters.get('case')}")
+    except HarnessError as error:
+        raise UsageError(f"{where}: session {item['session']!r}: {error.message}") from None
+    return Listed(cell, item["session"])
+
+
+def read_listing_file(path: Path) -> tuple[Listed, ...]:
+    """The same of a file; ``-`` is standard input."""
+    if str(path) == "-":
+        return read_listing(sys.stdin.read(), "standard input")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+    return read_listing(text, str(path))
+
+
+def select(listed: Iterable[Listed], *, hardware: Sequence[str], tracks: Sequence[str]) -> tuple[Listed, ...]:
+    """Those of the hardware and tracks that are named; of all when none is, or one is ``all``.
+
+    Raises:
+        UsageError: a name that does not exist, which would quietly select nothing.
+    """
+    for kind, names, table in (("hardware", hardware, HARDWARE), ("track", tracks, TRACKS)):
+        for name in names:
+            if name not in (*table, _ALL):
+                raise UsageError(f"{kind} {name!r}: expected {' or '.join(table)}, or {_ALL}")
+    some = hardware if hardware and _ALL not in hardware else HARDWARE
+    those = tracks if tracks and _ALL not in tracks else TRACKS
+    return tuple(one for one in listed if one.cell.hardware in some and one.cell.track in those)
+
+
+def jobs(listed: Iterable[Listed]) -> dict[str, list[dict[str, Any]]]:
+    """The matrix as ``strategy.matrix`` takes it; ``{"include": []}`` when there is nothing to run.
+
+    Raises:
+        UsageError: more jobs than GitHub takes.
+    """
+    counts = Counter((one.cell.hardware, one.cell.track) for one in listed)
+    include = [
+        {"hardware": hardware, "track": track, "cells": counts[hardware, track]}
+        for hardware in HARDWARE
+        for track in TRACKS
+        if counts[hardware, track]
+    ]
+    if len(include) > MOST_JOBS:
+        raise UsageError(
+            f"{len(include)} jobs, GitHub takes {MOST_JOBS} a matrix", "select with --hardware or --track"
+        )
+    return {"include": include}
