@@ -225,7 +225,7 @@ def _goldens(made: Checkout, folders: list[tuple[Path, str]]) -> dict[str, int]:
                 path.write_text(json.dumps(content))
                 count["inference"] += 1
             else:
-                content = golden(index)
-                path.write_text(json.dumps(second(content) if "_2nd" in name else content))
+                first = golden(index)
+                path.write_text(json.dumps(second(first) if "_2nd" in name else first))
                 count["curves"] += 1
     return count
