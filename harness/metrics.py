@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,7 @@ def read_json_lines(path: Path, *, killed: bool = False) -> dict[str, Series]:
     values: dict[str, list[float]] = {}
     for where, step, numbers in _lines(path, killed=killed):
         for name, value in numbers.items():
-            if type(value) is not float and type(value) is not int:
+            if type(value) is not float and (type(value) is not int or abs(value) > sys.float_info.max):
                 raise MetricsError(f"{where}: {name!r} is {_shown(value)}, expected a number")
             if name not in steps:
                 steps[name], values[name] = [], []

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.checks.bounds import compare_upper_bound, is_bounded
+from harness.checks.envelope import compare_with_envelope
 from harness.checks.exact import compare_exactly
 from harness.checks.pairing import pair
 from harness.checks.result import Check, Kind
@@ -66,6 +67,8 @@ def compare_curves(
             found.append(compare_upper_bound(both, enforce=enforce_bounds, statistics=about, note=said))
         elif lane == "exact":
             found.append(compare_exactly(both, said))
+        elif lane == "envelope":
+            found.append(compare_with_envelope(both, (statistics or {}).get(metric), said))
         else:
             found.append(compare_by_tolerance(both, said))
     for metric in sorted(set(metrics) - expected.keys() - actual.keys()):
