@@ -1,8 +1,9 @@
-"""A language model small enough to be trained a thousand times: curves for what a check can tell from noise.
+"""A language model small enough to be trained a thousand times: what can a check tell from noise?
 
-Two-token context, embedding, one hidden layer, dropout, Adam with warm-up and cosine decay, in numpy. Rounding
-of another machine, or of a nondeterministic kernel, is put in as relative noise on the hidden layer and on every gradient: about 1e-7
-for float32, 1e-3 for bfloat16. It then grows, or not, as it would in any training.
+Two-token context, embedding, one hidden layer, dropout, Adam with warm-up and cosine decay, in numpy.
+Rounding of another machine, or of a nondeterministic kernel, is put in as relative noise on the hidden
+layer and on every gradient: about 1e-7 for float32, 1e-3 for bfloat16. It then grows, or not, as it would
+in any training.
 """
 
 from __future__ import annotations

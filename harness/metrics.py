@@ -204,7 +204,9 @@ def _lines(path: Path, *, killed: bool) -> Iterator[tuple[str, int, Mapping[str,
             raise MetricsError(f"{where}: found {_shown(record)}, expected one JSON object")
         found = [record.pop(key) for key in _STEP_KEYS if key in record]
         if not found:
-            raise MetricsError(f"{where}: found keys {_shown(sorted(record))}, expected 'step' or 'iteration'")
+            raise MetricsError(
+                f"{where}: found keys {_shown(sorted(record))}, expected 'step' or 'iteration'"
+            )
         if any(type(step) is not int or not -(1 << 63) <= step < 1 << 63 for step in found):
             raise MetricsError(f"{where}: the step is {_shown(found[0])}, expected a whole number")
         if found[0] != found[-1]:

@@ -85,7 +85,8 @@ def test_only_increasing_steps_with_finite_values_are_clean() -> None:
     def clean(steps: list[int], values: list[float]) -> bool:
         return Series("m", np.array(steps), np.array(values)).clean
 
-    assert clean([], []) and clean([1, 5], [0.0, 1.0])
+    assert clean([], [])
+    assert clean([1, 5], [0.0, 1.0])
     assert not clean([1, 1], [0.0, 1.0])
     assert not clean([2, 1], [0.0, 1.0])
     assert not clean([1, 2], [0.0, math.nan])
@@ -108,15 +109,15 @@ def test_a_simple_value_is_the_float64_that_its_float32_is(curve: Callable[[], P
 
 
 def test_torch_s_writer_in_both_styles_is_read(tmp_path: Path) -> None:
-    with SummaryWriter(tmp_path) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(tmp_path) as writer:
         for step in range(3):
-            writer.add_scalar("old", step + 0.1, step)  # type: ignore[no-untyped-call]
-            writer.add_scalar("new", step + 0.1, step, new_style=True)  # type: ignore[no-untyped-call]
-            writer.add_scalar(  # type: ignore[no-untyped-call]
+            writer.add_scalar("old", step + 0.1, step)
+            writer.add_scalar("new", step + 0.1, step, new_style=True)
+            writer.add_scalar(
                 "double", step + 0.1, step, new_style=True, double_precision=True
             )
-            writer.add_text("text", "words", step)  # type: ignore[no-untyped-call]
-            writer.add_histogram("histogram", np.arange(9), step)  # type: ignore[no-untyped-call]
+            writer.add_text("text", "words", step)
+            writer.add_histogram("histogram", np.arange(9), step)
     found = read_tensorboard(tmp_path)
     single = [float(np.float32(step + 0.1)) for step in range(3)]
     assert sorted(found) == ["double", "new", "old"]
@@ -172,7 +173,8 @@ def test_repeated_and_backward_steps_are_kept_as_logged(tmp_path: Path) -> None:
 def test_nan_and_infinity_are_kept_as_values(tmp_path: Path) -> None:
     write_events(tmp_path / "tfevents.1", [scalar(1, loss=math.nan), scalar(2, loss=math.inf)])
     values = read_tensorboard(tmp_path)["loss"].values
-    assert math.isnan(values[0]) and values[1] == math.inf
+    assert math.isnan(values[0])
+    assert values[1] == math.inf
 
 
 def test_a_curve_over_samples_is_left_out(tmp_path: Path) -> None:

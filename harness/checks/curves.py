@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.checks.bounds import compare_upper_bound, is_bounded
+from harness.checks.bounds import TIME, compare_upper_bound, is_bounded
 from harness.checks.envelope import compare_with_envelope
 from harness.checks.exact import compare_exactly
 from harness.checks.pairing import pair
@@ -29,6 +29,7 @@ def compare_curves(
     metrics: Collection[str] = (),
     statistics: Mapping[str, Any] | None = None,
     enforce_bounds: bool = True,
+    enforce_time: bool = True,
     note: str = "",
 ) -> list[Check]:
     """One check per metric of either side, over the steps ``first..last``.
@@ -43,6 +44,7 @@ def compare_curves(
         statistics: the golden's, by metric, for the envelope lane and the spread of times.
         enforce_bounds: whether a time or memory above its bound fails; give False where the run is
             on another machine than the golden's, and it is only reported.
+        enforce_time: the same for the time alone; give False where others may use the machine: a CPU.
         note: added to every message, e.g. why this lane was taken.
     """
     said = f" ({note})" if note else ""
@@ -63,8 +65,9 @@ def compare_curves(
         if isinstance(both, Check):
             found.append(both)
         elif bounded:
+            enforce = enforce_bounds and (enforce_time or metric != TIME)
             about = (statistics or {}).get(metric)
-            found.append(compare_upper_bound(both, enforce=enforce_bounds, statistics=about, note=said))
+            found.append(compare_upper_bound(both, enforce=enforce, statistics=about, note=said))
         elif lane == "exact":
             found.append(compare_exactly(both, said))
         elif lane == "envelope":

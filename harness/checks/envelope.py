@@ -1,10 +1,10 @@
 """An envelope derived from recorded repeats, for cases that are truly nondeterministic.
 
-Recorded for each metric: the mean and the spread at each step, the spread pooled over neighbouring steps; and
-for windows of 1, 2, 4, ... steps how much the mean of a window of deviations spreads, with the degrees of
-freedom it was estimated from. That last makes no assumption on how deviations of neighbouring steps hang
-together: it was measured. A run passes if no window of any length is off by more than Student's t allows, with
-a false alarm in less than :data:`ALARM` of all verdicts, and if it does not fit better moved by one step.
+Recorded for each metric: the mean and the spread at each step, the spread pooled over neighbouring steps;
+and for windows of 1, 2, 4, ... steps how much the mean of a window of deviations spreads, with the degrees
+of freedom it was estimated from. That last makes no assumption on how deviations of neighbouring steps hang
+together: it was measured. A run passes if no window of any length is off by more than Student's t allows,
+with a false alarm in less than :data:`ALARM` of all verdicts, and if it does not fit better moved by a step.
 """
 
 from __future__ import annotations
@@ -14,9 +14,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.checks import shape, student
-from harness.checks.bounds import is_bounded
+from harness.checks.bounds import is_bounded, typical
 from harness.checks.exact import compare_exactly
-from harness.checks.tolerance import COUNTS, EXACT, JUMP_LIMIT, OTHER, RATES, TABLE, compare_by_tolerance, scale
+from harness.checks.tolerance import (
+    COUNTS,
+    EXACT,
+    JUMP_LIMIT,
+    OTHER,
+    RATES,
+    TABLE,
+    compare_by_tolerance,
+    scale,
+)  # fmt: skip
 from harness.checks.words import amount, both, direction, steps
 from harness.errors import GoldenError
 
@@ -51,7 +60,7 @@ def statistics_of(repeats: Sequence[Mapping[str, Series]]) -> dict[str, Any]:
 
     Returns:
         By metric, ``repeats`` (n) and ``kind``: ``constant`` (bit for bit the same in all), ``cost`` (time,
-        memory: ``medians``, one per run), or ``curve``: ``steps``, ``center``, ``spread`` (one a step),
+        memory: ``typical``, one per run), or ``curve``: ``steps``, ``center``, ``spread`` (one a step),
         ``windows``, ``window_spread``, ``freedom``, ``factor`` (one a window) and ``alarm``, this metric's
         share of the probability of a false alarm.
 
@@ -79,7 +88,7 @@ def statistics_of(repeats: Sequence[Mapping[str, Series]]) -> dict[str, Any]:
         values = np.stack([one.values for one in series])
         if is_bounded(name):
             found[name] = {
-                "kind": "cost", "repeats": len(series), "medians": np.median(values, axis=1).tolist(),
+                "kind": "cost", "repeats": len(series), "typical": [typical(name, row) for row in values],
             }  # fmt: skip
         elif (values == values[0]).all():
             found[name] = {"kind": "constant", "repeats": len(series)}

@@ -102,8 +102,8 @@ def pair(
         return failed(message, Worst(int(again[0]), None, None))
     if not np.array_equal(inside, wanted):
         return failed(*_odd_steps(inside, wanted, expected, actual, other))
-    assert expected is not None  # noqa: S101 - both have the same steps, at least one
-    assert actual is not None  # noqa: S101
+    assert expected is not None
+    assert actual is not None
     result = Pair(
         metric, against, inside,
         _values(expected, inside, left), _values(actual, wanted, right),

@@ -38,7 +38,7 @@ def direction(expected: NDArray[np.float64], actual: NDArray[np.float64]) -> str
 
 def number(value: float) -> str:
     """A number to the digits that tell it from another float32, or all digits of a float64."""
-    return format(value, ".9g") if abs(value) < 1e15 else repr(value)  # noqa: PLR2004
+    return format(value, ".9g") if abs(value) < 1e15 else repr(value)
 
 
 def both(expected: float, actual: float) -> str:
