@@ -80,6 +80,8 @@ def sweep(hardware: str, cells: list[tuple[int, float]], folder: Path) -> float:
 
 def one_cell(hardware: str, size: int, seconds: float) -> None:
     """In a process of its own: lease, work, report."""
+    import filelock  # noqa: F401 - up is who has nothing more to load
+
     from harness.hardware import detect
     from harness.leases import lease
 
