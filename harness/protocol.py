@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
+from harness.leases import lease
 from harness.matrix import Cell
 from harness.plan import Options, Plan, prepare
 from harness.report.observer import Observer, Silent
-from harness.results import claim
+from harness.results import ResultsFolder, claim
 from harness.run import Run
 
 if TYPE_CHECKING:
@@ -115,17 +116,33 @@ def run_cell(
     plan = prepare(cell, case=case, cases=cases, goldens=goldens, results=results, options=options)
     protocol = PROTOCOLS[_chosen(plan)]
     observer = observer or Silent()
-    with claim(results, cell.hardware, cell.track, cell.case, waiting=observer.note) as folder:
-        with Run(plan, folder, observer) as run:
-            protocol(run)
-            run.record_golden()
-            run.say_what_was_lost()
+    wait = observer.note
+    with claim(results, cell.hardware, cell.track, cell.case, waiting=wait) as folder:
+        with lease(cell.hardware, plan.world_size, wait) as devices:
+            with Run(plan, folder, observer, devices) as run:
+                protocol(run)
+                run.record_golden()
+                run.say_what_was_lost()
         verdict = run.verdict()
         run.write_state_diff()
         verdict.write(folder.verdict)
+        _report(plan, folder, verdict, observer)
         if verdict.passed and not options.keep_checkpoints:
             folder.remove_checkpoints()
     return verdict
+
+
+def _report(plan: Plan, folder: ResultsFolder, verdict: Verdict, observer: Observer) -> None:
+    """``report.html``; what keeps it from being written is said, and changes no verdict."""
+    from harness.report.html import write_report
+
+    arguments = plan.case.arguments(plan.cell.hardware)
+    try:
+        write_report(
+            folder.path, verdict, golden=plan.golden, k=plan.k, n=plan.n, arguments=arguments
+        )
+    except (OSError, HarnessError, ValueError) as error:
+        observer.note(f"report: {error}")
 
 
 def _chosen(plan: Plan) -> str:

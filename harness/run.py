@@ -41,9 +41,18 @@ class Run:
 
     A context manager: what stops the run inside it (a dead rank, a torn file) goes into the
     verdict, and no process outlives it.
+
+    Args:
+        plan: what to run.
+        folder: the cell's results.
+        observer: told of the progress.
+        devices: set in the environment of every rank, on top of everything else.
     """
 
-    def __init__(self, plan: Plan, folder: ResultsFolder, observer: Observer) -> None:
+    def __init__(
+        self, plan: Plan, folder: ResultsFolder, observer: Observer, devices: Mapping[str, str]
+    ) -> None:
+        self._devices = devices
         self.plan, self.folder, self.observer = plan, folder, observer
         self.n, self.k = plan.n, plan.k
         self.checks: list[Check] = []
@@ -301,8 +310,9 @@ class Run:
                 on_progress(iteration)
 
         self.observer.phase_started(name, phase.start, phase.stop)
+        launch = self.plan.trainer.launch(self.plan.case, self.plan.cell.hardware, phase)
         outcome = self._launcher.run(
-            self.plan.trainer.launch(self.plan.case, self.plan.cell.hardware, phase),
+            replace(launch, env={**launch.env, **self._devices}),
             phase=name,
             folder=phase.folder,
             timeout=self.plan.options.heartbeat_timeout,
@@ -371,6 +381,7 @@ class Run:
             statistics=golden.statistics or None,
             note="" if comparison.lane == "exact" else comparison.why,
             enforce_bounds=comparison.same_machine,
+            enforce_time=self.plan.cell.hardware != "cpu",  # others may use its cores, and do
         )
         if comparison.lane == "exact":
             checks += judge.golden_state(golden, self._fingerprints_of_state(run))
