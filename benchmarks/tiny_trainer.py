@@ -88,7 +88,8 @@ def train(recipe: Recipe) -> dict[str, Series]:
         logged["learning-rate"].append(rate)
     steps = np.arange(1, recipe.steps + 1)
     return {
-        name: Series(name, steps, np.float32(values).astype(np.float64)) for name, values in logged.items()
+        name: Series(name, steps, np.array(values, np.float32).astype(np.float64))
+        for name, values in logged.items()
     }
 
 
@@ -103,9 +104,7 @@ def _batch(rng: np.random.Generator, following: Array) -> NDArray[np.int64]:
     tokens = rng.integers(VOCABULARY, size=(BATCH, 3))
     for position in (1, 2):
         draw = rng.random((BATCH, 1))
-        tokens[:, position] = np.minimum(
-            (following[tokens[:, position - 1]] < draw).sum(1), VOCABULARY - 1
-        )
+        tokens[:, position] = np.minimum((following[tokens[:, position - 1]] < draw).sum(1), VOCABULARY - 1)
     return tokens
 
 
