@@ -268,13 +268,16 @@ def _paths(case: Case, phase: Phase) -> dict[str, str]:
                 f"CHECKPOINT_LOAD_PATH names {load or 'none'}",
                 "set CHECKPOINT_LOAD_PATH to its folder",
             )
-    return {
+    found = {
         **placeholders(phase),
         "CHECKPOINT_LOAD_PATH": load,
         "LOG_DIR": str(phase.folder / "logs" / "1"),
         "RUN_NUMBER": "2" if phase.load else "1",
         "REPEAT": "1",
-    } | ({"DATA_PATH": os.environ["DATA_PATH"]} if "DATA_PATH" in os.environ else {})
+    }
+    if "DATA_PATH" not in os.environ:
+        del found["DATA_PATH"]  # nobody makes the data of a case of Megatron-LM
+    return found
 
 
 def _environment(case: Case, root: Path, values: Mapping[str, str]) -> dict[str, str]:

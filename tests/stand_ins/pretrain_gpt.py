@@ -3,7 +3,8 @@
 Started by the real torchrun with the real arguments, in real processes that meet over gloo. It
 writes TensorBoard events (last rank) and checkpoints (``mp_rank_TT[_PPP]/model_optim_rng.pt`` of
 data-parallel rank 0, the tracker after all of them) where Megatron-LM does, and resumes from them.
-What it trains is a toy: one matrix per model-parallel rank, Adam, noise from a saved RNG stream.
+What it trains is a toy: one matrix per model-parallel rank, noise from a saved RNG stream, and Adam
+by hand (torch's own costs each rank an import of seconds).
 
 ``STAND_IN_FORGETS=optimizer,rng,scheduler,iteration`` plants a resume bug: what is named is not
 restored. ``STAND_IN_FAILS_AT=7`` makes the last rank exit with status 3 at iteration 7.
@@ -18,10 +19,14 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch.utils.tensorboard import SummaryWriter
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 SIZE = 8
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -36,6 +41,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     for name in ("save", "load", "tensorboard-dir"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--exit-interval", type=int, default=0)
+    parser.add_argument("--timing-log-level", type=int, default=0)
     parser.add_argument("--global-batch-size", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--min-lr", type=float, default=0.0)
@@ -55,30 +61,29 @@ class Training:
         name = f"mp_rank_{self.tp_rank:02d}" + (f"_{self.pp_rank:03d}" if pp > 1 else "")
         self.file = Path(name, "model_optim_rng.pt")
         torch.manual_seed(1234 + 100 * self.pp_rank + self.tp_rank)
-        self.weight = torch.nn.Parameter(torch.randn(SIZE, SIZE) / SIZE)
-        self.optimizer = torch.optim.Adam([self.weight], lr=args.lr)
+        self.weight = (torch.randn(SIZE, SIZE) / SIZE).requires_grad_()
+        self.moments = {"exp_avg": torch.zeros(SIZE, SIZE), "exp_avg_sq": torch.zeros(SIZE, SIZE)}
         self.iteration = 0
         self.scheduler_steps = 0
 
     def rate(self) -> float:
         part = min(self.scheduler_steps / self.args.lr_decay_iters, 1.0)
-        low = self.args.min_lr
-        return low + (self.args.lr - low) * 0.5 * (1 + math.cos(math.pi * part))
+        low, high = float(self.args.min_lr), float(self.args.lr)
+        return low + (high - low) * 0.5 * (1 + math.cos(math.pi * part))
 
     def step(self) -> tuple[float, float]:
         """One iteration; the loss over all ranks, and how many gradients are zero."""
         data = torch.Generator().manual_seed(self.iteration)
         x, y = torch.randn(16, SIZE, generator=data), torch.randn(16, SIZE, generator=data)
-        self.optimizer.param_groups[0]["lr"] = self.rate()
         noisy = torch.nn.functional.dropout(x @ self.weight, 0.1)
         loss = (noisy - y).square().mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        (gradient,) = torch.autograd.grad(loss, self.weight)
+        first = self.moments["exp_avg"].lerp_(gradient, 0.1)
+        second = self.moments["exp_avg_sq"].lerp_(gradient.square(), 0.05)
+        self.weight.data -= self.rate() * first / (second.sqrt() + 1e-8)
         self.iteration += 1
         self.scheduler_steps += 1
-        assert self.weight.grad is not None
-        told = torch.stack([loss.detach(), (self.weight.grad.abs() < 1e-2).sum()]).double()
+        told = torch.stack([loss.detach(), (gradient.abs() < 1e-2).sum()]).double()
         dist.all_reduce(told)
         return told[0].item() / dist.get_world_size(), told[1].item()
 
@@ -86,12 +91,13 @@ class Training:
         if self.dp_rank == 0:
             path = self.args.save / f"iter_{self.iteration:07d}" / self.file
             path.parent.mkdir(parents=True, exist_ok=True)
+            adam = {"state": {0: self.moments}, "param_groups": [{"lr": self.rate()}]}
             state = {
                 "args": self.args,
                 "checkpoint_version": 3.0,
                 "iteration": self.iteration,
                 "model": {"decoder.weight": self.weight.detach()},
-                "optimizer": {"optimizer": self.optimizer.state_dict()},
+                "optimizer": {"optimizer": adam},
                 "opt_param_scheduler": {"max_lr": self.args.lr, "num_steps": self.scheduler_steps},
                 "rng_state": [{"torch_rng_state": torch.get_rng_state()}],
             }
@@ -114,28 +120,32 @@ class Training:
         if "iteration" not in forgotten:
             self.iteration = state["iteration"]
         if "optimizer" not in forgotten:
-            self.optimizer.load_state_dict(state["optimizer"]["optimizer"])
+            self.moments = state["optimizer"]["optimizer"]["state"][0]
         if "scheduler" not in forgotten:
             self.scheduler_steps = state["opt_param_scheduler"]["num_steps"]
         if "rng" not in forgotten:
             torch.set_rng_state(state["rng_state"][0]["torch_rng_state"])
 
 
-def write(writer: SummaryWriter, training: Training, loss: float, zeros: float, began: float) -> None:
+def write(writer: EventFileWriter, training: Training, loss: float, zeros: float, began: float) -> None:
     """The series that Megatron-LM writes: also times, and curves over samples instead of steps."""
     step = training.iteration
     samples = step * training.args.global_batch_size
     took = time.monotonic() - began
-    writer.add_scalar("lm loss", loss, step)
-    writer.add_scalar("lm loss vs samples", loss, samples)
-    writer.add_scalar("num-zeros", zeros, step)
-    writer.add_scalar("num-zeros vs samples", zeros, samples)
-    writer.add_scalar("learning-rate", training.rate(), step)
-    writer.add_scalar("learning-rate vs samples", training.rate(), samples)
-    writer.add_scalar("iteration-time", took, step)
-    writer.add_scalar("forward-backward-time", 0.9 * took, step)
-    writer.add_scalar("mem-allocated-bytes", 1_000_000.0, step)
-    writer.add_scalar("mem-max-allocated-bytes", 2_000_000.0, step)
+    curves = {"lm loss": loss, "num-zeros": zeros, "learning-rate": training.rate()}
+    found = {**curves, "iteration-time": took, "mem-allocated-bytes": 1e6, "mem-max-allocated-bytes": 2e6}
+    if training.args.timing_log_level > 0:
+        found["forward-backward-time"] = 0.9 * took
+    writer.add_event(event(step, found))
+    writer.add_event(event(samples, {f"{name} vs samples": value for name, value in curves.items()}))
+
+
+def event(step: int, scalars: dict[str, float]) -> Event:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+    return Event(wall_time=time.time(), step=step, summary=Summary(value=values))
 
 
 def main() -> None:
@@ -145,8 +155,11 @@ def main() -> None:
     last = dist.get_rank() == dist.get_world_size() - 1
     training = Training(args)
     training.load()
-    writer = SummaryWriter(str(args.tensorboard_dir)) if last else None
+    writer = None
     if last:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        writer = EventFileWriter(str(args.tensorboard_dir))
         told = {"argv": sys.argv, "environment": dict(os.environ), "cwd": os.getcwd()}
         (args.tensorboard_dir / "started.json").write_text(json.dumps(told))
     print(f"rank {dist.get_rank()}: {len(others)} other arguments", flush=True)
