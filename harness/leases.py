@@ -29,7 +29,7 @@ FOLDER_VARIABLE = "HARNESS_LEASES"
 #: How often a ticket that does not fit yet lets others by. Of 24 random cells on 2 cores or 8 GPUs, 16 keeps
 #: slots as busy as no limit at all does (simulated: within 1 %), and nobody waits for ever.
 OVERTAKEN = 16
-_LOOK = 0.05  # s; how often those in line look whether the line has changed
+_LOOK = 0.02  # s; how often those in line look whether the line has changed
 _SWEEP = 1.0  # s; how often they look for holders that are dead, which change nothing themselves
 
 
@@ -107,7 +107,8 @@ def folder() -> Path:
         return path
     root = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())  # noqa: S108 - see below
     path = root / f"harness-leases-{os.getuid()}"
-    path.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise UsageError(

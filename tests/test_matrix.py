@@ -1,0 +1,99 @@
+"""Tracks, hardware, cells: names that selectors, paths and sessions are made of."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import matrix
+from harness.errors import CaseError, UsageError
+from harness.matrix import HARDWARE, TRACKS, Cell, case_names, cases_by_name, cells
+
+
+def add(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "model_config.yaml").touch()
+
+
+def test_a_cell_is_read_as_it_is_written() -> None:
+    cell = Cell.parse("h100/lts/gpt3-7b.v1")
+    assert cell == Cell("h100", "lts", "gpt3-7b.v1")
+    assert Cell.parse(cell.id) == cell
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cpu/dev", "expected HARDWARE/TRACK/CASE"),
+        ("cpu//x", "expected HARDWARE/TRACK/CASE"),
+        ("cpu/dev/a/b", "expected HARDWARE/TRACK/CASE"),
+        ("tpu/dev/x", "hardware 'tpu': expected a100 or h100 or h200 or cpu"),
+        ("cpu/nightly/x", "track 'nightly': expected lts or dev"),
+        ("cpu/dev/..", "'..' cannot be the name of a case"),
+        ("cpu/dev/.hidden", "cannot be the name of a case"),
+        ("cpu/dev/a b", "cannot be the name of a case"),
+        ("cpu/dev/a,b", "cannot be the name of a case"),
+        ("cpu/dev/" + "a" * 201, "cannot be the name of a case"),
+    ],
+)
+def test_what_is_no_cell_is_refused_with_the_part_that_is_wrong(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Cell.parse(text)
+    assert said in str(caught.value)
+
+
+def test_every_hardware_has_a_platform_and_a_track_its_torch() -> None:
+    assert {name: kind.platform for name, kind in HARDWARE.items()} == {
+        "a100": "dgx_a100",
+        "h100": "dgx_h100",
+        "h200": "dgx_h200",
+        "cpu": "cpu",
+    }
+    assert {name: track.torch for name, track in TRACKS.items()} == {"lts": "2.8.0", "dev": "2.13.0"}
+
+
+def test_cases_are_found_with_and_without_a_family(tmp_path: Path) -> None:
+    add(tmp_path, "gpt/b", "gpt/a", "moe/c", "alone", "too/deep/down")
+    (tmp_path / "gpt" / "no_case").mkdir()
+    (tmp_path / "stray.yaml").touch()
+    found = [(family, name) for family, name, _ in case_names(tmp_path)]
+    assert found == [(tmp_path.name, "alone"), ("gpt", "a"), ("gpt", "b"), ("moe", "c")]
+
+
+def test_a_folder_that_is_not_there_has_no_cases(tmp_path: Path) -> None:
+    assert case_names(tmp_path / "missing") == []
+
+
+def test_a_loop_of_links_ends(tmp_path: Path) -> None:
+    add(tmp_path, "gpt/a")
+    (tmp_path / "gpt" / "loop").symlink_to(tmp_path)
+    assert list(cases_by_name(tmp_path)) == ["a"]
+
+
+def test_two_cases_of_one_name_are_refused_with_both_paths(tmp_path: Path) -> None:
+    add(tmp_path, "gpt/same", "moe/same")
+    with pytest.raises(CaseError) as caught:
+        cases_by_name(tmp_path)
+    assert str(tmp_path / "gpt" / "same") in str(caught.value)
+    assert str(tmp_path / "moe" / "same") in str(caught.value)
+
+
+def test_the_cells_are_every_case_on_every_track_and_hardware_once(tmp_path: Path) -> None:
+    add(tmp_path, "gpt/a", "gpt/b")
+    found = list(cells(tmp_path))
+    assert len(found) == len(set(found)) == 2 * len(TRACKS) * len(HARDWARE)
+    assert found[0] == Cell("a100", "lts", "a")
+
+
+def test_it_is_imported_with_the_standard_library_alone() -> None:
+    code = "import harness.matrix, sys; print(*sys.modules)"
+    root = Path(matrix.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=root
+    )
+    ours = {name.partition(".")[0] for name in done.stdout.split()} - set(sys.stdlib_module_names)
+    assert {name for name in ours if not name.startswith("_")} == {"harness"}

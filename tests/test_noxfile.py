@@ -1,0 +1,144 @@
+"""The noxfile, read and run by the real nox."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.matrix import HARDWARE, TRACKS
+
+ROOT = Path(__file__).parents[1]
+CASES = ("first", "second-7b", "a_dev_case")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The noxfile beside three cases of which only the names are looked at."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("noxfile.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "harness", folder / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    for case in CASES:
+        (folder / "test_cases" / "gpt" / case).mkdir(parents=True)
+        (folder / "test_cases" / "gpt" / case / "model_config.yaml").touch()
+    return folder
+
+
+def nox(project: Path, *words: str, path: str | None = None, ci: bool = False) -> Any:
+    """What nox says and how it ends, on a machine without a GPU unless PATH has one."""
+    env = {name: value for name, value in os.environ.items() if name not in ("CI", "NOXSESSION")}
+    env |= {"PATH": path or "/nowhere", "NO_COLOR": "1"} | ({"CI": "true"} if ci else {})
+    return subprocess.run(
+        [sys.executable, "-m", "nox", *words],
+        cwd=project,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def listed(project: Path, *words: str) -> list[dict[str, Any]]:
+    done = nox(project, "-l", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def sessions(project: Path, *words: str) -> list[str]:
+    return [entry["session"] for entry in listed(project, *words)]
+
+
+def test_bare_nox_is_every_case_on_cpu_dev(project: Path) -> None:
+    assert sessions(project) == [f"case(cpu)(dev,{case})" for case in sorted(CASES)]
+
+
+@pytest.mark.parametrize("hardware", HARDWARE)
+def test_the_session_of_a_hardware_is_all_of_it(project: Path, hardware: str) -> None:
+    expected = [f"case({hardware})({track},{case})" for track in TRACKS for case in sorted(CASES)]
+    assert sessions(project, "-s", f"case({hardware})") == expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_signature_is_one_cell(project: Path, case: str) -> None:
+    (entry,) = listed(project, "-s", f"case(h100)(lts,{case})")
+    assert entry["tags"] == ["h100", "lts", case]
+    assert entry["call_spec"] == {"track": "lts", "case": case}
+
+
+@pytest.mark.parametrize(
+    ("tag", "count"),
+    [
+        ("h100", len(TRACKS) * len(CASES)),
+        ("dev", len(HARDWARE) * len(CASES)),
+        ("second-7b", len(HARDWARE) * len(TRACKS)),
+    ],
+)
+def test_a_tag_selects_by_one_of_the_three(project: Path, tag: str, count: int) -> None:
+    found = listed(project, "-t", tag)
+    assert len(found) == count
+    assert all(tag in entry["tags"] for entry in found)
+
+
+def test_a_keyword_selects_by_part_of_a_name(project: Path) -> None:
+    assert sessions(project, "-k", "a100 and lts and first") == ["case(a100)(lts,first)"]
+
+
+def test_a_cell_that_does_not_exist_is_refused(project: Path) -> None:
+    done = nox(project, "-s", "case(h100)(dev,third)")
+    assert done.returncode == 3
+    assert "Sessions not found: case(h100)(dev,third)" in done.stderr
+
+
+def test_absent_hardware_is_skipped_with_a_sentence_and_no_environment(project: Path) -> None:
+    done = nox(project, "-s", "case(h100)")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("skipped (case(h100) needs 1 H100 GPU, and nvidia-smi is not on PATH)") == 6
+    assert not list((project / ".nox").glob("case-h100*"))
+
+
+def test_absent_hardware_is_a_failure_in_ci(project: Path) -> None:
+    done = nox(project, "-s", "case(h100)(dev,first)", ci=True)
+    assert done.returncode == 1
+    assert "aborted: case(h100) needs 1 H100 GPU, and nvidia-smi is not on PATH" in done.stderr
+
+
+def test_another_gpu_is_named_when_the_hardware_is_absent(project: Path, tmp_path: Path) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho '0, GPU-1, 40960, Disabled, NVIDIA A100-PCIE-40GB'\n")
+    smi.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = nox(project, "-s", "case(h200)(dev,first)", path=path, ci=True)
+    assert done.returncode == 1
+    assert "case(h200) needs 1 H200 GPU, and nvidia-smi found 1 × NVIDIA A100-PCIE-40GB" in done.stderr
+
+
+def test_the_other_sessions_are_there_but_not_by_default(project: Path) -> None:
+    names = ("tests", "faults", "alarms", "bench", "pages", "docs")
+    assert sessions(project, "-s", *names) == list(names)
+
+
+def test_the_noxfile_is_short_and_needs_nothing_but_nox() -> None:
+    text = (ROOT / "noxfile.py").read_text()
+    assert len(text.splitlines()) < 120
+    modules = {
+        name
+        for node in ast.walk(ast.parse(text))
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
+    }
+    outside = {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert outside == {"nox", "harness.errors", "harness.hardware", "harness.matrix"}

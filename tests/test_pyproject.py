@@ -1,0 +1,98 @@
+"""The project's own file: what installs, and that it can be."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import __version__
+from harness.matrix import TRACKS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+GROUPS = ("dev", "lts", "dev-gpu", "lts-gpu", "tests", "bench", "pages", "docs")
+
+
+def content() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("track", TRACKS)
+def test_a_track_pins_the_torch_that_its_goldens_are_recorded_with(track: str) -> None:
+    assert f"torch=={TRACKS[track].torch}" in content()["dependency-groups"][track]
+
+
+@pytest.mark.parametrize("track", TRACKS)
+def test_a_track_has_the_same_pins_on_a_gpu(track: str) -> None:
+    assert {"include-group": track} in content()["dependency-groups"][f"{track}-gpu"]
+
+
+def test_everything_that_bits_depend_on_is_pinned() -> None:
+    for track in TRACKS:
+        assert all("==" in pin for pin in content()["dependency-groups"][track])
+
+
+def test_every_ignored_rule_has_its_reason() -> None:
+    lines = (ROOT / "pyproject.toml").read_text().splitlines()
+    rules = [line for line in lines if re.match(r'\s+"[A-Z]+\d*"', line)]
+    assert len(rules) > 10
+    assert [line for line in rules if "#" not in line] == []
+
+
+def test_only_the_package_its_command_and_its_plugin_are_packaged(tmp_path: Path) -> None:
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("no uv")
+    done = subprocess.run(
+        [uv, "build", "--wheel", "--out-dir", str(tmp_path), str(ROOT)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode and "Failed to resolve requirements" in done.stderr:
+        pytest.skip("no registry answers")
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        info = f"resume_harness-{__version__}.dist-info"
+        points = archive.read(f"{info}/entry_points.txt").decode()
+    assert {name.partition("/")[0] for name in names} == {"harness", info}
+    assert "harness = harness.cli:main" in points.partition("[console_scripts]")[2]
+    assert "harness = harness.plugin" in points.partition("[pytest11]")[2]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_resolves_together_with_the_project(group: str, tmp_path: Path) -> None:
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("no uv")
+    env = dict(os.environ)
+    if "PIP_FIND_LINKS" in env:
+        env.setdefault("UV_FIND_LINKS", ",".join(env["PIP_FIND_LINKS"].split()))
+    done = subprocess.run(
+        [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", "3.11",
+         "--group", group, "--output-file", str(tmp_path / "pins.txt"), "pyproject.toml"],
+        cwd=ROOT, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode and re.search(r"Failed to fetch|error sending request|dns error", done.stderr):
+        pytest.skip("no registry answers")
+    assert done.returncode == 0, done.stderr
+    pins = (tmp_path / "pins.txt").read_text()
+    for track, kind in TRACKS.items():
+        if group.startswith(track):
+            assert re.search(rf"^torch=={re.escape(kind.torch)}(\+\w+)?$", pins, re.MULTILINE)
+    if group.endswith("gpu"):
+        assert "megatron-core==" in pins
