@@ -66,6 +66,12 @@ class AlarmError(HarnessError):
     """Somebody who had to be told could not be told."""
 
 
+class VerdictError(HarnessError, ValueError):
+    """A ``verdict.json`` that cannot be read, or is none."""
+
+    default_advice = "run the cell again"
+
+
 class HardwareMissing(HarnessError):
     """The machine does not have what the cell needs."""
 

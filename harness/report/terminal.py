@@ -23,6 +23,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from harness.report.words import exact, one_line
+
 if TYPE_CHECKING:
     from harness.checks import Check
     from harness.report.verdict import Verdict
@@ -126,14 +128,14 @@ class Terminal:
         if more := len(verdict.failures) - len(shown):
             self._say(f"  and {more} more in verdict.json")
         if verdict.diagnosis is not None:
-            self._console.print(Text(f"lost: {verdict.diagnosis.component}", style="bold"))
+            self._console.print(Text(f"lost: {one_line(verdict.diagnosis.component)}", style="bold"))
             for evidence in verdict.diagnosis.evidence:
                 self._say(f"  {evidence}")
         if golden := verdict.provenance.get("golden"):
             self._say(f"golden: {golden}")
 
     def _say(self, text: str) -> None:
-        self._console.print(Text(text))
+        self._console.print(Text(one_line(text)))
 
     def _stop(self) -> None:
         bars, self._bars = self._bars, None
@@ -156,17 +158,13 @@ def _table(checks: tuple[Check, ...]) -> Table:
     for check in checks:
         worst = check.worst
         table.add_row(
-            Text(check.name, style="red"),
-            check.kind,
+            Text(one_line(check.name), style="red"),
+            Text(check.kind),
             "" if check.first_bad_step is None else str(check.first_bad_step),
-            "" if worst is None else _value(worst.expected),
-            "" if worst is None else _value(worst.actual),
+            Text("" if worst is None else exact(worst.expected)),
+            Text("" if worst is None else exact(worst.actual)),
         )
     return table
-
-
-def _value(value: float | str | None) -> str:
-    return "" if value is None else str(value)
 
 
 def render(verdict: Verdict) -> str:

@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED
+from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, VerdictError
 
 if TYPE_CHECKING:
     from harness.checks import Check
     from harness.diagnosis import Diagnosis
 
 Status = Literal["passed", "failed", "error"]
+_SIZE_LIMIT = 256 << 20  # bytes; a verdict has some ten thousand
 _EXIT_CODES: dict[Status, int] = {
     "passed": EXIT_PASSED,
     "failed": EXIT_FAILED,
@@ -75,11 +76,11 @@ class Verdict:
         """Write it at once or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(self.to_json())
+        beside.write_text(self.to_json(), encoding="utf-8")
         beside.replace(path)
 
 
-def _strict(value: Any) -> Any:
+def _strict(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
     """NaN and infinity as words: they are no JSON, and many readers refuse them."""
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
@@ -91,15 +92,71 @@ def _strict(value: Any) -> Any:
 
 
 def read_verdict(path: Path) -> Verdict:
-    """Read a ``verdict.json`` back."""
+    """Read a ``verdict.json`` back.
+
+    Raises:
+        VerdictError: it cannot be read, or is no verdict; says which key is not what it must be.
+    """
+    try:
+        if path.stat().st_size > _SIZE_LIMIT:
+            raise VerdictError(f"{path}: is larger than {_SIZE_LIMIT >> 20} MiB, expected a verdict")
+        raw = json.loads(path.read_bytes())
+    except OSError as error:
+        raise VerdictError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise VerdictError(f"{path}: is not JSON: {error}") from error
+    try:
+        return _verdict(raw)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise VerdictError(f"{path}: is no verdict: {error}") from error
+
+
+def _verdict(raw: Any) -> Verdict:  # noqa: ANN401 - from a file
     from harness.checks import Check, Worst
     from harness.diagnosis import Diagnosis
 
-    raw = json.loads(path.read_text())
-    checks = tuple(
-        Check(**{**check, "worst": Worst(**check["worst"]) if check["worst"] else None})
-        for check in raw.pop("checks")
-    )
-    found = raw.pop("diagnosis")
-    diagnosis = Diagnosis(**{**found, "evidence": tuple(found["evidence"])}) if found else None
-    return Verdict(checks=checks, diagnosis=diagnosis, **raw)
+    raw = _of(raw, _KEYS, "")
+    checks = []
+    for i, one in enumerate(raw.pop("checks")):
+        found = _of(one, _CHECK_KEYS, f"checks[{i}].")
+        worst = found.pop("worst")
+        checks.append(
+            Check(**found, worst=Worst(**_of(worst, _WORST_KEYS, f"checks[{i}].worst.")) if worst else None)
+        )
+    diagnosis = raw.pop("diagnosis")
+    if diagnosis is not None:
+        diagnosis = _of(diagnosis, {"component": str, "evidence": list}, "diagnosis.")
+        diagnosis = Diagnosis(diagnosis["component"], tuple(map(str, diagnosis["evidence"])))
+    return Verdict(checks=tuple(checks), diagnosis=diagnosis, **raw)
+
+
+_Kinds = Mapping[str, type | tuple[type, ...]]
+_NONE = type(None)
+_KEYS: _Kinds = {
+    "cell": str, "status": str, "checks": list, "diagnosis": (dict, _NONE), "timing": dict,
+    "provenance": dict, "reproduce": str,
+}  # fmt: skip
+_CHECK_KEYS: _Kinds = {
+    "name": str, "metric": (str, _NONE), "against": str, "kind": str, "passed": bool,
+    "first_bad_step": (int, _NONE), "worst": (dict, _NONE), "message": str,
+}  # fmt: skip
+_VALUE = (int, float, str, _NONE)
+_WORST_KEYS: _Kinds = {
+    "step": (int, _NONE),
+    "expected": _VALUE,
+    "actual": _VALUE,
+    "abs": _VALUE,
+    "rel": _VALUE,
+}
+
+
+def _of(raw: Any, kinds: _Kinds, where: str) -> dict[str, Any]:  # noqa: ANN401 - from a file
+    """The keys of ``kinds``; what a newer harness wrote besides is passed over."""
+    if not isinstance(raw, dict):
+        raise TypeError(f"{where or 'it'} is a {type(raw).__name__}, expected an object")
+    for key, kind in kinds.items():
+        if key not in raw:
+            raise KeyError(f"{where}{key} is missing")
+        if not isinstance(raw[key], kind):
+            raise TypeError(f"{where}{key} is a {type(raw[key]).__name__}")
+    return {key: raw[key] for key in kinds}

@@ -90,7 +90,7 @@ def _place(cell: Cell, check: Check | None, goldens: Path, cases: Mapping[str, P
 
 
 def _line(path: Path, metric: str | None, step: int | None) -> int:
-    """Of the metric's value at ``step``, else of the metric, else 1. Read as text: a parser knows no lines."""
+    """Of the metric's value at ``step``, else of the metric, else 1; a parser would know no lines."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

@@ -1,0 +1,89 @@
+"""``report.html`` of a cell: one file that opens offline and asks the network for nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.report import curves, sections, setting
+from harness.report.beside import look
+from harness.report.markup import Child, asset, data_block, el, page
+from harness.report.words import SIGNS, one_line
+
+if TYPE_CHECKING:
+    from harness.goldens import Golden
+    from harness.report.verdict import Verdict
+
+REPORT = "report.html"
+
+
+def write_report(
+    folder: Path,
+    verdict: Verdict,
+    *,
+    golden: Golden | None,
+    k: int,
+    n: int,
+    arguments: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a cell's report beside its verdict, at once or not at all.
+
+    Args:
+        folder: the cell's results; series, logs and ``state_diff.json`` are read from there.
+        golden: what the cell was compared with.
+        k, n: the iteration it was resumed after, and all of them.
+        arguments: the case's, from which the picture takes layers and experts.
+
+    Returns:
+        The path of the report. What could not be read is said in it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = folder / REPORT
+    write_text(path, render(folder, verdict, golden=golden, k=k, n=n, arguments=arguments))
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file at once or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def render(
+    folder: Path,
+    verdict: Verdict,
+    *,
+    golden: Golden | None,
+    k: int,
+    n: int,
+    arguments: Mapping[str, Any] | None = None,
+) -> str:
+    """The report's text; see :func:`write_report`."""
+    phases, notes = curves.read_phases(folder)
+    plots = curves.plots(phases, golden, verdict, k=k)
+    beside = look(folder)
+    anchors = {plot.metric: f"metric-{i}" for i, plot in enumerate(plots)}
+    body: list[Child] = [sections.top(verdict, k, n)]
+    parts = {
+        "checks": ("Checks", sections.checks(verdict, anchors)),
+        "metrics": ("Metrics", sections.metrics(plots, anchors, k, notes)),
+        "state": ("Saved state", sections.state(beside)),
+        "layouts": ("Ranks", setting.layouts(verdict, beside, arguments)),
+        "time": ("Time", setting.timings(verdict)),
+        "provenance": ("Provenance", setting.provenance(verdict, golden)),
+        "logs": ("Logs", setting.logs(beside)),
+    }
+    body.append(sections.contents((name, text) for name, (text, part) in parts.items() if part is not None))
+    body += [part for _, part in parts.values()]
+    data = {"k": k, "n": n, "plots": [plot.as_data() for plot in plots]}
+    return page(
+        f"{SIGNS[verdict.status]} {one_line(verdict.cell)}",
+        [el("main", body), data_block("data", data)],
+        styles=(asset("vendor", "uplot", "uPlot.min.css"), asset("assets", "page.css")),
+        scripts=(asset("vendor", "uplot", "uPlot.iife.min.js"), asset("assets", "report.js")),
+    )

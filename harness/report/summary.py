@@ -1,0 +1,133 @@
+"""The end of a sweep in a terminal: a table of cells, and for each red one what somebody must know."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from harness.report.words import (
+    SIGNS,
+    STATES,
+    Headline,
+    count,
+    duration,
+    headline,
+    one_line,
+    resumed_after,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.report.nights import CellResult
+    from harness.report.verdict import Verdict
+    from harness.report.words import State
+
+STYLES: dict[State, str] = {
+    "passed": "green", "failed": "bold red", "error": "bold red", "unreadable": "bold red",
+    "missing": "bold red", "unfinished": "yellow",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cell in the table.
+
+    Args:
+        cell: its id.
+        state: how it ended.
+        held: how many of its checks held, in words.
+        seconds: how long it took; None when nobody knows.
+        said: the rest; None for a cell that is green or still runs.
+    """
+
+    cell: str
+    state: State
+    held: str
+    seconds: float | None
+    said: Headline | None
+
+    @staticmethod
+    def of_verdict(verdict: Verdict) -> Line:
+        """A cell that has a verdict."""
+        held = sum(check.passed for check in verdict.checks)
+        seconds = verdict.timing.get("total")
+        said = None if verdict.passed else headline(verdict, resumed_after(verdict))
+        return Line(verdict.cell, verdict.status, f"{held}/{len(verdict.checks)}", seconds, said)
+
+    @staticmethod
+    def of(result: CellResult) -> Line:
+        """A cell as its folder of results has it."""
+        if result.verdict is not None:
+            return Line.of_verdict(result.verdict)
+        said = None
+        if result.red:
+            cell = result.cell
+            command = f'nox -s "case({cell.hardware})({cell.track},{cell.case})"'
+            said = Headline(one_line(result.problem), "no step was judged", "not diagnosed", command)
+        return Line(result.cell.id, result.state, "", None, said)
+
+
+def summary(verdicts: Iterable[Verdict], console: Console) -> None:
+    """Print the table of ``verdicts`` and the lines of each red one."""
+    show([Line.of_verdict(verdict) for verdict in verdicts], console)
+
+
+def show(lines: Sequence[Line], console: Console) -> None:
+    """Print the table, the lines of each red cell, and last how many there are of which."""
+    console.print(table(lines))
+    for line in lines:
+        if line.said is not None:
+            _red(line, line.said, console)
+    console.print(totals(lines))
+
+
+def table(lines: Sequence[Line]) -> Table:
+    """One row per cell; names fold where the terminal ends."""
+    found = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    found.add_column("cell", overflow="fold", ratio=1)
+    found.add_column("result", no_wrap=True)
+    found.add_column("checks", justify="right", no_wrap=True)
+    found.add_column("time", justify="right", no_wrap=True)
+    for line in lines:
+        found.add_row(
+            Text(one_line(line.cell)),
+            state_text(line.state),
+            line.held,
+            "" if line.seconds is None else duration(line.seconds),
+        )
+    return found
+
+
+def state_text(state: State) -> Text:
+    """Sign and word: colour says nothing that they do not."""
+    return Text(f"{SIGNS[state]} {STATES[state]}", style=STYLES[state])
+
+
+def totals(lines: Sequence[Line]) -> Text:
+    """``3 cells: 2 passed, 1 failed``."""
+    counts = Counter(line.state for line in lines)
+    said = ", ".join(f"{counts[state]} {word}" for state, word in STATES.items() if counts[state])
+    red = any(line.said is not None for line in lines)
+    return Text(f"{count(len(lines), 'cell')}: {said or 'none'}", style="bold red" if red else "bold green")
+
+
+def _red(line: Line, said: Headline, console: Console) -> None:
+    console.print()
+    console.print(
+        Text(f"{SIGNS[line.state]} {one_line(line.cell)}", style=STYLES[line.state]), soft_wrap=True
+    )
+    for word, text in (("what", said.what), ("since", said.since), ("lost", said.lost)):
+        folded = textwrap.fill(
+            text, max(40, console.width), initial_indent=f"  {word + ':':<6} ", subsequent_indent=" " * 9,
+            break_on_hyphens=False,
+        )  # fmt: skip
+        console.print(Text(folded), soft_wrap=True)
+    # Never folded by us: it is there to be copied.
+    console.print(Text(f"  again: {said.command}"), soft_wrap=True)
