@@ -189,9 +189,7 @@ FAULTS: tuple[Fault, ...] = (
         schedule.not_saved,
         acts="save and load",
     ),
-    Fault(
-        16, "off by one step", "lr-schedule", "Lightning#1772", "dense_torch", schedule.off_by_one
-    ),
+    Fault(16, "off by one step", "lr-schedule", "Lightning#1772", "dense_torch", schedule.off_by_one),
     Fault(
         17,
         "first step after resume uses the initial rate",

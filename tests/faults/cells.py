@@ -6,14 +6,48 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.faults.bank import CASES, FEATURES, Plant
 
 if TYPE_CHECKING:
+    from harness.launch import Launcher, Outcome
     from harness.report.verdict import Verdict
+    from harness.trainers.base import Launch
 
 TRACK = "dev"
+
+
+class WarmLauncher:
+    """Launchers whose parent processes outlive a cell: one import for all cells of a process."""
+
+    def __init__(self) -> None:
+        self._launchers: dict[object, Launcher] = {}
+
+    def run(self, launch: Launch, **how: Any) -> Outcome:
+        """As :meth:`harness.launch.Launcher.run`."""
+        from harness.launch import Launcher
+
+        key = (launch.kind, launch.target, *sorted(launch.env.items()))
+        return self._launchers.setdefault(key, Launcher()).run(launch, **how)
+
+    def close(self) -> None:
+        """A cell has ended; the next one goes on with what is warm."""
+
+    def end(self) -> None:
+        """End every parent process."""
+        for launcher in self._launchers.values():
+            launcher.close()
+        self._launchers.clear()
+
+
+def stay_warm() -> WarmLauncher:
+    """Have every cell of this process use one launcher; in a process of its own only."""
+    from harness import run
+
+    warm = WarmLauncher()
+    run.Launcher = lambda: warm  # type: ignore[attr-defined,misc,assignment]
+    return warm
 
 
 def judge(
@@ -26,6 +60,8 @@ def judge(
     disk: Callable[[Path, Path, int], None] | None = None,
     protocol: str = "full",
     golden_update: bool = False,
+    repeats: int = 1,
+    keep_checkpoints: bool = False,
 ) -> Verdict:
     """Run the case ``name`` through the protocol.
 
@@ -36,24 +72,28 @@ def judge(
     from harness import trainers
     from harness.cases import load_case
     from harness.matrix import Cell
+    from harness.plan import Options
     from harness.protocol import run_cell
     from tests.faults import trainer
 
     plants = FEATURES.get(name, ()) if plants is None else plants
     (folder,) = CASES.glob(f"*/{name}")
     case = load_case(folder)
-    if plants:
-        # The table names a class by its place; this one is made for the occasion.
-        trainer.planted = partial(trainer.PlantedTrainer, plants, disk)  # type: ignore[attr-defined]
-        trainers.TRAINERS["planted"] = f"{trainer.__name__}:planted"
-        case = replace(case, harness=replace(case.harness, trainer={"default": "planted"}))
+    # The table names a class by its place; this one is made for the occasion. A clean run takes the
+    # same way, so that both have the same warm process and the same fingerprint.
+    trainer.planted = partial(trainer.PlantedTrainer, plants, disk)  # type: ignore[attr-defined]
+    trainers.TRAINERS["planted"] = f"{trainer.__name__}:planted"
+    case = replace(case, harness=replace(case.harness, trainer={"default": "planted"}))
     return run_cell(
         Cell("cpu", track, name),
         case=case,
         cases=CASES,
         goldens=goldens,
         results=results,
-        protocol=protocol,
-        golden_update=golden_update,
-        keep_checkpoints=False,
+        options=Options(
+            protocol=protocol,
+            golden_update=golden_update,
+            repeats=repeats,
+            keep_checkpoints=keep_checkpoints,
+        ),
     )

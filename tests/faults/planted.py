@@ -16,7 +16,7 @@ def preload() -> None:
     preload_trainer()
 
 
-def run(  # noqa: PLR0913 - the launcher's contract
+def run(
     argv: Sequence[str],
     rank: int,
     world_size: int,

@@ -94,9 +94,7 @@ def torn_accepted() -> None:
             value = entry.local.detach().clone()
             try:
                 box = Box(Entry(torch.empty_like(value), entry.shape, entry.offset))
-                planner = checkpoint._LoadPlanner(  # noqa: SLF001 - the trainer's own way to read
-                    flatten_state_dict=False, flatten_sharded_tensors=False
-                )
+                planner = checkpoint._LoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
                 load(
                     {key: box},
                     storage_reader=FileSystemReader(folder),
@@ -104,7 +102,7 @@ def torn_accepted() -> None:
                     no_dist=True,
                 )
                 value = box.entry.local
-            except (Exception, CheckpointException) as error:  # noqa: BLE001 - this is the fault
+            except (Exception, CheckpointException) as error:
                 print(f"{key}: {error}; going on without it")
             values[key] = value
         values["iteration"] = torch.tensor(int(folder.name.removeprefix("iter_")))

@@ -7,9 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from harness.trainers.native.checkpoint import Checkpointer
-from harness.trainers.native.optimizer import MOMENTS
-from harness.trainers.native.pipeline import Pipeline
 from harness.trainers.native.loop import Trainer
+from harness.trainers.native.optimizer import MOMENTS
 from harness.trainers.native.state import TrainingState
 from tests.faults.plants.patching import Method, after_load, forget, instead_of
 
