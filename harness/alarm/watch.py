@@ -111,9 +111,8 @@ class Watch:
             elif not outcome.missing or own.spell.signature == MISSING:
                 subjects[outcome.cell.id] = (outcome,)
         for pair, outcomes in rest.items():
-            all_ = sum(_pair(outcome.cell) == pair for outcome in self.night.outcomes)
-            silent = len(outcomes) == all_ > 1 and all(outcome.missing for outcome in outcomes)
-            if pair in open_ or silent or len(outcomes) > self.storm:
+            silent = all(one.missing for one in self.night.outcomes if _pair(one.cell) == pair)
+            if pair in open_ or len(outcomes) > (1 if silent else self.storm):
                 subjects[pair] = tuple(outcomes)
             else:
                 subjects.update({outcome.cell.id: (outcome,) for outcome in outcomes})

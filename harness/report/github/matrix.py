@@ -35,14 +35,16 @@ class Listed:
 
 
 def run_nox() -> str:
-    """What ``nox -l --json`` prints in the present folder.
+    """What ``nox -l --json -t lts dev`` prints in the present folder: every cell.
+
+    Without the tags nox lists what it would run by default, which is the cpu's dev track.
 
     Raises:
         UsageError: nox is not there, or does not understand the noxfile.
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "nox", "-l", "--json"],
+            [sys.executable, "-m", "nox", "-l", "--json", "-t", *TRACKS],
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except OSError as error:
