@@ -37,8 +37,7 @@ def make(folder: Path, gigabytes: float, kind: str, change: str) -> None:
     layers = max(1, round(gigabytes * (1 << 30) / size / len(names)))
     base = torch.randn(LAYER)
     tensors = {
-        f"{name}.decoder.layers.{i}.mlp.linear_fc1.weight": base + i
-        for i in range(layers) for name in names
+        f"{name}.decoder.layers.{i}.mlp.linear_fc1.weight": base + i for i in range(layers) for name in names
     }
     tensors["iteration"] = torch.tensor(50)
     if change == "one":
@@ -76,10 +75,16 @@ def measure(a: Path, b: Path) -> None:
     started = time.perf_counter()
     found = diff(a, b)
     seconds = time.perf_counter() - started
-    print(json.dumps({
-        "seconds": seconds, "above_mb": (resident("VmHWM") - before) / 1e6,
-        "bytes": found.bytes_read, "differing": sum(e.differing for e in found.entries),
-    }))
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "above_mb": (resident("VmHWM") - before) / 1e6,
+                "bytes": found.bytes_read,
+                "differing": sum(e.differing for e in found.entries),
+            }
+        )
+    )
 
 
 def files_of(*folders: Path) -> list[Path]:
@@ -106,9 +111,7 @@ def cat(files: list[Path]) -> float:
 
 def child(*words: str) -> str:
     """Run this file again; returns what it prints."""
-    done = subprocess.run(
-        [sys.executable, __file__, *words], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
     return done.stdout
 
 
@@ -130,7 +133,10 @@ def rows(folder: Path, gigabytes: float) -> Iterator[dict[str, Any]]:
                         drop(files)
                     found = json.loads(child("--measure", str(a), str(b)))
                     yield {
-                        "format": kind, "apart": change, "cache": cache, **found,
+                        "format": kind,
+                        "apart": change,
+                        "cache": cache,
+                        **found,
                         "gb_per_s": found["bytes"] / found["seconds"] / 1e9,
                         "cat_gb_per_s": sum(p.stat().st_size for p in files) / by_cat / 1e9,
                     }
@@ -162,7 +168,8 @@ def main() -> None:
         print(
             f"| {row['format']} | {row['apart']} | {row['cache']} | {row['gb_per_s']:.2f} "
             f"| {row['cat_gb_per_s']:.2f} | {row['gb_per_s'] / row['cat_gb_per_s']:.2f} "
-            f"| {row['above_mb']:.0f} |", flush=True,
+            f"| {row['above_mb']:.0f} |",
+            flush=True,
         )
     print(json.dumps({"benchmark": "state_diff", "gigabytes": args.gigabytes, "rows": found}))
 

@@ -103,7 +103,7 @@ def _curve(at: NDArray[np.int64], values: Array, alarm: float) -> dict[str, Any]
     n, length = values.shape
     center = values.mean(axis=0)
     spread = np.sqrt(_pooled(values.var(axis=0, ddof=1)))
-    spread = np.maximum(spread, _LAST_PLACE * scale(center))
+    spread = np.maximum(spread, _LAST_PLACE * scale(center, 0.1))
     # Deviations from a mean that the run itself is part of are smaller by (n − 1) / n.
     units = (values - center) / spread * math.sqrt(n / (n - 1))
     windows = [1 << power for power in range(length.bit_length()) if 1 << power <= length]
@@ -236,7 +236,8 @@ def _outside(
     import numpy as np
 
     best, found = 1.0, []
-    floor = JUMP_LIMIT * TABLE.get(pair.metric, OTHER).floor * scale(center) / unit
+    tolerance = TABLE.get(pair.metric, OTHER)
+    floor = JUMP_LIMIT * tolerance.floor * scale(center, tolerance.least) / unit
     for width, spread, factor in zip(
         *(_get(pair, statistics, key) for key in ("windows", "window_spread", "factor")), strict=True
     ):

@@ -33,11 +33,14 @@ class Tolerance:
         cap: the most any step may be off.
         floor: the noise below which a jump or a shift is never looked for.
         grows: whether it starts at rounding and grows: then the first steps are held to far less.
+        least: the least that values are taken to be, relative to the curve's median: 1 for a metric that may
+            be anything, also around zero.
     """
 
     cap: float
     floor: float
     grows: bool = False
+    least: float = 0.1
 
 
 TABLE: Final = {
@@ -47,7 +50,7 @@ TABLE: Final = {
     "params-norm": Tolerance(5e-3, 1e-6, grows=True),
     "load_balancing_loss": Tolerance(5e-2, 1e-3),
 }
-OTHER: Final = Tolerance(5e-2, 1e-3)
+OTHER: Final = Tolerance(5e-2, 1e-3, least=1.0)
 #: Counted by the program, not computed by the hardware.
 EXACT: Final = frozenset({
     "batch-digest", "batch-size", "consumed-samples", "consumed-tokens", "epoch", "loss-scale",
@@ -78,7 +81,7 @@ def compare_by_tolerance(pair: Pair, note: str = "") -> Check:
     import numpy as np
 
     tolerance = TABLE.get(pair.metric, OTHER)
-    size = scale(pair.expected)
+    size = scale(pair.expected, tolerance.least)
     deviation = (pair.actual - pair.expected) / size
     off = np.abs(deviation)
     worst = int(np.argmax(off))
@@ -108,12 +111,12 @@ def compare_by_tolerance(pair: Pair, note: str = "") -> Check:
     return pair.passed("tolerance", message, worst)
 
 
-def scale(expected: Array) -> Array:
-    """What deviations are relative to: each value's size, or the curve's typical one where that is larger."""
+def scale(expected: Array, least: float) -> Array:
+    """What deviations are relative to: each value's size, or ``least`` times the curve's typical one."""
     import numpy as np
 
     size = np.abs(expected)
-    typical = float(np.median(size))
+    typical = least * float(np.median(size))
     return np.maximum(size, typical if typical > 0 else max(float(size.max()), 1e-30))
 
 
