@@ -9,6 +9,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,11 @@ PICKLE_LIMIT = 256 << 20
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP_START = b"PK\x03\x04"
+#: What :mod:`zipfile` raises for damaged archives.
+ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, struct.error,
+    EOFError, NotImplementedError, OSError, RuntimeError, ValueError,
+)  # fmt: skip
 _NOT_EXECUTED = "nothing in a checkpoint is executed: save tensors, numbers, text and containers of them"
 _TORN = "the file is torn: take an earlier checkpoint"
 
@@ -136,9 +142,7 @@ def read_nest(path: Path, offset: int = 0, length: int | None = None, name: str 
                 return _read_legacy(file, size, where)
     except OSError as cause:
         raise CheckpointError(f"{where}: cannot be read: {cause}") from cause
-    raise CheckpointError(
-        f"{where}: starts with {start[:8]!r}, expected a torch.save archive", _TORN
-    )
+    raise CheckpointError(f"{where}: starts with {start[:8]!r}, expected a torch.save archive", _TORN)
 
 
 def _check_extent(where: str, size: int, offset: int, length: int) -> None:
@@ -150,9 +154,7 @@ def _check_extent(where: str, size: int, offset: int, length: int) -> None:
         )
 
 
-def unpickle(
-    file: IO[bytes], where: str, load_storage: Callable[[Any], Storage] | None = None
-) -> Any:  # noqa: ANN401 - untyped by nature
+def unpickle(file: IO[bytes], where: str, load_storage: Callable[[Any], Storage] | None = None) -> Any:  # noqa: ANN401 - untyped by nature
     """One pickle, by :func:`pickles.load`, with errors that name the file.
 
     Raises:
@@ -174,7 +176,7 @@ def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str)
     try:
         archive = zipfile.ZipFile(window)
         infos = {info.filename: info for info in archive.infolist()}
-    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError) as cause:
+    except ZIP_ERRORS as cause:
         raise CheckpointError(f"{where}: {length} bytes, cut or damaged ({cause})", _TORN) from cause
     main = next((name for name in infos if name.count("/") == 1 and name.endswith("/data.pkl")), "")
     if not main:
@@ -185,7 +187,8 @@ def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str)
     if infos[main].file_size > PICKLE_LIMIT:
         raise CheckpointError(
             f"{where}: {infos[main].file_size >> 20} MiB of Python objects outside tensors, "
-            f"expected at most {PICKLE_LIMIT >> 20} MiB", "save large values as tensors",
+            f"expected at most {PICKLE_LIMIT >> 20} MiB",
+            "save large values as tensors",
         )
 
     def member(name: str) -> bytes:
@@ -193,7 +196,7 @@ def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str)
             raise CheckpointError(f"{where}: {name} is compressed, torch.save never does that", _TORN)
         try:
             return archive.read(name)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as cause:
+        except ZIP_ERRORS as cause:
             raise CheckpointError(f"{where}: {name} is damaged ({cause})", _TORN) from cause
 
     order = root + "byteorder"

@@ -141,9 +141,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 # -- parts ---------------------------------------------------------------------------------------
 
 
-def _part(
-    ref: TensorRef, path: Path, offsets: tuple[int, ...], key: int = 0
-) -> Part:
+def _part(ref: TensorRef, path: Path, offsets: tuple[int, ...], key: int = 0) -> Part:
     @cache
     def opened() -> Stored:
         return resolve(ref, path)
@@ -156,7 +154,12 @@ def _whole(name: str, leaf: TensorRef | Value, path: Path, order: int, rank: str
     component = components.foreign(name)
     if isinstance(leaf, Value):
         return Entry(
-            name, component, leaf.dtype, leaf.shape, data=leaf.data, per_rank=bool(rank),
+            name,
+            component,
+            leaf.dtype,
+            leaf.shape,
+            data=leaf.data,
+            per_rank=bool(rank),
             state=components.is_training_state(name),
         )
     part = _part(leaf, path, (0,) * len(leaf.sizes), order)
@@ -195,7 +198,11 @@ def _dist(path: Path, layout: Mapping[str, int]) -> Checkpoint:
         if component == "unknown" and tensor.shape:
             component = "weights"
         entries[name] = Entry(
-            name, component, tensor.dtype, tensor.shape, parts,
+            name,
+            component,
+            tensor.dtype,
+            tensor.shape,
+            parts,
             per_rank=native and components.is_per_rank(name),
         )
     for name, item in found.objects.items():
@@ -205,7 +212,8 @@ def _dist(path: Path, layout: Mapping[str, int]) -> Checkpoint:
     beside = {item.path for item in found.objects.values()}
     beside |= {item.path for tensor in found.tensors.values() for item in tensor.items}
     others = [
-        p for p in sorted(path.rglob("*"))
+        p
+        for p in sorted(path.rglob("*"))
         if p.is_file() and p not in beside and p.suffix != ".distcp" and p.name != METADATA
     ]
     if others and not native:
@@ -254,13 +262,12 @@ def _check_grid(path: Path, ranks: list[Path]) -> None:
                 name = f"mp_rank_{tp:02d}" + (f"_{pp:03d}" if pipeline > 1 else "")
                 raise CheckpointError(
                     f"{path / name}: not found; found {len(ranks)} rank folders of at least "
-                    f"{tensor} x {pipeline}", _TORN,
+                    f"{tensor} x {pipeline}",
+                    _TORN,
                 )
 
 
-def _native_torch(
-    path: Path, nests: list[tuple[Path, Any]], layout: Mapping[str, int]
-) -> Checkpoint:
+def _native_torch(path: Path, nests: list[tuple[Path, Any]], layout: Mapping[str, int]) -> Checkpoint:
     boxes: dict[str, dict[tuple[tuple[int, ...], tuple[int, ...]], list[Part]]] = {}
     global_: dict[str, tuple[str, tuple[int, ...], Path]] = {}
     aliases: dict[str, str] = {}
@@ -277,7 +284,8 @@ def _native_torch(
             if known[:2] != (ref.dtype, shape):
                 raise CheckpointError(
                     f"{file}: {name} is {ref.dtype} {list(shape)}, but {known[0]} {list(known[1])} "
-                    f"in {known[2]}", _TORN,
+                    f"in {known[2]}",
+                    _TORN,
                 )
             same = boxes.setdefault(name, {}).setdefault((offsets, ref.sizes), [])
             same.append(_part(ref, file, offsets, i))
@@ -285,7 +293,11 @@ def _native_torch(
     for name, (dtype, shape, _) in global_.items():
         held = [parts for (_, sizes), parts in boxes[name].items() if 0 not in sizes]
         entries[name] = Entry(
-            name, components.native(name), dtype, shape, tuple(parts[0] for parts in held),
+            name,
+            components.native(name),
+            dtype,
+            shape,
+            tuple(parts[0] for parts in held),
             copies=tuple(copy for parts in held for copy in parts[1:]),
             per_rank=components.is_per_rank(name),
         )

@@ -142,17 +142,22 @@ class _Comparison:
         for checkpoint in (self.a, self.b):
             self.notes += [f"{checkpoint.path}: {n} is no training state" for n in checkpoint.skipped]
         return StateDiff(
-            str(self.a.path), str(self.b.path), tuple(sorted(self.found, key=lambda d: d.name)),
-            self.compared, tuple(hidden), tuple(self.notes), find_gaps(self.a), find_gaps(self.b),
-            apart, self.reader.bytes_read,
+            str(self.a.path),
+            str(self.b.path),
+            tuple(sorted(self.found, key=lambda d: d.name)),
+            self.compared,
+            tuple(hidden),
+            tuple(self.notes),
+            find_gaps(self.a),
+            find_gaps(self.b),
+            apart,
+            self.reader.bytes_read,
         )
 
     def _layouts_differ(self) -> bool:
         if self.a.layout and self.b.layout:
             return dict(self.a.layout) != dict(self.b.layout)
-        ranks = [
-            {_rank(name) for name, e in c.entries.items() if e.per_rank} for c in (self.a, self.b)
-        ]
+        ranks = [{_rank(name) for name, e in c.entries.items() if e.per_rank} for c in (self.a, self.b)]
         return bool(ranks[0] and ranks[1]) and ranks[0] != ranks[1]
 
     # -- one name ----------------------------------------------------------------------------
@@ -208,8 +213,17 @@ class _Comparison:
         index = _index(tally.first, a.shape)
         rows = (index[0], _index(tally.last, a.shape)[0]) if index else None
         return TensorDiff(
-            a.name, a.component, "values", a.numel, tally.differing, tally.max_abs, tally.max_rel,
-            index or None, tally.a, tally.b, rows,
+            a.name,
+            a.component,
+            "values",
+            a.numel,
+            tally.differing,
+            tally.max_abs,
+            tally.max_rel,
+            index or None,
+            tally.a,
+            tally.b,
+            rows,
         )
 
     @staticmethod
@@ -224,9 +238,14 @@ class _Comparison:
         start = max(0, first - TEXT_SHOWN // 4)
         shown = [t[start : start + TEXT_SHOWN].decode("utf-8", "replace") for t in (one, two)]
         return TensorDiff(
-            a.name, a.component, "values", max(len(one), len(two)),
+            a.name,
+            a.component,
+            "values",
+            max(len(one), len(two)),
             abs(len(one) - len(two)) + sum(x != y for x, y in zip(one, two, strict=False)),
-            index=(first,), a=shown[0], b=shown[1],
+            index=(first,),
+            a=shown[0],
+            b=shown[1],
         )
 
     # -- names that one side lacks, and tied copies --------------------------------------------
@@ -243,10 +262,17 @@ class _Comparison:
                 side = reason[-1]
                 self._report(entry, self._untied(entry, mine[source], side))
                 return
-        self._report(entry, TensorDiff(
-            entry.name, entry.component, reason, entry.numel, entry.numel,
-            detail=f"{entry.dtype} {list(entry.shape)}" if entry.shape else entry.dtype,
-        ))
+        self._report(
+            entry,
+            TensorDiff(
+                entry.name,
+                entry.component,
+                reason,
+                entry.numel,
+                entry.numel,
+                detail=f"{entry.dtype} {list(entry.shape)}" if entry.shape else entry.dtype,
+            ),
+        )
 
     def _untied(self, entry: Entry, source: Entry, side: str) -> TensorDiff:
         difference = self._compare(source, entry)
@@ -254,9 +280,7 @@ class _Comparison:
         detail = f"it must equal {source.name}"
         if difference is None:
             return TensorDiff(entry.name, "embedding", reason, entry.numel, 0, detail=detail)
-        return replace(
-            difference, name=entry.name, component="embedding", reason=reason, detail=detail
-        )
+        return replace(difference, name=entry.name, component="embedding", reason=reason, detail=detail)
 
     def _tied(self, name: str, left: Mapping[str, Entry], right: Mapping[str, Entry]) -> None:
         source = components.tied_source(name)
@@ -264,9 +288,7 @@ class _Comparison:
             return
         changed = {d.name for d in self.found} & {name, source}
         apart = {"a": self._compare(left[source], left[name]) is not None}
-        apart["b"] = (
-            self._compare(right[source], right[name]) is not None if changed else apart["a"]
-        )
+        apart["b"] = self._compare(right[source], right[name]) is not None if changed else apart["a"]
         # Apart on both sides and nowhere called a copy: a head with weights of its own.
         known = name in self.a.aliases or name in self.b.aliases or not all(apart.values())
         for side, held in (("a", left), ("b", right)):

@@ -125,12 +125,8 @@ def _tensor(path: Path, name: str, meta: Record, items: Iterable[Item]) -> Tenso
         item = by_offset.get(offsets)
         if not inside or item is None:
             problem = "is not stored" if inside else f"does not fit into {list(shape)}"
-            raise CheckpointError(
-                f"{where}: the part at {list(offsets)} of {list(sizes)} {problem}", _TORN
-            )
-        boxes.append(
-            Item(name, offsets, sizes, item.path, item.start, item.length, item.index)
-        )
+            raise CheckpointError(f"{where}: the part at {list(offsets)} of {list(sizes)} {problem}", _TORN)
+        boxes.append(Item(name, offsets, sizes, item.path, item.start, item.length, item.index))
     return TensorMeta(dtype.name, shape, tuple(boxes))
 
 

@@ -105,11 +105,9 @@ class Entry:
     def _overlapping(self) -> bool:
         boxes = [(p.offsets, p.sizes) for p in self.parts]
         return any(
-            all(
-                a < b + m and b < a + n
-                for a, n, b, m in zip(o1, n1, o2, n2, strict=True)
-            )
-            for i, (o1, n1) in enumerate(boxes) for o2, n2 in boxes[:i]
+            all(a < b + m and b < a + n for a, n, b, m in zip(o1, n1, o2, n2, strict=True))
+            for i, (o1, n1) in enumerate(boxes)
+            for o2, n2 in boxes[:i]
         )
 
 
@@ -206,8 +204,7 @@ class Reader:
         for part in entry.parts:
             offsets, sizes = part.offsets or (0,), part.sizes or (1,)
             if any(
-                not o <= i < o + n
-                for i, o, n in zip(block.lead, offsets[:depth], sizes[:depth], strict=True)
+                not o <= i < o + n for i, o, n in zip(block.lead, offsets[:depth], sizes[:depth], strict=True)
             ):
                 continue
             low = max(block.start, offsets[depth])
@@ -240,9 +237,7 @@ class Reader:
             return
         self._strided(stored, position, strides[len(strides) - target.ndim :], target)
 
-    def _strided(
-        self, stored: Stored, position: int, strides: tuple[int, ...], target: Bits
-    ) -> None:
+    def _strided(self, stored: Stored, position: int, strides: tuple[int, ...], target: Bits) -> None:
         import numpy as np
 
         span = 1 + sum((n - 1) * s for n, s in zip(target.shape, strides, strict=True))

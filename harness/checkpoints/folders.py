@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.archives import is_torch_file, read_json, read_nest
+from harness.checkpoints.archives import ZIP_ERRORS, is_torch_file, read_json, read_nest
 from harness.checkpoints.distcp import METADATA, read_metadata
 from harness.errors import CheckpointError
 
@@ -144,11 +144,11 @@ def _verify_torch(path: Path, *, checksums: bool) -> None:
     if path.suffix != ".distcp":
         read_nest(path)
     if checksums and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            try:
+        try:
+            with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
-            except zipfile.BadZipFile as cause:
-                raise CheckpointError(f"{path}: {cause}", _TORN) from cause
+        except ZIP_ERRORS as cause:
+            raise CheckpointError(f"{path}: cut or damaged ({cause})", _TORN) from cause
         if damaged:
             raise CheckpointError(f"{path}: {damaged} does not match its checksum", _TORN)
 
@@ -163,8 +163,7 @@ def _verify_manifest(folder: Path, files: Mapping[str, Any], *, hashes: bool) ->
             expected = str(about.get("sha256"))[:12]
             raise CheckpointError(
                 f"{folder / name}: sha256 {digest.hexdigest()[:12]}…, expected {expected}…",
-                "the file was changed or damaged after it was saved: "
-                "resume from an earlier iteration",
+                "the file was changed or damaged after it was saved: resume from an earlier iteration",
             )
     total = sum(int(about["bytes"]) for about in files.values())
     return Verified(len(files), total, manifest=True, hashed=hashes)

@@ -78,4 +78,4 @@ def find_gaps(checkpoint: Checkpoint) -> tuple[Gap, ...]:
 
 def _some(names: list[str]) -> str:
     rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{sorted(names)[0]}{rest}"
+    return f"{min(names)}{rest}"

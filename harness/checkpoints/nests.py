@@ -38,7 +38,8 @@ def flatten(nest: Any, where: str, name: str = "") -> dict[str, TensorRef | Valu
         CheckpointError: deeper or bigger than any training state, or a value with no bytes of its own.
     """
     leaves: dict[str, TensorRef | Value] = {}
-    for key, leaf in _walk(nest, where, name, 0):
+    for found, leaf in _walk(nest, where, name, 0):
+        key = found
         while key in leaves:
             key += "'"  # {"a.b": 1, "a": {"b": 2}}: two leaves, one dotted name
         leaves[key] = leaf
@@ -154,5 +155,3 @@ def _array(array: NumpyArray, where: str) -> Any:  # noqa: ANN401
     if isinstance(code, str) and code[:1] in "USV" and isinstance(data, bytes):
         return data
     raise CheckpointError(f"{where}: a numpy array of {code!r}, which is not read")
-
-

@@ -66,6 +66,7 @@ class Record(metaclass=_Inert):
     state: Any
 
     def __new__(cls, *arguments: object) -> Record:
+        """Keep the arguments; whatever class this stands for is not made."""
         self = super().__new__(cls)
         self.arguments = arguments
         self.state = None
@@ -119,7 +120,11 @@ class TensorRef:
     __slots__ = ("dtype", "offset", "sizes", "storage", "strides")
 
     def __init__(
-        self, storage: Storage, dtype: str, offset: int, sizes: Iterable[int],
+        self,
+        storage: Storage,
+        dtype: str,
+        offset: int,
+        sizes: Iterable[int],
         strides: Iterable[int],
     ) -> None:
         self.storage, self.dtype, self.offset = storage, dtype, offset
@@ -161,7 +166,7 @@ class _Dict(dict[Any, Any], metaclass=_Inert):
 
 
 class _DefaultDict(_Dict):
-    def __init__(self, factory: object = None, *rest: Any) -> None:  # noqa: ANN401, ARG002
+    def __init__(self, factory: object = None, *rest: Any) -> None:  # noqa: ARG002
         super().__init__(*rest)
 
 
@@ -189,8 +194,14 @@ def _tensor_v2(
 
 
 def _tensor_v3(
-    storage: object, offset: int, sizes: Iterable[int], strides: Iterable[int],
-    _grad: object, _hooks: object, dtype: object, metadata: object = None,
+    storage: object,
+    offset: int,
+    sizes: Iterable[int],
+    strides: Iterable[int],
+    _grad: object,
+    _hooks: object,
+    dtype: object,
+    metadata: object = None,
 ) -> TensorRef:
     if metadata:
         raise Refused("a tensor with a lazy conjugate or negative bit")
@@ -228,7 +239,7 @@ def _bytes(*arguments: object) -> bytes:
 
 def _reconstruct_array(*_arguments: object) -> NumpyArray:
     array = NumpyArray()
-    assert isinstance(array, NumpyArray)  # noqa: S101 - for the type checker
+    assert isinstance(array, NumpyArray)
     return array
 
 
@@ -291,7 +302,7 @@ def _table() -> dict[tuple[str, str], Any]:
 @cache
 def _record_class(module: str, name: str) -> type[Record]:
     made = _Inert(name, (Record,), {"__slots__": (), "label": f"{module}.{name}"})
-    assert issubclass(made, Record)  # noqa: S101 - for the type checker
+    assert issubclass(made, Record)
     return made
 
 
