@@ -373,27 +373,49 @@ def test_nobody_there_to_answer_ends_with_2(world: World, monkeypatch: pytest.Mo
 # -- secrets ---------------------------------------------------------------------------------------
 
 
-def test_no_secret_is_ever_printed(tmp_path: Path) -> None:
-    write(tmp_path / "results", red(CELL))
-    with Tracker() as tracker, Hook() as hook:
-        environment = {
-            "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "GITHUB_TOKEN": Tracker.TOKEN,
-            "GITHUB_REPOSITORY": Tracker.REPOSITORY, "GITHUB_API_URL": tracker.url,
-            "HARNESS_WEBHOOK_URL": hook.url,
-        }  # fmt: skip
-        hook.fail("drop", times=3)
-        hook.fail((500, {}, {"message": "no"}), times=30)
-        tracker.fail("drop", method="GET", times=2)
-        done = subprocess.run(
-            [sys.executable, "-X", "dev", "-m", "harness", "alarm", "results", "--wait", "0.01"],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+def alarm(folder: Path, tracker: Tracker, hook: Hook) -> tuple[int, str]:
+    """As a process, with everything that Python and its libraries may say."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "GITHUB_TOKEN": Tracker.TOKEN,
+        "GITHUB_REPOSITORY": Tracker.REPOSITORY,
+        "GITHUB_API_URL": tracker.url,
+        "HARNESS_WEBHOOK_URL": hook.url,
+    }
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-m", "harness", "alarm", "results", "--wait", "0.01"],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     said = done.stdout + done.stderr
-    assert done.returncode == 2
-    assert "webhook: POST /: 500 no: after 6 tries" in said
     assert Tracker.TOKEN not in said
     assert not any(part in said for part in Hook.SECRET.split("/"))
     assert "Traceback" not in said
+    return done.returncode, said
+
+
+def test_no_secret_is_printed_when_servers_fail(tmp_path: Path) -> None:
+    write(tmp_path / "results", red(CELL))
+    with Tracker() as tracker, Hook() as hook:
+        hook.fail("drop", times=3)
+        hook.fail((500, {}, {"message": "no"}), times=30)
+        tracker.fail("drop", method="GET", times=2)
+        status, said = alarm(tmp_path, tracker, hook)
+    assert status == 2
+    assert "webhook: POST /: 500 no: after 6 tries" in said
+
+
+def test_no_secret_is_printed_when_nobody_is_there(tmp_path: Path) -> None:
+    write(tmp_path / "results", red(CELL))
+    with Tracker() as tracker, Hook() as hook:
+        pass  # both ports are closed again
+    status, said = alarm(tmp_path, tracker, hook)
+    assert status == 2
+    assert "no answer after 6 tries: NewConnectionError" in said
+    with Tracker() as there:
+        status, said = alarm(tmp_path, there, hook)
+    assert status == 2
+    assert "webhook: POST /: no answer after 6 tries" in said
 
 
 @pytest.mark.parametrize(
@@ -587,6 +609,17 @@ def test_the_webhook_is_told_what_changed_and_nothing_else(world: World, hook: H
     assert turned["id"] != recovered["id"]
 
 
+def test_the_documentation_shows_what_the_webhook_is_told(world: World, hook: Hook) -> None:
+    world.night(red(CELL))
+    (told,) = (request.content for request in hook.requests)
+    text = (ROOT / "docs" / "github.md").read_text()
+    shown = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    assert shown.keys() == told.keys()
+    assert shown["news"][0].keys() == told["news"][0].keys()
+    assert shown["cells"].keys() == told["cells"].keys()
+    assert shown["format"] == told["format"]
+
+
 def test_slack_gets_its_own_format_in_which_nothing_notifies_anybody(world: World, hook: Hook) -> None:
     evil = "<!channel> & <@U123> " + "z" * 9000
     world.night(red(CELL, evidence=(evil,), command=f"run {evil}"), more=("--webhook-format", "slack"))
@@ -680,6 +713,15 @@ def test_without_anybody_to_tell_it_is_an_error(tmp_path: Path, capsys: pytest.C
     write(tmp_path / "results", green(CELL))
     assert main(["alarm", str(tmp_path / "results")]) == 2
     assert "nobody to tell" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("--label", "a,b"), ("--label", ""), ("--wait", "-1"), ("--together", "0"), ("--repository", "x")],
+)
+def test_an_option_that_makes_no_sense_is_refused(world: World, more: tuple[str, str]) -> None:
+    assert world.night(red(CELL), more=more) == 2
+    assert not world.tracker.requests
 
 
 def test_a_folder_without_results_is_an_error_not_a_quiet_night(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.checks import Check, Worst
-from harness.cli import main
+from harness.cli import main, parser
 from harness.matrix import HARDWARE, TRACKS, Cell
 from harness.report.github.annotations import MOST, commands, worst
 from harness.report.github.markdown import block, code, column
@@ -262,6 +262,16 @@ def test_the_summary_stays_below_github_s_limit_and_says_what_it_left_out(
     assert all(f"| `h100/dev/case_{n:04d}` |" in text for n in range(60))
 
 
+def test_untrusted_text_of_a_summary_is_not_printed_where_github_would_take_it_for_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "results", red(CELL, command="::stop-commands::x"))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    assert main(["github", "summary", "results"]) == 0
+    assert "::stop-commands::x" in (tmp_path / "summary.md").read_text()
+    assert "::" not in capsys.readouterr().out
+
+
 def test_a_summary_that_is_full_already_is_not_made_invalid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +441,14 @@ def test_an_annotation_of_a_cell_without_a_verdict_has_a_place_too(
         "::error file=goldens/gpt/golden_values_dev_dgx_h100.json,line=1,title=h100/dev/gpt is red::"
     )
     assert "no verdict" in said
+
+
+def test_every_command_in_the_documentation_is_one() -> None:
+    text = (ROOT / "docs" / "github.md").read_text()
+    found = re.findall(r"^harness ([^#\n]*)", text, flags=re.MULTILINE)
+    assert len(found) >= 3
+    for line in found:
+        parser().parse_args(line.split())
 
 
 def test_cells_of_the_matrix_are_cells(tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ def test_the_file_of_this_repository_can_be_read() -> None:
     read_quarantine(ROOT / "quarantine.yaml")
 
 
+def test_the_entry_that_the_documentation_shows_can_be_read(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "github.md").read_text()
+    shown = text.partition("```yaml\n")[2].partition("```")[0].replace("<case>", "gpt")
+    (tmp_path / "quarantine.yaml").write_text(shown)
+    (entry,) = read_quarantine(tmp_path / "quarantine.yaml").entries
+    assert entry.matches(Cell("h100", "dev", "gpt"))
+
+
 def test_without_a_file_nothing_is_in_quarantine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert read_quarantine(None) == Quarantine()

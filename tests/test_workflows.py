@@ -243,7 +243,7 @@ def test_every_command_of_the_harness_in_a_script_is_one() -> None:
     found = []
     for name, step in STEPS.items():
         for line in step.get("run", "").splitlines():
-            match = re.match(r"\s*(?:python -m )?harness ((?:github|alarm)\b[^>]*)", line)
+            match = re.match(r"\s*(?:python -m )?harness ((?:github|alarm|report)\b[^>]*)", line)
             if match:
                 words = [word.strip('"') for word in match[1].split()]
                 arguments = [word for word in words if not word.startswith("${")]
@@ -389,6 +389,10 @@ esac""",
     done = bash(project, text, GH_TOKEN="t", BRANCH="main")
     assert done.returncode == 0, done.stderr
     assert (project / "state/night-watch.json").exists()
+
+    done = bash(project, step("nightly.yml", "watch", "Make the page")["run"])
+    assert done.returncode == 0, done.stderr
+    assert "large-one" in (project / "results/index.html").read_text()
 
     done = bash(project, step("nightly.yml", "watch", "Say what was found")["run"], HARDWARE="h100")
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import EXIT_FAILED, EXIT_PASSED, AlarmError, UsageError
+from harness.report.words import one_line
 
 if TYPE_CHECKING:
     from harness.alarm.client import Client
@@ -84,6 +85,8 @@ def _alarm(arguments: argparse.Namespace) -> int:
 
     if not 0 <= arguments.wait <= 60 or arguments.together < 1:
         raise UsageError("--wait: expected 0 to 60; --together: expected 1 or more")
+    if not arguments.label.strip() or "," in arguments.label:  # GitHub takes a comma for two labels
+        raise UsageError(f"--label {arguments.label!r}: expected a name without a comma")
     quarantine = read_quarantine(arguments.quarantine)
     listed = read_listing_file(arguments.expect) if arguments.expect else ()
     wanted = select(listed, hardware=arguments.hardware, tracks=arguments.track)
@@ -137,7 +140,7 @@ class _Telling:
         self._remember(memory, steps)
         self.complaints = _complaints(watch)
         for text in self.complaints:
-            print(f"quarantine: {text}")
+            print(f"quarantine: {one_line(text)}")
         try:
             self._webhook(done)
         except AlarmError as error:

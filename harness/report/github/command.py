@@ -40,7 +40,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     sessions.add_argument("--hardware", metavar="NAME", action="append", required=True)
     sessions.add_argument("--track", metavar="NAME", action="append", required=True)
 
-    text = "the job summary in Markdown; also appended to $GITHUB_STEP_SUMMARY where that is set"
+    text = "the job summary in Markdown; appended to $GITHUB_STEP_SUMMARY where that is set, else printed"
     summary = verbs.add_parser("summary", help=text, description=text)
     summary.set_defaults(do=_summary)
     _results(summary)
@@ -132,16 +132,18 @@ def _summary(arguments: argparse.Namespace) -> int:
     from harness.report.github.summary import LIMIT, markdown
 
     night, held = _night(arguments)
-    taken = 0
     target = os.environ.get("GITHUB_STEP_SUMMARY")
-    if target and Path(target).exists():
-        taken = Path(target).stat().st_size
-    room = LIMIT - taken
+    if not target:
+        print(markdown(night.outcomes, held), end="")
+        return EXIT_PASSED
+    # Not into the log too: GitHub takes a line there for a command when it begins like one.
+    room = LIMIT - (Path(target).stat().st_size if Path(target).exists() else 0)
     text = markdown(night.outcomes, held, room)
     # Over its limit GitHub shows nothing, also not what earlier commands of the step have written.
-    if len(text.encode("utf-8", "replace")) <= room:
+    if len(text.encode("utf-8", "replace")) > room:
+        print("the step's summary is full", file=sys.stderr)
+    else:
         _append("GITHUB_STEP_SUMMARY", text)
-    print(text, end="")
     return EXIT_PASSED
 
 
