@@ -58,7 +58,8 @@ def shifted(series: Series, _: float, after: int) -> Series:
 
 def scaled(series: Series, size: float, after: int) -> Series:
     """A factor of 1 + size after ``after``."""
-    return Series(series.name, series.steps, np.where(np.arange(len(series)) >= after, 1 + size, 1.0) * series.values)
+    factors = np.where(np.arange(len(series)) >= after, 1 + size, 1.0)
+    return Series(series.name, series.steps, series.values * factors)
 
 
 def swapped(series: Series, _: float, after: int) -> Series:
@@ -118,7 +119,10 @@ FAULTS: dict[str, tuple[Fault, bool]] = {
 #: Faults of training, by the change of the recipe; caught by loss and norms alone, not by the logged rate.
 TRAINED: dict[str, tuple[Callable[[Recipe, float], Recipe], bool]] = {
     "learning rate × (1 + size), whole run": (lambda r, s: replace(r, lr_factor=1 + s), True),
-    "learning rate × (1 + size) after k": (lambda r, s: replace(r, lr_factor=1 + s, after=r.steps // 2), True),
+    "learning rate × (1 + size) after k": (
+        lambda r, s: replace(r, lr_factor=1 + s, after=r.steps // 2),
+        True,
+    ),
     "one batch skipped after k": (lambda r, _: replace(r, skipped=1, after=r.steps // 2), False),
 }
 TRAINED_SIZES = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
@@ -199,7 +203,9 @@ def read_curves(path: Path) -> dict[str, Series]:
     """Series in the golden format."""
     found = json.loads(path.read_text())
     return {
-        name: Series(name, np.array([int(step) for step in one["values"]]), np.array([*one["values"].values()]))
+        name: Series(
+            name, np.array([int(step) for step in one["values"]]), np.array([*one["values"].values()])
+        )
         for name, one in found.items()
     }
 

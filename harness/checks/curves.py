@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.checks.bounds import TIME, compare_upper_bound, is_bounded
 from harness.checks.envelope import compare_with_envelope
 from harness.checks.exact import compare_exactly
 from harness.checks.pairing import pair
-from harness.checks.result import Check, Kind
+from harness.checks.result import Check, Kind, Worst
 from harness.checks.tolerance import compare_by_tolerance
 
 if TYPE_CHECKING:
@@ -47,34 +48,50 @@ def compare_curves(
         enforce_time: the same for the time alone; give False where others may use the machine: a CPU.
         note: added to every message, e.g. why this lane was taken.
     """
+    import numpy as np
+
     said = f" ({note})" if note else ""
     found = []
     for metric in dict.fromkeys((*expected, *actual)):
-        if metrics and metric not in metrics:
-            continue
         bounded = is_bounded(metric)
-        if bounded and against == "continuous":
+        if (metrics and metric not in metrics) or (bounded and against == "continuous"):
             continue
         left, right = expected.get(metric), actual.get(metric)
-        if left is None and against == "golden":
-            message = f"the golden does not have it; nothing to compare with{said}"
-            found.append(Check(f"golden: {metric}", metric, against, "present", passed=True, message=message))
+        if right is not None and left is None and against == "golden":
+            found.append(_unknown(right.at(first, last), said))
             continue
         kind: Kind = "upper-bound" if bounded else lane
         both = pair(metric, left, right, against=against, kind=kind, first=first, last=last)
         if isinstance(both, Check):
-            found.append(both)
-        elif bounded:
-            enforce = enforce_bounds and (enforce_time or metric != TIME)
-            about = (statistics or {}).get(metric)
-            found.append(compare_upper_bound(both, enforce=enforce, statistics=about, note=said))
-        elif lane == "exact":
-            found.append(compare_exactly(both, said))
-        elif lane == "envelope":
-            found.append(compare_with_envelope(both, (statistics or {}).get(metric), said))
-        else:
-            found.append(compare_by_tolerance(both, said))
+            found.append(replace(both, message=both.message + said))
+            continue
+        about = (statistics or {}).get(metric)
+        with np.errstate(over="ignore", invalid="ignore"):  # finite values may be further apart than a float
+            if bounded:
+                enforce = enforce_bounds and (enforce_time or metric != TIME)
+                check = compare_upper_bound(both, enforce=enforce, statistics=about, note=said)
+            elif lane == "exact":
+                check = compare_exactly(both, said)
+            elif lane == "envelope":
+                check = compare_with_envelope(both, about, said)
+            else:
+                check = compare_by_tolerance(both, said)
+        found.append(check)
     for metric in sorted(set(metrics) - expected.keys() - actual.keys()):
         message = f"neither side has it, though the case names it{said}"
         found.append(Check(f"{against}: {metric}", metric, against, "present", passed=False, message=message))
     return found
+
+
+def _unknown(series: Series, said: str) -> Check:
+    """A metric of the run that the golden lacks: it must be finite all the same."""
+    import numpy as np
+
+    bad = np.flatnonzero(~np.isfinite(series.values))
+    step = int(series.steps[bad[0]]) if bad.size else None
+    message = f"the golden does not have it; {'not finite' if bad.size else 'nothing to compare with'}{said}"
+    worst = Worst(step, None, float(series.values[bad[0]])) if bad.size else None
+    return Check(
+        f"golden: {series.name}", series.name, "golden", "present", passed=not bad.size,
+        first_bad_step=step, worst=worst, message=message,
+    )  # fmt: skip

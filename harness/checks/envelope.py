@@ -16,16 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.checks import shape, student
 from harness.checks.bounds import is_bounded, typical
 from harness.checks.exact import compare_exactly
-from harness.checks.tolerance import (
-    COUNTS,
-    EXACT,
-    JUMP_LIMIT,
-    OTHER,
-    RATES,
-    TABLE,
-    compare_by_tolerance,
-    scale,
-)  # fmt: skip
+from harness.checks.tolerance import COUNTS, EXACT, OTHER, RATES, TABLE, compare_by_tolerance, scale
 from harness.checks.words import amount, both, direction, steps
 from harness.errors import GoldenError
 
@@ -48,6 +39,8 @@ _NEIGHBOURS = 5
 _LAST_PLACE = 2.0**-23
 #: Units of spread beyond which a single step says no more about the mean of a window.
 _CLIP = 4.0
+#: What a single flipped decision may be off by, in units of a metric's floor.
+_FLIP = 20.0
 #: How far a value may be off, relative, that was the same in all repeats.
 _CONSTANT = 4 * _LAST_PLACE
 
@@ -237,7 +230,7 @@ def _outside(
 
     best, found = 1.0, []
     tolerance = TABLE.get(pair.metric, OTHER)
-    floor = JUMP_LIMIT * tolerance.floor * scale(center, tolerance.least) / unit
+    floor = _FLIP * tolerance.floor * scale(center, tolerance.least) / unit
     for width, spread, factor in zip(
         *(_get(pair, statistics, key) for key in ("windows", "window_spread", "factor")), strict=True
     ):

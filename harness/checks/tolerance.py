@@ -33,6 +33,9 @@ class Tolerance:
         cap: the most any step may be off.
         floor: the noise below which a jump or a shift is never looked for.
         grows: whether it starts at rounding and grows: then the first steps are held to far less.
+        jump: how many times as much as its neighbours' noise a jump may be. The highest in 1,268 pairs of
+            clean runs: 6.4 for ``lm loss``, 15.9 for ``grad-norm``, 9.3 for ``params-norm``.
+        widths: over how many steps a level that jumps is averaged.
         least: the least that values are taken to be, relative to the curve's median: 1 for a metric that may
             be anything, also around zero.
     """
@@ -41,11 +44,15 @@ class Tolerance:
     floor: float
     grows: bool = False
     least: float = 0.1
+    jump: float = 20.0
+    widths: tuple[int, ...] = (1, 3)
 
 
+#: The largest deviations of ``lm loss`` that were seen between clean runs of 100 steps: 2.5e-4 for another
+#: CPU (bfloat16), 4.8e-3 for another type of GPU, whose random streams differ from the first step on.
 TABLE: Final = {
-    "lm loss": Tolerance(1e-2, 1.5e-5, grows=True),
-    "lm loss validation": Tolerance(1e-2, 1.5e-5),
+    "lm loss": Tolerance(7e-3, 1.5e-5, grows=True, jump=14.0, widths=(1, 3, 8)),
+    "lm loss validation": Tolerance(7e-3, 1.5e-5, jump=14.0),
     "grad-norm": Tolerance(0.2, 3e-4),
     "params-norm": Tolerance(5e-3, 1e-6, grows=True),
     "load_balancing_loss": Tolerance(5e-2, 1e-3),
@@ -66,7 +73,6 @@ COUNTS: Final = frozenset({"num-zeros"})
 _FIRST = 5e-7
 #: What rounding may grow to in the first ten steps, and how many steps it then takes to grow tenfold.
 _EARLY_GROWTH, _TENFOLD = 1e3, 10
-JUMP_LIMIT = 20.0
 _SHIFT_LIMIT = 12.0
 
 
@@ -99,7 +105,7 @@ def compare_by_tolerance(pair: Pair, note: str = "") -> Check:
             f" {direction(pair.expected[bad], pair.actual[bad])}"
         )
     if off[worst] > tolerance.floor:
-        for odd in shapes(pair, deviation, size, tolerance.floor):
+        for odd in _shapes(pair, deviation, size, tolerance):
             found.append(odd.at)
             said.append(f"at step {pair.steps[odd.at]} {odd.what}")
     if found:
@@ -120,11 +126,11 @@ def scale(expected: Array, least: float) -> Array:
     return np.maximum(size, typical if typical > 0 else max(float(size.max()), 1e-30))
 
 
-def shapes(pair: Pair, deviation: Array, size: Array, floor: float) -> list[shape.Odd]:
+def _shapes(pair: Pair, deviation: Array, size: Array, tolerance: Tolerance) -> list[shape.Odd]:
     """What in the deviation is not noise."""
     found = (
-        shape.jump(deviation, floor, widths=(1, 3), limit=JUMP_LIMIT),
-        shape.shift(pair.expected, deviation, size, floor, limit=_SHIFT_LIMIT),
+        shape.jump(deviation, tolerance.floor, widths=tolerance.widths, limit=tolerance.jump),
+        shape.shift(pair.expected, deviation, size, tolerance.floor, limit=_SHIFT_LIMIT),
     )
     return [odd for odd in found if odd]
 
