@@ -24,7 +24,8 @@ from harness.launch_rank import RETURNED, STACK_SIGNAL, Board, become_rank, run_
 _TICK = 0.05  # s; how late a hang or a step's progress is noticed; a death wakes us at once
 _STACKS = 0.4  # s; time for the ranks to write their stacks before a hung phase is ended
 _SETTLE = 1.0  # s; how long the root of a broken connection may take to show itself
-_COLLECTIVES = "torch/distributed"  # in the path of a frame: this rank waits for others
+#: In the path of a frame: this rank waits for others.
+_COLLECTIVES = ("torch/distributed", "harness/trainers/native/shared")
 
 
 class Channel(Protocol):
@@ -277,7 +278,8 @@ class Phase:
             with self.log(rank).open("rb") as log:
                 log.seek(before[rank])
                 stacks = log.read().decode(errors="replace")
-            if not stacks or not any(_COLLECTIVES in line for line in _innermost(stacks)):
+            waits = any(mark in line for line in _innermost(stacks) for mark in _COLLECTIVES)
+            if not waits:
                 return rank
         return min(candidates, key=lambda r: (self.board.last_beat(r), r))
 

@@ -19,18 +19,27 @@ from torch import Tensor
 #: Lanes of point-to-point traffic. Within (source, destination, lane) messages arrive in order.
 FORWARD, BACKWARD = 0, 1
 
+_HALVES = (torch.bfloat16, torch.float16)
+
 
 def ordered_sum(parts: Sequence[Tensor]) -> Tensor:
     """Sum of equally shaped tensors, first to last; 16-bit floats accumulate in float32."""
     first = parts[0]
-    wide = first.dtype in (torch.bfloat16, torch.float16)
-    total = first.float() if wide else first.clone()
-    for part in parts[1:]:
+    if first.dtype in _HALVES:
+        total = first.float()
+        for part in parts[1:]:
+            total += part
+        return total.to(first.dtype)
+    if len(parts) == 1:
+        return first.clone()
+    total = first + parts[1]
+    for part in parts[2:]:
         total += part
-    return total.to(first.dtype) if wide else total
+    return total
 
 
-def _reduce(parts: Sequence[Tensor], op: str) -> Tensor:
+def reduce_parts(parts: Sequence[Tensor], op: str) -> Tensor:
+    """``sum`` (:func:`ordered_sum`) or ``max`` of equally shaped tensors."""
     if op == "sum":
         return ordered_sum(parts)
     total = parts[0].clone()
@@ -127,7 +136,7 @@ class TorchGroup:
             dist.all_reduce(out, op=kind, group=self.pg)
             return out
         gathered = self.all_gather(x.reshape(1, -1))
-        return _reduce(gathered.unbind(0), op).view(x.shape)
+        return reduce_parts(gathered.unbind(0), op).view(x.shape)
 
     def all_gather(self, x: Tensor) -> Tensor:
         x = x.contiguous()
@@ -214,7 +223,7 @@ class World(Protocol):
         """Where this rank's tensors live."""
 
     def group(self, ranks: Sequence[int]) -> Group | None:
-        """The communicator of these global ranks, or None when this process is not a member."""
+        """The communicator of these global ranks (ascending); None when this process is not a member."""
 
     def pipe(self) -> Pipe:
         """The point-to-point channel."""

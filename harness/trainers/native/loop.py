@@ -46,6 +46,7 @@ class Trainer:
         self.chunks: list[GPTChunk] = build_chunks(factory)
         for chunk in self.chunks:
             chunk.train()
+        self.routers = moe.routers(self.chunks)
         optimizers = build_optimizers(args, factory.specs, self.parallel.dp, self.parallel.edp)
         groups = [g for optimizer in optimizers for g in optimizer.adam.param_groups]
         self.state = TrainingState(
@@ -101,7 +102,7 @@ class Trainer:
             state.scheduler.step(samples)
         state.iteration += 1
         scalars = {
-            "lm loss": self._mean_loss(losses, len(batches)),
+            **self._sums(losses, len(batches)),
             "grad-norm": outcome.grad_norm,
             "num-zeros": float(outcome.zeros),
             "loss-scale": loss_scale,
@@ -110,10 +111,6 @@ class Trainer:
             "batch-digest": float(self._digest(digests)),
             **lr,
         }
-        if args.log_params_norm:
-            scalars["params-norm"] = self._params_norm()
-        if args.num_experts and args.moe_aux_loss_coeff:
-            scalars["load_balancing_loss"] = self._aux_loss(len(batches))
         scalars["iteration-time"] = watch.seconds()
         return scalars
 
@@ -142,7 +139,7 @@ class Trainer:
                 optimizer.step()
             if args.moe_router_enable_expert_bias:
                 moe.update_expert_bias(
-                    self.chunks,
+                    self.routers,
                     args.moe_router_bias_update_rate,
                     [self.parallel.tp, self.parallel.dp],
                 )
@@ -201,12 +198,32 @@ class Trainer:
         result: list[float] = (group.all_reduce(values) if group.size > 1 else values).tolist()
         return result
 
-    def _mean_loss(self, losses: list[Tensor], count: int) -> float:
+    def _sums(self, losses: list[Tensor], count: int) -> dict[str, float]:
+        """What every rank knows a part of, in one reduction: loss, norm of the parameters, balance."""
+        args, layout = self.args, self.parallel.layout
+        squares = aux = 0.0
+        for optimizer in self.state.optimizers if args.log_params_norm else ():
+            squares += optimizer.sum_of_squares(optimizer.master)
+        for router in self.routers:
+            aux += router.take_aux_loss()
+        # Every TP rank holds the same balance; count it once for each replica.
+        parts = [self._loss_part(losses), squares, aux if layout.tp_rank == 0 else 0.0]
+        loss, squares, aux = self._everywhere(torch.tensor(parts, dtype=torch.float64))
+        out = {"lm loss": loss / (count * layout.dp)}
+        if args.log_params_norm:
+            out["params-norm"] = math.sqrt(squares)
+        if args.num_experts and args.moe_aux_loss_coeff:
+            out["load_balancing_loss"] = aux / (count * layout.dp * args.num_layers)
+        return out
+
+    def _loss_part(self, losses: list[Tensor]) -> float:
         # The last stage knows; sums are taken in float64 and over the first TP rank of each replica.
         mine = self.parallel.layout.tp_rank == 0 and bool(losses)
-        total = float(torch.stack(losses).double().sum()) if mine else 0.0
-        (everywhere,) = self._everywhere(torch.tensor([total], dtype=torch.float64))
-        return everywhere / (count * self.parallel.layout.dp)
+        return float(torch.stack(losses).double().sum()) if mine else 0.0
+
+    def _mean_loss(self, losses: list[Tensor], count: int) -> float:
+        part = torch.tensor([self._loss_part(losses)], dtype=torch.float64)
+        return self._everywhere(part)[0] / (count * self.parallel.layout.dp)
 
     def _learning_rates(self) -> dict[str, float]:
         plain = self.args.decoupled_lr is None
@@ -215,17 +232,6 @@ class Trainer:
             name = "decoupled-learning-rate" if ".decoupled" in group["name"] else "learning-rate"
             out.setdefault(name, group["lr"])
         return {"learning-rate": out["learning-rate"]} if plain else out
-
-    def _params_norm(self) -> float:
-        squares = sum(o.sum_of_squares(o.master) for o in self.state.optimizers)
-        return math.sqrt(self._everywhere(torch.tensor([squares], dtype=torch.float64))[0])
-
-    def _aux_loss(self, microbatches: int) -> float:
-        # Every TP rank holds the same value; count it once for each replica.
-        local = sum(router.take_aux_loss() for router in moe.routers(self.chunks))
-        local = local if self.parallel.layout.tp_rank == 0 else 0.0
-        total = self._everywhere(torch.tensor([local], dtype=torch.float64))[0]
-        return total / (microbatches * self.parallel.layout.dp * self.args.num_layers)
 
     def _digest(self, mine: list[int]) -> int:
         # By micro-batch, then replica: the order of the samples, whatever the layout.

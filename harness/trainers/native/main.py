@@ -11,15 +11,20 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import FileStore
 
-from harness.trainers.native.arguments import Arguments, parse
+from harness.errors import CaseError
+from harness.trainers.native.arguments import parse
 from harness.trainers.native.comm import TorchWorld, World
+from harness.trainers.native.shared import SharedWorld
 
 
 def preload() -> None:
     """Import everything slow, once, before ranks are forked. Never touches CUDA."""
-    import tensorboard.summary.writer.event_file_writer  # noqa: F401, PLC0415 - slow import
+    import tensorboard.summary.writer.event_file_writer
+    import torch._dynamo
+    import torch._inductor  # these two: by the deterministic switch, and by any optimizer's first step
 
-    import harness.trainers.native.loop  # noqa: F401, PLC0415 - slow import
+    import harness.hardware
+    import harness.trainers.native.loop  # noqa: F401
 
     torch.set_num_threads(1)
 
@@ -54,7 +59,7 @@ def run(  # noqa: PLR0913 - the launcher's contract
         world_size=world_size,
         timeout=timedelta(minutes=30),
     )
-    world = join(args, rank, world_size, device, rendezvous)
+    world = join(rank, world_size, device, rendezvous)
     if rank == 0 and args.without_meaning:
         print("accepted, without meaning here:", *args.without_meaning, flush=True)
     trainer = Trainer(args, world)
@@ -65,14 +70,20 @@ def run(  # noqa: PLR0913 - the launcher's contract
     dist.destroy_process_group()
 
 
-def join(
-    args: Arguments,
-    rank: int,
-    world_size: int,
-    device: torch.device,
-    rendezvous: str,  # noqa: ARG001 - backends differ in need
-) -> World:
-    """The communication backend of this run."""
+def join(rank: int, world_size: int, device: torch.device, rendezvous: str) -> World:
+    """The communication backend of this run: shared memory between ranks on CPU, else torch's own.
+
+    ``HARNESS_COMM=gloo`` asks for the reference on CPU too; the bits are the same.
+
+    Raises:
+        CaseError: ``HARNESS_COMM`` is something else than ``shared`` or ``gloo``.
+    """
+    wanted = os.environ.get("HARNESS_COMM", "shared")
+    if wanted not in ("shared", "gloo"):
+        raise CaseError(f"HARNESS_COMM: found {wanted!r}, expected 'shared' or 'gloo'")
+    possible = device.type == "cpu" and hasattr(os, "memfd_create")
+    if possible and world_size > 1 and wanted == "shared":
+        return SharedWorld(rank, world_size, rendezvous)
     return TorchWorld(rank, world_size, device)
 
 

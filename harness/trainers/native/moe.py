@@ -236,9 +236,9 @@ def routers(chunks: list[Any]) -> list[Router]:
     return [m for chunk in chunks for m in chunk.modules() if isinstance(m, Router)]
 
 
-def update_expert_bias(chunks: list[Any], rate: float, groups: list[Any]) -> None:
+def update_expert_bias(routers: list[Router], rate: float, groups: list[Any]) -> None:
     """After a step, move each expert's bias towards balance: up where it got too few tokens."""
-    for router in routers(chunks):
+    for router in routers:
         if router.biased:
             counts = router.tokens_per_expert
             for group in groups:

@@ -77,6 +77,7 @@ class ShardedAdamW:
         self.shard_grads = self.grads[self.begin : self.end]
         self.pieces: list[tuple[Slot, nn.Parameter, int, int]] = []
         self.adam = self._build(args)
+        self.owned = self._find_owned()
 
     def _accumulator(self, slot: Slot) -> Any:  # noqa: ANN401 - torch's hook type
         grads = self.grads[slot.start : slot.stop].view_as(slot.parameter)
@@ -151,7 +152,7 @@ class ShardedAdamW:
             self.shard_grads = self.grads[self.begin : self.end]
         self.shard_grads.mul_(scale / self.replicas)
 
-    def _owned(self) -> list[tuple[int, int]]:
+    def _find_owned(self) -> list[tuple[int, int]]:
         # Each real element of the whole model is counted by exactly one rank.
         if not self.sharded and self.group.rank > 0:
             return []
@@ -163,17 +164,19 @@ class ShardedAdamW:
         return owned
 
     def sum_of_squares(self, values: Tensor) -> float:
-        """Σ v² of the owned elements of a shard-sized tensor, in float64."""
+        """Σ v² of the owned elements of a shard-sized tensor, in float64: by parameter, then over them."""
         total = 0.0
-        for near, far in self._owned():
-            total += float(values[near:far].double().square().sum())
+        if self.owned:
+            squares = values.double().square_()
+            sums = torch.stack([squares[near:far].sum() for near, far in self.owned])
+            for one in sums.tolist():  # not sum(): its rounding depends on Python's version
+                total += one
         return total
 
     def zeros(self) -> int:
         """Number of owned gradient elements that are exactly zero."""
         return sum(
-            far - near - int(torch.count_nonzero(self.shard_grads[near:far]))
-            for near, far in self._owned()
+            far - near - int(torch.count_nonzero(self.shard_grads[near:far])) for near, far in self.owned
         )
 
     def step(self) -> None:
