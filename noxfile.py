@@ -30,17 +30,23 @@ nox.options.tags = ["default"]  # what runs when nothing is selected
 
 CASES = sorted(cases_by_name(Path("test_cases")))
 DEFAULT = ("cpu", "dev")
-#: session: (dependency group, its commands; what stands after -- goes to the last one)
+PYTHON = None if sys.version_info < (3, 14) else "3.13"  # the newest that the pins have wheels for
+#: session: (its text in the list, its dependency group, its commands; what stands after -- goes to the last)
 OTHERS = {
     "tests": (
+        "ruff, mypy, and the harness's own tests",
         "tests",
         ["ruff check", "ruff format --check", "mypy", "pytest -n auto --dist worksteal"],
     ),
-    "faults": ("dev", ["python -m tests.faults"]),
-    "alarms": ("dev", ["python -m tests.alarms"]),
-    "bench": ("bench", ["python -m benchmarks"]),
-    "pages": ("pages", ["python -m tests.pages"]),
-    "docs": ("docs", ["mkdocs build --strict"]),
+    "faults": (
+        "plant every known resume bug, and see it caught and named",
+        "dev",
+        ["python -m tests.faults"],
+    ),
+    "alarms": ("run clean verdicts, and count false alarms", "dev", ["python -m tests.alarms"]),
+    "bench": ("measure every speed claim against its rival", "bench", ["python -m benchmarks"]),
+    "pages": ("make screenshots of the reports in a real browser", "pages", ["python -m tests.pages"]),
+    "docs": ("build the site; warnings are errors", "docs", ["mkdocs build --strict"]),
 }
 
 if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine, which uv does not look for by itself
@@ -73,6 +79,7 @@ for hardware in HARDWARE:
     @nox.session(
         name=f"case({hardware})",
         tags=[hardware],
+        python=PYTHON,
         allow_parallel=True,
         venv_backend=None if possible else "none",
     )
@@ -92,12 +99,14 @@ for hardware in HARDWARE:
         session.run("pytest", "test_cases", cell, "-W", "default", *session.posargs)
 
 
-for name, (group, commands) in OTHERS.items():
+for name, (text, group, commands) in OTHERS.items():
 
-    @nox.session(name=name)
     def run(session: nox.Session, group: str = group, commands: list[str] = commands) -> None:
-        """See CONTRIBUTING.md."""
+        """Install the group and run the commands; the list of sessions shows the table's text instead."""
         session.install("--editable=.", *pins(group))
         for command in commands:
             last = session.posargs if command is commands[-1] else []
             session.run(*command.split(), *last)
+
+    run.__doc__ = text
+    nox.session(name=name, python=PYTHON)(run)
