@@ -13,11 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.alarm import command as alarm
 from harness.commands import cases, checkpoint, goldens
-from harness.errors import EXIT_INTERRUPTED, EXIT_PASSED, HarnessError
+from harness.errors import EXIT_INTERRUPTED, EXIT_PASSED, EXIT_USAGE, HarnessError, UsageError
+from harness.report import commands as report
+from harness.report.github import command as github
 
 if TYPE_CHECKING:
     from harness.cases import Case
+    from harness.matrix import Cell
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,7 +80,18 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         help="a rank without an iteration for so long has hung",
     )
-    for module in (cases, goldens, checkpoint):
+    run.add_argument(
+        "--dry-run", action="store_true", help="print each phase's environment and command; start nothing"
+    )
+    run.add_argument(
+        "--megatron-lm", metavar="FOLDER", type=Path, help="the checkout to test; default: $MEGATRON_LM_PATH"
+    )
+    run.add_argument(
+        "--allow-scripts",
+        action="store_true",
+        help="run a case's BEFORE_SCRIPT and AFTER_SCRIPT, which are shell",
+    )
+    for module in (cases, goldens, checkpoint, report, github, alarm):
         module.add(commands)
     return top
 
@@ -95,6 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough; Python would complain once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PASSED
+    except OSError as error:
+        # A path that no file can have, a disk that is full: nobody needs to see where in our code.
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"harness: {where}{error.strerror or error}", file=sys.stderr)
+        return EXIT_USAGE
     except KeyboardInterrupt:
         print("harness: interrupted; nothing is left running", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -114,6 +134,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
     case: Case = find_case(arguments.case, arguments.cases)
     cell = Cell(arguments.hardware or _hardware_here(), arguments.track, case.name)
+    _for_megatron(arguments)
+    if arguments.dry_run:
+        return _dry_run(case, cell, arguments)
     with Terminal.on(sys.stdout) as terminal:
         verdict = run_cell(
             cell,
@@ -134,6 +157,36 @@ def _run(arguments: argparse.Namespace) -> int:
         )
         terminal.verdict(verdict)
     return verdict.exit_code
+
+
+def _for_megatron(arguments: argparse.Namespace) -> None:
+    """What its trainer looks for in the environment, from where a user's own settings come too."""
+    from harness.trainers.megatron import ALLOW_SCRIPTS, CHECKOUT
+
+    if arguments.megatron_lm:
+        os.environ[CHECKOUT] = str(arguments.megatron_lm.absolute())
+    if arguments.allow_scripts:
+        os.environ[ALLOW_SCRIPTS] = "1"
+
+
+def _dry_run(case: Case, cell: Cell, arguments: argparse.Namespace) -> int:
+    from harness.dry_run import dry_run, golden_line, phases
+    from harness.goldens import resolve
+    from harness.matrix import HARDWARE, Cell
+    from harness.results import ResultsFolder
+    from harness.trainers import get_trainer
+
+    Cell.parse(cell.id)
+    trainer = get_trainer(case.trainer(cell.hardware))
+    try:
+        trainer.check(case, cell.hardware)
+    except UsageError as error:  # what is not installed here may be where this is going to be pasted
+        print(f"# not here: {error}")
+    golden = resolve(arguments.goldens, case.name, cell.track, HARDWARE[cell.hardware].platform)
+    folder = ResultsFolder((arguments.results / cell.hardware / cell.track / cell.case).absolute())
+    text = dry_run(case, cell.hardware, trainer, phases(case, cell.hardware, trainer, folder))
+    print(golden_line(golden), text, sep="\n", end="")
+    return EXIT_PASSED
 
 
 def _hardware_here() -> str:
