@@ -1,0 +1,114 @@
+"""A whole verdict of the MoE heart case on cpu, against Megatron-LM's way and against plain training.
+
+python -m benchmarks.bench_verdict [--repeats 3]
+
+Theirs, on the same trainer: torchrun 0→N, the tracker put back, torchrun k→N, each followed by the
+extraction of its curves and a start of pytest, as separate processes. It is measured with the
+trainer's own collectives (shared memory) and with gloo, which is what torch has on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import row, show
+from harness.cases import Case, find_case
+from harness.trainers.base import Phase
+from harness.trainers.folders import rewind_folder
+from harness.trainers.native.adapter import NativeTrainer
+
+ROOT = Path(__file__).parents[1]
+CASE = "gpt3_moe_mcore_te_tp4_ep2_etp2_pp2_resume_torch_dist_dist_optimizer"
+
+
+def timed(words: list[str], folder: Path = ROOT, **env: str) -> float:
+    """Seconds of a command.
+
+    Raises:
+        SystemExit: it failed; with what it said.
+    """
+    began = time.monotonic()
+    done = subprocess.run(
+        words, cwd=folder, env=os.environ | env, capture_output=True, text=True, check=False
+    )
+    took = time.monotonic() - began
+    if done.returncode:
+        raise SystemExit(f"{words}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return took
+
+
+def train(case: Case, folder: Path, load: Path | None, start: int, comm: str) -> float:
+    """One torchrun of theirs."""
+    n, k = case.train_iters("cpu"), case.resume_at("cpu")
+    folder.mkdir()
+    phase = Phase("resumed" if load else "continuous", folder, folder / "save", load, start, n, n, k)
+    launch = NativeTrainer().launch(case, "cpu", phase)
+    words = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc_per_node={launch.world_size}", str(ROOT / "benchmarks" / "their_way" / "train.py"),
+        str(folder), *launch.argv,
+    ]  # fmt: skip
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return timed(words, HARNESS_COMM=comm, **threads, **launch.env)
+
+
+def their_way(case: Case, folder: Path, comm: str) -> tuple[float, float]:
+    """Seconds of the whole of it, and of its first training alone."""
+    first, second = folder / f"first_{comm}", folder / f"second_{comm}"
+    plain = train(case, first, None, 0, comm)
+    began = time.monotonic()
+    load = folder / f"load_{comm}"
+    rewind_folder(first / "save", load, case.resume_at("cpu"))
+    train(case, second, load, case.resume_at("cpu"), comm)
+    scripts = ROOT / "benchmarks" / "their_way"
+    for phase in (first, second):
+        out = str(phase / "curves.json")
+        timed([sys.executable, str(scripts / "extract.py"), str(phase / "tensorboard"), out])
+    for phase in (first, second):
+        pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(scripts / "test_curves.py")]
+        timed(pytest, FIRST=str(first / "curves.json"), SECOND=str(phase / "curves.json"))
+    return plain + time.monotonic() - began, plain
+
+
+def ours() -> float:
+    """The session, its environment being ready."""
+    env = {"NOX_CURRENT_SESSION": "", "CI": ""}
+    return timed([sys.executable, "-m", "nox", "-R", "-s", f"case(cpu)(dev,{CASE})"], **env)
+
+
+def rows(repeats: int = 3) -> Iterator[dict[str, Any]]:
+    """The verdict against their way and against plain training, with either kind of collectives."""
+    case = find_case(CASE, ROOT / "test_cases")
+    timed([sys.executable, "-m", "nox", "--install-only", "-s", f"case(cpu)(dev,{CASE})"], CI="")
+    found: dict[str, list[float]] = {key: [] for key in ("ours", "gloo", "gloo 1", "shared", "shared 1")}
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as scratch:
+            found["ours"].append(ours())
+            for comm in ("gloo", "shared"):
+                whole, plain = their_way(case, Path(scratch), comm)
+                found[comm].append(whole)
+                found[f"{comm} 1"].append(plain)
+    for comm, words in (("gloo", "gloo"), ("shared", "our collectives")):
+        yield row(f"verdict, MoE on cpu, against Megatron-LM's way with {words} (s)",
+                  found["ours"], found[comm], "<= 0.4")  # fmt: skip
+        yield row(f"verdict, MoE on cpu, against one torchrun of N with {words} (s)",
+                  found["ours"], found[f"{comm} 1"], "<= 1.0")  # fmt: skip
+
+
+def main() -> None:
+    """Print the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    show(rows(parser.parse_args().repeats))
+
+
+if __name__ == "__main__":
+    main()
