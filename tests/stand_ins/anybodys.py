@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def parse() -> argparse.Namespace:
@@ -36,15 +37,15 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def save(args: argparse.Namespace, state: dict[str, object]) -> None:
+def save(args: argparse.Namespace, state: dict[str, Any]) -> None:
     names = [name.format(state["iteration"]) for name in args.layout.split("+")]
     if len(names) == 2:
         write(args.save / names.pop(0), json.dumps({"model": state.pop("model")}))
     write(args.save / names[0], json.dumps(state))
 
 
-def load(args: argparse.Namespace) -> dict[str, object]:
-    found: dict[str, object] = {}
+def load(args: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     names = [name.replace("{:07d}", "*").replace("{}", "*") for name in args.layout.split("+")]
     for name in names:
         files = sorted(args.load.glob(name), key=lambda path: (len(str(path)), path))
@@ -55,17 +56,17 @@ def load(args: argparse.Namespace) -> dict[str, object]:
 def main() -> None:
     args = parse()
     noise = random.Random(1)
-    state: dict[str, object] = {"iteration": 0, "model": {"weight": 3.0}, "optimizer": {"momentum": 0.0}}
+    state: dict[str, Any] = {"iteration": 0, "model": {"weight": 3.0}, "optimizer": {"momentum": 0.0}}
     saved = load(args) if args.load else {}
     state |= {key: value for key, value in saved.items() if key not in (args.forgets, "rng_state")}
     if "rng_state" in saved and args.forgets != "rng_state":
-        version, internal, gauss = saved["rng_state"]  # type: ignore[misc]
+        version, internal, gauss = saved["rng_state"]
         noise.setstate((version, tuple(internal), gauss))
     ends: list[int] = []
     if args.when_told_to_end != "die":
         signal.signal(signal.SIGTERM, lambda number, _: ends.append(number))
-    (weight,), (momentum,) = state["model"].values(), state["optimizer"].values()  # type: ignore[attr-defined]
-    first = int(state["iteration"]) + 1  # type: ignore[call-overload]
+    (weight,), (momentum,) = state["model"].values(), state["optimizer"].values()
+    first = int(state["iteration"]) + 1
     with args.metrics.open("a") as metrics:
         for i in range(first, (args.stop or args.iters) + 1):
             loss = weight * weight + noise.random()

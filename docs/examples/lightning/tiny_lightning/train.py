@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -39,15 +39,18 @@ class Model(lightning.LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-class Metrics(Callback):
-    """One JSON object a line."""
+class LogAndSave(Callback):
+    """One JSON object a line, and a checkpoint every 20 steps."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, metrics: Path, folder: Path) -> None:
+        self.metrics, self.folder = metrics, folder
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": trainer.global_step, "loss": outputs["loss"].item()}) + "\n")
+        step = trainer.global_step
+        with self.metrics.open("a") as file:
+            file.write(json.dumps({"step": step, "loss": outputs["loss"].item()}) + "\n")
+        if step % 20 == 0:
+            trainer.save_checkpoint(self.folder / f"step={step}.ckpt")
 
 
 def main() -> None:
@@ -61,11 +64,14 @@ def main() -> None:
     torch.set_num_threads(1)
     last = max(args.load.glob("step=*.ckpt"), default=None) if args.load else None
     start = int(last.stem.removeprefix("step=")) if last else 0
-    every = ModelCheckpoint(args.save, filename="{step}", every_n_train_steps=20, save_top_k=-1)
     trainer = lightning.Trainer(
-        accelerator="cpu", max_steps=args.iters, logger=False, enable_progress_bar=False,
-        callbacks=[every, Metrics(args.out / "metrics.jsonl")],
-    )  # fmt: skip
+        accelerator="cpu",
+        max_steps=args.iters,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        callbacks=[LogAndSave(args.out / "metrics.jsonl", args.save)],
+    )
     trainer.fit(Model(), DataLoader(Stream(start), batch_size=None), ckpt_path=last)
 
 
