@@ -658,9 +658,20 @@ def test_a_webhook_that_fails_is_told_by_the_next_run_and_the_issue_is_not_opene
     hook.fail((500, {}, None), times=6)
     assert world.night(red(CELL)) == 2
     assert len(world.tracker.issues) == 1
-    assert world.night(red(CELL, component="optimizer")) == 1
-    assert len(world.tracker.issues) == 1
-    assert hook.requests[-1].content["news"][0]["kind"] == "changed"
+    assert world.night(red(CELL), red("h100/dev/other")) == 1
+    assert len(world.tracker.issues) == 2
+    news = hook.requests[-1].content["news"]
+    assert [(one["kind"], one["subject"]) for one in news] == [("opened", CELL), ("opened", "h100/dev/other")]
+    told = len(hook.requests)
+    assert world.night(red(CELL)) == 1
+    assert len(hook.requests) == told
+
+
+def test_what_the_webhook_is_owed_gives_way_to_newer_news_of_the_same_cell(world: World, hook: Hook) -> None:
+    hook.fail((500, {}, None), times=6)
+    assert world.night(red(CELL)) == 2
+    assert world.night(green(CELL)) == 0
+    assert [one["kind"] for one in hook.requests[-1].content["news"]] == ["closed"]
 
 
 # -- quarantine, dry run, usage --------------------------------------------------------------------
@@ -689,6 +700,18 @@ def test_a_red_cell_in_quarantine_opens_no_issue(world: World, hook: Hook, tmp_p
     assert world.night(red(CELL)) == 0
     assert not world.tracker.issues
     assert not hook.requests
+
+
+def test_an_entry_that_is_over_is_told_once_a_night(world: World, hook: Hook, tmp_path: Path) -> None:
+    entry = f"- {{cell: {CELL}, reason: flaky, owner: ann, expires: 2020-01-01, green_nights: 9}}\n"
+    (tmp_path / "quarantine.yaml").write_text(entry)
+    assert world.night(green(CELL)) == 1
+    assert world.night(again=True) == 1
+    assert len(hook.requests) == 1
+    (said,) = hook.requests[0].content["quarantine_complaints"]
+    assert "expired on 2020-01-01" in said
+    assert world.night(green(CELL)) == 1
+    assert len(hook.requests) == 2
 
 
 def test_a_dry_run_writes_nothing_and_says_what_it_would(

@@ -377,6 +377,16 @@ def test_a_command_cannot_be_smuggled_into_an_annotation(
     assert "\r" not in said
 
 
+def test_a_path_cannot_add_a_property_to_an_annotation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "results", red(CELL))
+    golden(tmp_path)
+    (tmp_path / "goldens").rename(tmp_path / "a,line=1::b%")
+    (said,) = annotated(capsys, "--goldens", "a,line=1::b%")
+    assert said.startswith("::error file=a%2Cline=1%3A%3Ab%25/gpt/golden_values_dev_dgx_h100.json,line=")
+
+
 def test_only_the_worst_check_of_a_cell_is_annotated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

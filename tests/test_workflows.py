@@ -76,7 +76,7 @@ def zizmor(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_zizmor_finds_nothing() -> None:
-    done = zizmor(FOLDER)
+    done = zizmor(ROOT / ".github")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "No findings to report" in done.stdout
 
@@ -106,6 +106,23 @@ def test_the_workflows_follow_the_schema(schema: str) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_moves_the_pins_follows_its_schema() -> None:
+    done = subprocess.run(
+        [tool("check-jsonschema"), "--builtin-schema", "vendor.dependabot", str(ROOT / ".github/dependabot.yml")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if "run" in step])
+def test_shellcheck_finds_nothing_in_a_script(name: str) -> None:
+    done = subprocess.run(
+        [tool("shellcheck"), "--shell=bash", "-"],
+        input=STEPS[name]["run"], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 # -- the house's rules -----------------------------------------------------------------------------
@@ -377,7 +394,7 @@ def test_the_watch_fetches_its_state_judges_the_night_and_sounds_the_alarm(proje
     write(project / "results", *(green(cell) for cell in others))
 
     cells = {"h100/dev/small": {"good": "a" * 40, "streak": 0, "night": "1"}}
-    state = json.dumps({"format": 1, "cells": cells, "spells": [], "told": ""})
+    state = json.dumps({"format": 1, "cells": cells, "spells": [], "told": "", "owed": []})
     script(
         project.parent / "bin" / "gh",
         f"""case "$1 $2" in

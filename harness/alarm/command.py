@@ -198,8 +198,9 @@ class _Telling:
         else:
             slack = webhook.slack_wanted(self.arguments.webhook_format, self.url)
             client = _client(self.arguments, self.url, "webhook", {})
+            watch.memory.owed = content["news"]
             webhook.post(client, webhook.slack(content) if slack else content)
-            watch.memory.told = content["id"]
+            watch.memory.told, watch.memory.owed = content["id"], []
             print(f"webhook: told {news} news")
 
 

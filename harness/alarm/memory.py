@@ -44,11 +44,13 @@ class Memory:
         cells: by cell id.
         spells: what is red, by subject; only used where there are no issues to ask.
         told: which news the webhook has had last.
+        owed: news that it could not be told, as they are sent.
     """
 
     cells: dict[str, Remembered] = field(default_factory=dict)
     spells: dict[str, Spell] = field(default_factory=dict)
     told: str = ""
+    owed: list[dict[str, Any]] = field(default_factory=list)
 
     def see(self, outcomes: Iterable[Outcome], night: str, quarantined: Collection[str]) -> None:
         """Take in one night; the same night twice is one."""
@@ -77,6 +79,7 @@ class Memory:
             "cells": {name: vars(cell) for name, cell in sorted(self.cells.items())},
             "spells": [to_json(spell) for _, spell in sorted(self.spells.items())],
             "told": self.told,
+            "owed": self.owed,
         }
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -110,7 +113,8 @@ def _memory(raw: dict[str, Any]) -> Memory:
         raise ValueError(f"format {raw['format']!r}, expected {_FORMAT}")
     cells = {str(name): _cell(item) for name, item in raw["cells"].items()}
     spells = [_spell(item) for item in raw["spells"]]
-    return Memory(cells, {spell.subject: spell for spell in spells}, str(raw["told"]))
+    owed = [dict(news, subject=str(news["subject"])) for news in raw["owed"]]
+    return Memory(cells, {spell.subject: spell for spell in spells}, str(raw["told"]), owed)
 
 
 def _cell(raw: dict[str, Any]) -> Remembered:

@@ -50,6 +50,8 @@ def generic(
         place: where the night ran.
     """
     news = [_news(step, numbers, place) for step, numbers in done if step.kind in NEWS]
+    newer = {one["subject"] for one in news}
+    news = [*(one for one in watch.memory.owed if one["subject"] not in newer), *news]
     red, held = watch.red(), watch.held()
     content: dict[str, Any] = {
         "format": FORMAT,
