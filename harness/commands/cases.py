@@ -34,9 +34,13 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
 
 def _list(arguments: argparse.Namespace) -> int:
     from harness.case_tools.known import some_cases
+    from harness.trainers import megatron_recipes
 
     cases = some_cases(arguments.path)
-    rows = [_row(case, cases.root) for case in cases.all]
+    checkout = megatron_recipes.find(cases.root)
+    recipes = megatron_recipes.read(checkout) if checkout else megatron_recipes.Recipes()
+    gpus = {product.case: product.gpus for product in recipes.products}
+    rows = [_row(case, cases.root, gpus.get(case.name)) for case in cases.all]
     if arguments.json:
         as_json(rows)
         return EXIT_PASSED
@@ -46,7 +50,9 @@ def _list(arguments: argparse.Namespace) -> int:
     return EXIT_PASSED
 
 
-def _row(known: KnownCase, root: Path) -> dict[str, Any]:
+def _row(known: KnownCase, root: Path, gpus: int | None) -> dict[str, Any]:
+    from harness.trainers import get_trainer
+
     case = known.case
     row: dict[str, Any] = {
         "name": known.name,
@@ -59,8 +65,12 @@ def _row(known: KnownCase, root: Path) -> dict[str, Any]:
     if case is not None:
         row |= {"trainer": case.trainer(_HARDWARE), "test_type": case.test_type}
     if case is not None and known.state == "run":
-        row |= {"n": case.train_iters(_HARDWARE), "k": case.resume_at(_HARDWARE)}
-        row["world_size"] = case.world_size(_HARDWARE)
+        trainer = get_trainer(case.trainer(_HARDWARE))
+        row["n"] = case.train_iters(_HARDWARE)
+        row["k"] = case.resume_at(_HARDWARE) if trainer.resumes(case) else None
+        # Megatron-LM's own is in a recipe of the checkout, or the environment's: not known without.
+        known_here = case.harness.world_size or gpus
+        row["world_size"] = known_here if trainer.name == "megatron" else trainer.world_size(case, _HARDWARE)
     return row
 
 
