@@ -24,11 +24,11 @@ Kind = Literal["data", "rate", "scale", "loss", "gradient", "parameters", "valid
 _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(pattern))  # type: ignore[misc]
     for kind, pattern in (
-        ("validation", r"valid|\beval|\bval\b|\btest\b"),
+        ("validation", r"valid|(?:^|[^a-z])(?:eval|val|test)(?:$|[^a-z])"),
         ("data", r"consumed|digest|batch[-_ ]?size|epoch|(?:samples|tokens)[-_ ]seen|seen[-_ ]\w"),
         ("rate", r"learning[-_ ]?rate|(?:^|[-_/ ])lr(?:$|[-_/ ])"),
         ("scale", r"(?:loss|grad)[-_ ]?scale"),
-        ("gradient", r"grad|num[-_ ]?zeros"),
+        ("gradient", r"grad|gnorm|num[-_ ]?zeros"),
         ("parameters", r"(?:param|weight)\w*[-_ ]?norm"),
         ("loss", r"loss|perplexity|\bppl\b|accuracy"),
     )

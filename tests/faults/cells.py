@@ -8,26 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.launch import Launcher
 from tests.faults.bank import CASES, FEATURES, Plant
 
 if TYPE_CHECKING:
-    from harness.launch import Launcher, Outcome
+    from harness.launch import Outcome
     from harness.report.verdict import Verdict
     from harness.trainers.base import Launch
 
 TRACK = "dev"
 
 
-class WarmLauncher:
+class WarmLauncher(Launcher):
     """Launchers whose parent processes outlive a cell: one import for all cells of a process."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._launchers: dict[object, Launcher] = {}
 
     def run(self, launch: Launch, **how: Any) -> Outcome:
         """As :meth:`harness.launch.Launcher.run`."""
-        from harness.launch import Launcher
-
         key = (launch.kind, launch.target, *sorted(launch.env.items()))
         return self._launchers.setdefault(key, Launcher()).run(launch, **how)
 
@@ -46,7 +46,7 @@ def stay_warm() -> WarmLauncher:
     from harness import run
 
     warm = WarmLauncher()
-    run.Launcher = lambda: warm  # type: ignore[attr-defined,misc,assignment]
+    run.Launcher = lambda: warm  # type: ignore[attr-defined,assignment]
     return warm
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tests.faults.bank import FAULTS, Fault
 from tests.faults.cells import judge, stay_warm
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.metrics import Series
     from harness.report.verdict import Verdict
 
+_T = TypeVar("_T")
 #: Cells that take longest begin first.
 _HEAVY = (
     "tp2_ep2_torch_dist", "tp2_ep2_torch", "tp2_uneven_vocabulary", "pp2_tied", "fewer_replicas", "bf16_dp2",
@@ -125,9 +126,8 @@ def run_all(bench: Bench, faults: Sequence[Fault], workers: int) -> Iterator[Out
         yield from _as_they_come([pool.submit(run_one, bench, fault.number) for fault in order])
 
 
-def _as_they_come(futures: Iterable[Future[Outcome]] | Iterable[Future[str]]) -> Iterator[Outcome | str]:
-    for future in as_completed(list(futures)):
-        yield future.result()
+def _as_they_come(futures: Iterable[Future[_T]]) -> Iterator[_T]:
+    return (future.result() for future in as_completed(list(futures)))
 
 
 def _longest_first(cases: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -140,7 +140,7 @@ def prepare(root: Path) -> None:
     from harness.leases import FOLDER_VARIABLE
 
     os.environ[FOLDER_VARIABLE] = str(root / "leases")
-    protocol._report = lambda *_: None  # type: ignore[assignment]
+    protocol._report = lambda *_: None
     stay_warm()
 
 
