@@ -43,9 +43,9 @@ def half_widths(
         return {}
     if check.metric in tolerance.RATES:
         return {s: tolerance.RATE_LIMIT * abs(expected[s]) for s in steps}
-    size = tolerance.scale(pair.expected)
-    off = np.abs(pair.actual - pair.expected) / size
-    limits = tolerance._limits(pair, tolerance.TABLE.get(check.metric, tolerance.OTHER), off)  # noqa: SLF001 - the rule itself
+    allowed = tolerance.TABLE.get(check.metric, tolerance.OTHER)
+    size = tolerance.scale(pair.expected, allowed.least)
+    limits = tolerance._limits(pair, allowed, np.abs(pair.actual - pair.expected) / size)  # noqa: SLF001 - the rule itself
     return dict(zip(steps, (limits * size).tolist(), strict=True))
 
 

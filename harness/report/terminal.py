@@ -148,7 +148,7 @@ def _outcome(verdict: Verdict) -> str:
     made = Counter(check.against for check in verdict.checks)
     parts = [f"{against} {held[against]}/{count}" for against, count in made.items()]
     seconds = verdict.timing.get("total", 0.0)
-    return f"{verdict.cell}: {', '.join(parts) or 'no check'} held, {seconds:.1f} s"
+    return f"{one_line(verdict.cell)}: {', '.join(parts) or 'no check'} held, {seconds:.1f} s"
 
 
 def _table(checks: tuple[Check, ...]) -> Table:
@@ -172,5 +172,5 @@ def render(verdict: Verdict) -> str:
     stream = StringIO()
     console = Console(file=stream, width=160, no_color=True, force_terminal=False)
     Terminal(console)._details(verdict)  # noqa: SLF001 - its own class
-    again = "" if verdict.passed else f"again: {verdict.reproduce}"
+    again = "" if verdict.passed else f"again: {one_line(verdict.reproduce)}"
     return f"{verdict.status.upper()} {_outcome(verdict)}\n{stream.getvalue()}{again}".rstrip()

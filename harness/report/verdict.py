@@ -127,7 +127,8 @@ def _verdict(raw: Any) -> Verdict:  # noqa: ANN401 - from a file
     if diagnosis is not None:
         diagnosis = _of(diagnosis, {"component": str, "evidence": list}, "diagnosis.")
         diagnosis = Diagnosis(diagnosis["component"], tuple(map(str, diagnosis["evidence"])))
-    return Verdict(checks=tuple(checks), diagnosis=diagnosis, **raw)
+    timing = {str(name): float(seconds) for name, seconds in raw.pop("timing").items()}
+    return Verdict(checks=tuple(checks), diagnosis=diagnosis, timing=timing, **raw)
 
 
 _Kinds = Mapping[str, type | tuple[type, ...]]
@@ -153,7 +154,7 @@ _WORST_KEYS: _Kinds = {
 def _of(raw: Any, kinds: _Kinds, where: str) -> dict[str, Any]:  # noqa: ANN401 - from a file
     """The keys of ``kinds``; what a newer harness wrote besides is passed over."""
     if not isinstance(raw, dict):
-        raise TypeError(f"{where or 'it'} is a {type(raw).__name__}, expected an object")
+        raise TypeError(f"{where.rstrip('.') or 'it'} is a {type(raw).__name__}, expected an object")
     for key, kind in kinds.items():
         if key not in raw:
             raise KeyError(f"{where}{key} is missing")

@@ -208,7 +208,7 @@
       index = Math.min(last, Math.max(0, to));
       const step = plot.spec.steps[index];
       const u = plot.charts[0];
-      u.setCursor({ left: u.valToPos(step, "x"), top: 20 });
+      u.setCursor({ left: u.valToPos(step, "x"), top: 20 }, true, true);
       const lines = [...plot.spec.lines, ...plot.spec.residuals];
       said.textContent = `step ${step}: ` + lines.map((line) => `${line.name} ${text(line, index)}`).join(", ");
     });

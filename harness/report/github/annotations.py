@@ -47,14 +47,16 @@ def commands(
 def worst(verdict: Verdict) -> Check | None:
     """The failed check that says most; None when none failed.
 
-    Of a curve or state before time and memory, then the earliest step, then the largest relative deviation.
+    Of a curve or state before time and memory, of a resumed run before the golden (as in the headline), then
+    the earliest step, then the largest relative deviation.
     """
 
-    def weight(check: Check) -> tuple[bool, bool, float, float]:
+    def weight(check: Check) -> tuple[bool, bool, bool, float, float]:
         step = check.first_bad_step
         rel = check.worst.rel if check.worst else None
         late = float("inf") if step is None else step
-        return (check.kind == "upper-bound", step is None, late, -(float("inf") if rel is None else rel))
+        size = float("inf") if rel is None else rel
+        return (check.kind == "upper-bound", step is None, check.against == "golden", late, -size)
 
     return min(verdict.failures, key=weight, default=None)
 

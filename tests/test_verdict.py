@@ -1,0 +1,174 @@
+"""``verdict.json``: its keys are a contract, and what lies there in their place is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.checks import Check, Worst
+from harness.diagnosis import Diagnosis
+from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, HarnessError, VerdictError
+from harness.report.verdict import Verdict, read_verdict
+
+
+def verdict(**changes: Any) -> Verdict:
+    bad = Check(
+        "continuous: lm loss", "lm loss", "continuous", "exact", passed=False, first_bad_step=52,
+        worst=Worst(97, 9.75, 9.875), message="49 of 50 steps differ",
+    )  # fmt: skip
+    good = Check("state: rng", None, "state", "exact", passed=True, message="rng: every bit is the same")
+    return Verdict(**{
+        "cell": "cpu/dev/some_case",
+        "status": "failed",
+        "checks": (bad, good),
+        "diagnosis": Diagnosis("optimizer", ("first bad at k+2", "moments differ")),
+        "timing": {"total": 24.9},
+        "provenance": {"torch": "2.13.0", "layout": "TP1 PP4"},
+        "reproduce": "harness run some_case",
+        **changes,
+    })  # fmt: skip
+
+
+def test_verdict_json_has_the_keys_of_the_contract_and_no_other(tmp_path: Path) -> None:
+    verdict().write(tmp_path / "verdict.json")
+    found = json.loads((tmp_path / "verdict.json").read_text())
+    assert list(found) == ["cell", "status", "checks", "diagnosis", "timing", "provenance", "reproduce"]
+    check = found["checks"][0]
+    assert set(check) - {"message"} == {
+        "name", "metric", "against", "kind", "passed", "first_bad_step", "worst",
+    }  # fmt: skip
+    assert check["worst"] == {
+        "step": 97,
+        "expected": 9.75,
+        "actual": 9.875,
+        "abs": 0.125,
+        "rel": 0.125 / 9.75,
+    }
+    assert found["checks"][1]["worst"] is None
+    assert found["checks"][1]["metric"] is None
+    assert found["diagnosis"] == {
+        "component": "optimizer",
+        "evidence": ["first bad at k+2", "moments differ"],
+    }
+
+
+def test_a_verdict_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    for made in (verdict(), verdict(checks=(), diagnosis=None, status="error")):
+        made.write(tmp_path / "verdict.json")
+        assert read_verdict(tmp_path / "verdict.json") == made
+
+
+def test_nan_and_infinity_are_words_and_the_file_stays_json(tmp_path: Path) -> None:
+    worst = Worst(3, float("nan"), float("inf"))
+    check = Check(
+        "golden: lm loss", "lm loss", "golden", "exact", passed=False, first_bad_step=3, worst=worst
+    )
+    verdict(checks=(check,), timing={"total": float("inf")}).write(tmp_path / "verdict.json")
+
+    def no_constant(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    found = json.loads((tmp_path / "verdict.json").read_text(), parse_constant=no_constant)
+    assert found["checks"][0]["worst"]["expected"] == "nan"
+    assert found["checks"][0]["worst"]["actual"] == "inf"
+    read = read_verdict(tmp_path / "verdict.json")
+    assert read.checks[0].worst == Worst(3, "nan", "inf")
+
+
+def test_a_writer_that_dies_leaves_the_old_verdict(tmp_path: Path) -> None:
+    path = tmp_path / "verdict.json"
+    verdict().write(path)
+
+    class Refuses:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        verdict(provenance={"odd": Refuses()}).write(path)
+    assert read_verdict(path) == verdict()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["verdict.json"]
+
+
+def test_passed_with_a_failed_check_is_refused() -> None:
+    with pytest.raises(ValueError, match="passed with 1 failed check"):
+        verdict(status="passed")
+
+
+def test_an_unknown_status_is_refused() -> None:
+    with pytest.raises(ValueError, match="'flaky'"):
+        verdict(status="flaky")
+
+
+def test_exit_codes_are_those_of_the_contract() -> None:
+    assert verdict(status="passed", checks=()).exit_code == EXIT_PASSED
+    assert verdict().exit_code == EXIT_FAILED
+    assert verdict(status="error").exit_code == EXIT_CRASHED
+
+
+def _without(key: str) -> Callable[[dict[str, Any]], object]:
+    return lambda raw: raw.pop(key)
+
+
+def _with(path: str, value: object) -> Callable[[dict[str, Any]], object]:
+    def change(raw: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        place: Any = raw
+        for parent in parents:
+            place = place[int(parent)] if parent.isdigit() else place[parent]
+        place[int(last) if last.isdigit() else last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_without("cell"), "cell is missing"),
+        (_without("diagnosis"), "diagnosis is missing"),
+        (_with("checks", None), "checks is a NoneType"),
+        (_with("status", "green"), "status 'green'"),
+        (_with("timing", []), "timing is a list"),
+        (_with("timing.total", "long"), "'long'"),
+        (_with("checks.0.passed", "yes"), "checks[0].passed is a str"),
+        (_with("checks.0.worst.step", "97"), "checks[0].worst.step is a str"),
+        (_with("checks.1", "held"), "checks[1] is a str"),
+        (_with("diagnosis.component", "gremlins"), "'gremlins'"),
+        (_with("diagnosis.evidence", "none"), "diagnosis.evidence is a str"),
+    ],
+)
+def test_what_is_not_as_the_contract_says_is_named(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    raw = json.loads(verdict().to_json())
+    change(raw)
+    path = tmp_path / "verdict.json"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(VerdictError) as caught:
+        read_verdict(path)
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'"text"', b"[" * 100_000])
+def test_what_is_no_verdict_at_all_is_one_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "verdict.json"
+    path.write_bytes(content)
+    with pytest.raises(HarnessError, match=r"verdict\.json"):
+        read_verdict(path)
+
+
+def test_a_file_that_is_not_there_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(VerdictError, match="cannot be read"):
+        read_verdict(tmp_path / "verdict.json")
+
+
+def test_keys_of_a_newer_harness_are_passed_over(tmp_path: Path) -> None:
+    raw = json.loads(verdict().to_json()) | {"schema": 2}
+    raw["checks"][0]["weight"] = 3
+    (tmp_path / "verdict.json").write_text(json.dumps(raw))
+    assert read_verdict(tmp_path / "verdict.json") == verdict()
