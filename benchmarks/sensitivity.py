@@ -35,6 +35,8 @@ SIZES = [digit * 10.0**power for power in range(-7, 1) for digit in (1, 2, 5)]
 ROUNDING = {"float32": 1e-6, "bfloat16": 1e-3}
 REPEATS = 5
 ENOUGH = 0.95
+#: Of a training's curves: neither the rate, which gives a wrong rate away at once, nor a handful of zeros.
+JUDGED = ("lm loss", "grad-norm", "params-norm")
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _trained(kind: str, count: int, *, repeats: bool) -> Iterator[tuple[Recipe, 
     for seed in range(count):
         recipe = Recipe(seed=seed, rounding=ROUNDING[kind])
         runs = [train(replace(recipe, noise_seed=i)) for i in range(1 + (REPEATS if repeats else 1))]
-        judged, *others = ({k: v for k, v in run.items() if k != "learning-rate"} for run in runs)
+        judged, *others = ({k: run[k] for k in JUDGED} for run in runs)
         yield recipe, Situation(others[0], judged, statistics_of(others) if repeats else None)
 
 

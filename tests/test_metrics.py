@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -22,6 +22,9 @@ from torch.utils.tensorboard import SummaryWriter
 from harness.errors import MetricsError
 from harness.metrics import Series, read_json_lines, read_metrics, read_tensorboard
 from harness.metrics_events import masked_crc
+
+#: A loaded machine is no reason to fail.
+UNHURRIED = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def write_events(path: Path, events: list[Event]) -> list[int]:
@@ -73,6 +76,7 @@ def test_steps_and_values_of_different_lengths_are_no_series() -> None:
         Series("lm loss", np.array([1, 2]), np.array([1.0]))
 
 
+@UNHURRIED
 @given(st.lists(st.integers(-5, 30)), st.integers(-5, 30), st.integers(-5, 30))
 def test_at_keeps_the_steps_inside_in_their_order(steps: list[int], first: int, last: int) -> None:
     series = Series("m", np.array(steps, np.int64), np.arange(len(steps), dtype=np.float64))
@@ -183,12 +187,14 @@ def test_a_curve_over_samples_is_left_out(tmp_path: Path) -> None:
     assert list(read_tensorboard(tmp_path)) == ["lm loss"]
 
 
+@UNHURRIED
 @given(st.lists(st.binary(max_size=70), min_size=1, max_size=6))
 def test_the_checksum_is_tensorflows(chunks: list[bytes]) -> None:
     for chunk in chunks:
         assert masked_crc(chunk) == masked_crc32c(chunk)
 
 
+@UNHURRIED
 @given(cut=st.integers(1, 40), extra=st.integers(0, 30))
 def test_records_of_any_sizes_pass_their_checksums_and_a_flipped_bit_does_not(cut: int, extra: int) -> None:
     import tempfile

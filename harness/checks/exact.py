@@ -21,9 +21,9 @@ def compare_exactly(pair: Pair, note: str = "") -> Check:
     import numpy as np
 
     apart = pair.expected.view(np.int64) != pair.actual.view(np.int64)
-    where = np.flatnonzero(apart)
-    if not where.size:
+    if not apart.any():
         return pair.passed("exact", f"equal bit for bit at {steps(len(pair))}{note}")
+    where = np.flatnonzero(apart)
     a, b = pair.expected[where], pair.actual[where]
     first, worst = int(where[0]), int(where[np.argmax(np.abs(b - a))])
     parts = [

@@ -96,8 +96,8 @@ def pair(
         message = f"neither has a value at steps {first}..{last}"
         return Check(name, metric, against, "present", passed=True, message=message)
     other = "the golden" if against == "golden" else "the continuous run"
-    if expected is not None and not np.array_equal(np.unique(inside), inside):
-        again = inside[1:][inside[1:] <= inside[:-1]]
+    again = inside[1:][inside[1:] <= inside[:-1]]
+    if again.size:
         message = f"{other} has steps twice or backward: {ranges(again)}"
         return failed(message, Worst(int(again[0]), None, None))
     if not np.array_equal(inside, wanted):
@@ -109,8 +109,9 @@ def pair(
         _values(expected, inside, left), _values(actual, wanted, right),
     )  # fmt: skip
     for values, whose in ((result.actual, "the run"), (result.expected, other)):
-        bad = np.flatnonzero(~np.isfinite(values))
-        if bad.size:
+        finite = np.isfinite(values)
+        if not finite.all():
+            bad = np.flatnonzero(~finite)
             at = int(bad[0])
             message = f"{whose} has {_odd(values[bad])} at {ranges(inside[bad].tolist())}"
             return failed(message, result.worst(at))
