@@ -402,20 +402,25 @@ def test_only_the_worst_check_of_a_cell_is_annotated(
 
 
 def failed(
-    name: str, kind: Any = "exact", step: int | None = 52, expected: float = 1.0, actual: float = 1.1
+    name: str, *, kind: Any = "exact", against: Any = "continuous", step: int | None = 52, by: float
 ) -> Check:
     return Check(
-        name, name, "golden", kind, passed=False, first_bad_step=step, worst=Worst(step, expected, actual)
+        name, name, against, kind, passed=False, first_bad_step=step, worst=Worst(step, 1.0, 1.0 + by)
     )
 
 
-def test_the_worst_check_is_of_a_curve_then_the_earliest_then_the_largest() -> None:
-    slow = failed("iteration-time", "upper-bound", 1, actual=9.0)
-    assert worst(red(CELL, step=52, more=(slow,))) == red(CELL).checks[0]
-    early = failed("early", step=51)
-    assert worst(red(CELL, step=52, more=(slow, early))) == early
-    large = failed("large", step=52, actual=5.0)
-    assert worst(red(CELL, step=52, more=(slow, large))) == large
+def test_the_worst_check_is_of_a_curve_then_of_the_resumed_run_then_the_earliest_then_the_largest() -> None:
+    own = red(CELL, step=52).checks[0]
+    slow = failed("iteration-time", kind="upper-bound", against="golden", step=1, by=9.0)
+    golden_too = failed("golden: lm loss", against="golden", step=1, by=9.0)
+    state = failed("state", against="state", step=None, by=9.0)
+    late = failed("late", step=53, by=9.0)
+    others = (slow, golden_too, state, late)
+    assert worst(red(CELL, step=52, more=others)) == own
+    early = failed("early", step=51, by=0.001)
+    assert worst(red(CELL, step=52, more=(*others, early))) == early
+    large = failed("large", step=52, by=5.0)
+    assert worst(red(CELL, step=52, more=(*others, large))) == large
     assert worst(green(CELL)) is None
 
 

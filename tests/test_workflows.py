@@ -109,8 +109,9 @@ def test_the_workflows_follow_the_schema(schema: str) -> None:
 
 
 def test_what_moves_the_pins_follows_its_schema() -> None:
+    file = str(ROOT / ".github" / "dependabot.yml")
     done = subprocess.run(
-        [tool("check-jsonschema"), "--builtin-schema", "vendor.dependabot", str(ROOT / ".github/dependabot.yml")],
+        [tool("check-jsonschema"), "--builtin-schema", "vendor.dependabot", file],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

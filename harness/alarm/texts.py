@@ -19,7 +19,7 @@ _EVIDENCE = 20  # sentences
 _CHECKS = 12
 _HOW_TO_SILENCE = (
     "This issue is kept by the night watch: what stands above is written anew every night, what you write "
-    "below stays. It is closed when the cell is green. A cell that is flaky belongs into `quarantine.yaml`."
+    "below stays. It is closed when the cell is green. A cell that is flaky belongs in `quarantine.yaml`."
 )
 
 
@@ -180,14 +180,14 @@ def _evidence(outcome: Outcome, room: int) -> list[str]:
     more = len(verdict.failures) - _CHECKS
     lines = [cut(line, _LINE) for line in said] + ([f"and {more} more checks"] if more > 0 else [])
     kept = _fitting((" ".join(line.split()) for line in lines), room)
-    return [block("\n".join(kept)), ""] if kept else []
+    return [block("\n".join(kept))] if kept else []
 
 
 def _cells(outcomes: tuple[Outcome, ...], room: int) -> list[str]:
     lines = [f"* {code(outcome.cell.id)}: {code(cut(outcome.headline.what, 120))}" for outcome in outcomes]
     kept = _fitting(lines, room)
     more = len(lines) - len(kept)
-    return [*kept, *([f"* and {more} more"] if more else []), ""]
+    return [*kept, *([f"* and {more} more"] if more else [])]
 
 
 def _fitting(lines: Iterable[str], room: int) -> list[str]:
