@@ -10,13 +10,12 @@ from pathlib import Path
 def commit(folder: Path) -> str:
     """The commit that ``folder`` is checked out at, with ``+`` when tracked files were changed.
 
-    Empty where git does not know it. CI's own word for it (``GITHUB_SHA``) wins.
+    Where git does not know it, CI's word for it (``GITHUB_SHA``); else empty. Git is asked first: of a
+    pull request from a fork, CI names the branch it is to be merged into.
     """
-    if os.environ.get("GITHUB_SHA"):
-        return os.environ["GITHUB_SHA"]
     head = _git(folder, "rev-parse", "HEAD")
     if not head:
-        return ""
+        return os.environ.get("GITHUB_SHA", "")
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return f"{head}+" if changed else head
 
