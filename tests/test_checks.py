@@ -154,6 +154,13 @@ def test_a_value_that_is_not_finite_fails_in_every_lane_on_either_side(
         assert f"has {said} at 42" in check.message
 
 
+def test_a_step_that_both_sides_logged_twice_fails_all_the_same() -> None:
+    twice = Series("lm loss", np.array([1, 2, 2, 3]), np.array([4.0, 3.0, 3.0, 2.0]))
+    check = one(twice, twice, against="continuous", last=3)
+    assert (check.passed, check.first_bad_step) == (False, 2)
+    assert "the continuous run has steps twice or backward: 2" in check.message
+
+
 def test_a_resumed_run_that_trains_steps_before_k_again_fails() -> None:
     values = rough()
     again = Series("lm loss", STEPS, values)
