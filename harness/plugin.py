@@ -103,6 +103,7 @@ class CellPlugin:
         self.config = config
         self.cells = cells
         self.session: pytest.Session | None = None
+        self.ran: list[str] = []
 
     def run(self, cell: Cell, item: pytest.Item) -> Verdict:
         """Run ``cell``; the verdict's checks go with the item's report."""
@@ -158,9 +159,7 @@ class CellPlugin:
         self.session = session
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
-    ) -> Iterator[None]:
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
         """Put the checks into the report, as plain data that a worker can send."""
         report = yield
         verdict = item.stash.get(_VERDICT, None)
@@ -176,10 +175,25 @@ class CellPlugin:
             return
         if self.session is not None:
             self.session.testscollected += len(checks)
+        self.ran.append(checks[0]["cell"])
         driver = report.nodeid.partition("::")[0]
         for check in checks:
             for made in _reports(driver, check):
                 self.config.hook.pytest_runtest_logreport(report=made)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The cells of a sweep, and of each red one what broke, since when, and what was lost."""
+        if len(self.ran) < 2:
+            return
+        from rich.console import Console
+
+        from harness.matrix import Cell
+        from harness.report.summary import summary_of
+
+        terminalreporter.section("cells")
+        stream = terminalreporter._tw._file  # noqa: SLF001 - no public way
+        console = Console(file=stream, highlight=False, markup=False)
+        summary_of(Path(_option(self.config, "--results")), map(Cell.parse, self.ran), console)
 
 
 def _plain(verdict: Verdict, check: Any) -> dict[str, Any]:

@@ -156,7 +156,10 @@ def make_cell(
         diagnosis=diagnosis,
         timing={"continuous": 13.71 * slower, "continuous start-up": 2.31, "resumed": 8.02 * slower,
                 "resumed start-up": 2.28, "checks": 0.31, "state": 0.52, "total": 24.9 * slower},
-        provenance=_FINGERPRINT | layout | {"golden": "golden.json: compared", "resumed_after": k},
+        provenance={
+            "fingerprint": _FINGERPRINT | layout, "commit": "0" * 40,
+            "golden": "golden.json: compared", "resumed_after": k,
+        },
         reproduce=f"harness run test_cases/moe/{case} --hardware {hardware} --track {track} --protocol full",
     )  # fmt: skip
     verdict.write(folder / "verdict.json")

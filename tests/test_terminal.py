@@ -307,3 +307,36 @@ def test_on_a_terminal_the_board_shows_what_runs_what_ended_and_what_is_to_come(
     assert "continuous, step 3" in said
     assert "✗ failed" in said
     assert "1 cell to come" in said
+
+
+# -- pytest ----------------------------------------------------------------------------------------
+
+_DRIVER = """
+from harness.plugin import _VERDICT
+from harness.report.verdict import read_verdict
+
+def test_cell(harness_cell, request, pytestconfig):
+    cell = harness_cell
+    folder = pytestconfig.rootpath / "results" / cell.hardware / cell.track / cell.case
+    request.node.stash[_VERDICT] = read_verdict(folder / "verdict.json")
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+def test_pytest_ends_a_sweep_with_the_table_of_its_cells(tmp_path: Path, workers: list[str]) -> None:
+    made = [make_cell(tmp_path, MOE, lost="experts", n=4, metrics=_METRICS)]
+    made.append(make_cell(tmp_path, GPT, n=4, metrics=_METRICS))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_driver.py").write_text(_DRIVER)
+    cells = [f"--cell={one.verdict.cell}" for one in made]
+    command = [sys.executable, "-m", "pytest", "-p", "harness.plugin", "-p", "no:cacheprovider"]
+    alone = {} if workers else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        [*command, "test_driver.py", *cells, *workers],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": os.getcwd()} | alone,
+    )  # fmt: skip
+    said = done.stdout.partition(" cells ")[2]
+    assert said.count("again: ") == 1, done.stdout + done.stderr
+    assert "  lost:  experts: experts, or their router" in said
+    assert "2 cells: 1 passed, 1 failed" in said

@@ -61,6 +61,12 @@ def el(tag: str, *children: Child, **attributes: object) -> Markup:
     return Markup(f"<{tag}{said}>{join(*children)}</{tag}>")
 
 
+def quoted(text: str) -> Markup:
+    """A sentence; what stands between backticks is code."""
+    parts = text.split("`")
+    return join(el("code", part) if i % 2 and i + 1 < len(parts) else part for i, part in enumerate(parts))
+
+
 def table(caption: str, head: Iterable[Child], rows: Iterable[Child], *, class_: str = "") -> Markup:
     """A table that scrolls in itself on a narrow screen, reachable by keyboard."""
     inner = el(

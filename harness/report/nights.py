@@ -163,7 +163,7 @@ def _results(folder: Path) -> Iterator[CellResult]:
             for track in TRACKS:
                 for where in _folders(base / hardware / track):
                     if (where / VERDICT).exists() or (where / MARKER).exists():
-                        yield _result(Cell(hardware, track, where.name), where)
+                        yield read_cell(Cell(hardware, track, where.name), where)
 
 
 def _bases(folder: Path, deep: int) -> Iterator[Path]:
@@ -182,7 +182,8 @@ def _folders(folder: Path) -> list[Path]:
         return []
 
 
-def _result(cell: Cell, folder: Path) -> CellResult:
+def read_cell(cell: Cell, folder: Path) -> CellResult:
+    """What a cell left in its folder of results."""
     from harness.report.verdict import read_verdict
 
     if not (folder / VERDICT).exists():

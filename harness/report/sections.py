@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.report.beside import Beside, items, number, objects
 from harness.report.curves import Plot
 from harness.report.drawing import line_class, static_plot
-from harness.report.markup import Child, Markup, el, join, table
+from harness.report.markup import Child, Markup, el, join, quoted, table
 from harness.report.words import (
     COMPONENTS,
     SIGNS,
@@ -83,7 +83,7 @@ def _evidence(verdict: Verdict) -> Markup | None:
     return el(
         "section",
         el("h2", "Evidence", id="evidence"),
-        el("ul", [el("li", line) for line in verdict.diagnosis.evidence]),
+        el("ul", [el("li", quoted(line)) for line in verdict.diagnosis.evidence]),
     )
 
 

@@ -16,14 +16,22 @@ if TYPE_CHECKING:
     from harness.report.verdict import Verdict
 
 _LOGS = 128
+#: Keys of a provenance that are shown in another place, or that no person compares by eye.
+_ELSEWHERE = ("fingerprint", "golden", "golden_provenance", "state")
 #: What no rank can lose.
 _NOWHERE = ("performance", "memory", "nondeterminism", "unknown", "crash", "checkpoint")
+
+
+def fingerprint(verdict: Verdict) -> Mapping[str, Any]:
+    """What decided the bits of the run, as its trainer wrote it."""
+    found = verdict.provenance.get("fingerprint")
+    return found if isinstance(found, Mapping) else {}
 
 
 def layouts(verdict: Verdict, beside: Beside, arguments: Mapping[str, Any] | None) -> Markup | None:
     """Which rank holds what, in the run that saved and in the one that resumed."""
     by_phase = dict(beside.layouts)
-    known = verdict.provenance.get("layout")
+    known = fingerprint(verdict).get("layout", verdict.provenance.get("layout"))
     if not by_phase and isinstance(known, str):
         by_phase = dict.fromkeys(("continuous", "resumed"), known)
     saved = by_phase.get("continuous") or by_phase.get("interrupted")
@@ -74,7 +82,7 @@ def _bar(share: float) -> Markup:
 
 def provenance(verdict: Verdict, golden: Golden | None) -> Markup:
     """What ran, beside what the golden was recorded on."""
-    ours = {k: v for k, v in verdict.provenance.items() if k not in ("golden", "golden_provenance")}
+    ours = {**fingerprint(verdict), **{k: v for k, v in verdict.provenance.items() if k not in _ELSEWHERE}}
     theirs = dict(golden.fingerprint) if golden else {}
     side = {k: v for k, v in (golden.provenance if golden else {}).items()
             if k not in ("fingerprint", "state", "statistics")}  # fmt: skip

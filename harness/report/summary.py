@@ -23,8 +23,11 @@ from harness.report.words import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
+    from harness.matrix import Cell
     from harness.report.nights import CellResult
     from harness.report.verdict import Verdict
     from harness.report.words import State
@@ -77,6 +80,14 @@ class Line:
 def summary(verdicts: Iterable[Verdict], console: Console) -> None:
     """Print the table of ``verdicts`` and the lines of each red one."""
     show([Line.of_verdict(verdict) for verdict in verdicts], console)
+
+
+def summary_of(results: Path, cells: Iterable[Cell], console: Console) -> None:
+    """The same, of ``cells`` as they left their verdicts below ``results``."""
+    from harness.report.nights import read_cell
+
+    found = [read_cell(cell, results / cell.hardware / cell.track / cell.case) for cell in cells]
+    show([Line.of(one) for one in found], console)
 
 
 def show(lines: Sequence[Line], console: Console) -> None:

@@ -29,6 +29,8 @@ COMPONENTS: Final = {
     "crash": "the run: a rank died or hung",
     "unknown": "something that the evidence does not name",
 }
+#: The check that fails a cell without a golden.
+NO_GOLDEN: Final = "golden: is there"
 #: How a cell ended: a verdict's status, or why there is none.
 State = Literal["passed", "failed", "error", "unreadable", "missing", "unfinished"]
 STATES: Final[dict[State, str]] = {
@@ -145,12 +147,19 @@ def _what(verdict: Verdict) -> str:
         return (
             "resuming does not continue the same training; nor is the uninterrupted run what the golden says"
         )
+    if any(check.name == NO_GOLDEN for check in verdict.failures):
+        return "there is no golden to compare with" + ("; resuming is sound" if _sound(verdict) else "")
     if all(check.kind == "present" for check in verdict.failures):
         return one_line(verdict.failures[0].message or verdict.failures[0].name)
     if verdict.diagnosis and verdict.diagnosis.component in ("performance", "memory"):
         return "it needs more time or memory than its golden; the curves are the same"
-    sound = any(check.against == "continuous" for check in verdict.checks)
-    return "training is not what the golden recorded" + ("; resuming it is sound" if sound else "")
+    return "training is not what the golden recorded" + ("; resuming it is sound" if _sound(verdict) else "")
+
+
+def _sound(verdict: Verdict) -> bool:
+    """Whether resuming was compared with the uninterrupted run, and everything held."""
+    resume = [check.passed for check in verdict.checks if check.against == "continuous"]
+    return bool(resume) and all(check.passed for check in verdict.checks if check.against != "golden")
 
 
 def _since(verdict: Verdict, k: int | None) -> str:
@@ -169,6 +178,6 @@ def _since(verdict: Verdict, k: int | None) -> str:
 
 def _lost(verdict: Verdict) -> str:
     if verdict.diagnosis is None:
-        return "nothing" if verdict.passed else "not diagnosed"
+        return "nothing" if verdict.passed or _sound(verdict) else "not diagnosed"
     component = one_line(verdict.diagnosis.component)
     return f"{component}: {COMPONENTS[component]}" if component in COMPONENTS else component
