@@ -7,6 +7,7 @@ takes ours and ours takes its. What it has no place for is in ``….provenance.j
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -93,18 +94,55 @@ def read(path: Path, *, fallback: bool = False) -> Golden:
     Raises:
         GoldenError: file, metric and step, what was found, what was expected.
     """
-    found = _json(path, "metrics by name")
-    series = {}
-    for name, value in found.items():
-        series[name] = _series(path, name, value)
+    raw = _bytes(path, "metrics by name")
+    series = _quickly(raw)
+    if series is None:
+        series = {n: _series(path, n, v) for n, v in _parse(path, raw, "metrics by name").items()}
     if not series:
         raise GoldenError(f"{path}: holds no metric")
     side = side_file(path)
-    provenance = _json(side, "a provenance") if side.exists() else {}
-    return Golden(path, fallback, series, provenance)
+    about = _parse(side, _bytes(side, "a provenance"), "a provenance") if side.exists() else {}
+    return Golden(path, fallback, series, about)
 
 
-def _json(path: Path, expected: str) -> dict[str, Any]:
+def _quickly(raw: bytes) -> dict[str, Series] | None:
+    """Decode straight into floats, several times faster; None where anything is odd.
+
+    What is odd is read again the slow way, which can say where it is.
+    """
+    import msgspec
+    import numpy as np
+
+    try:
+        found = _decoder().decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    series = {}
+    for name, metric in found.items():
+        count = len(metric.values)
+        steps = np.fromiter(metric.values, np.int64, count)
+        values = np.fromiter(metric.values.values(), np.float64, count)
+        ends = (int(steps[0]), int(steps[-1])) if count else None
+        sound = ends == (metric.start_step, metric.end_step) and bool((np.diff(steps) > 0).all())
+        if not sound or not np.isfinite(values).all():
+            return None
+        steps.flags.writeable = values.flags.writeable = False
+        series[name] = Series(name, steps, values)
+    return series
+
+
+@functools.cache
+def _decoder() -> Any:  # noqa: ANN401 - a msgspec.json.Decoder
+    import msgspec
+
+    metric = msgspec.defstruct(
+        "Metric",
+        [("start_step", int), ("end_step", int), ("step_interval", int), ("values", dict[int, float])],
+    )
+    return msgspec.json.Decoder(dict[str, metric])  # type: ignore[valid-type]
+
+
+def _bytes(path: Path, expected: str) -> bytes:
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode):
@@ -116,6 +154,10 @@ def _json(path: Path, expected: str) -> dict[str, Any]:
         raise GoldenError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not data.strip():
         raise GoldenError(f"{path}: is empty (0 bytes), expected {expected}")
+    return data
+
+
+def _parse(path: Path, data: bytes, expected: str) -> dict[str, Any]:
     try:
         found = json.loads(data)
     except RecursionError:

@@ -6,6 +6,7 @@ is named, and never taken for the whole: neither its times nor its memory are th
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -113,14 +114,21 @@ def require(hardware: str, world: int) -> None:
 
 
 def describe_cpu() -> str:
-    """The processor's model name, or its architecture where nothing says more."""
+    """The processor as far as bits depend on it: its model's name and numbers, and what it can do.
+
+    A virtual machine gives many processors one name, and hides some of what they can do; libraries
+    choose their kernels by both.
+    """
     try:
         text = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
         text = ""
-    said = dict(re.findall(r"^(model name|CPU implementer|CPU part)\s*:\s*(.+?)\s*$", text, re.MULTILINE))
+    keys = "model name|cpu family|model|flags|CPU implementer|CPU part"
+    said = dict(re.findall(rf"^({keys})\s*:\s*(.+?)\s*$", text, re.MULTILINE))
     if "model name" in said:
-        return " ".join(said["model name"].split())
+        can = hashlib.sha256(" ".join(sorted(said.get("flags", "").split())).encode()).hexdigest()[:8]
+        numbers = f"family {said.get('cpu family', '?')} model {said.get('model', '?')}"
+        return f"{' '.join(said['model name'].split())} ({numbers}, flags {can})"
     if "CPU part" in said:  # Arm's kernels give numbers
         return f"{platform.machine()} {said.get('CPU implementer', '?')}/{said['CPU part']}"
     return platform.processor() or platform.machine() or "unknown"
