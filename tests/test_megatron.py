@@ -344,9 +344,10 @@ def test_a_checkout_may_be_named_by_the_projects_own_file(
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The stand-in's folder is the checkout; two cells of other tests may run beside it."""
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stand-in's folder is the checkout; cells of other tests may run beside it."""
     folder = TESTS / "stand_ins"
+    monkeypatch.setenv("HARNESS_LEASES", str(tmp_path / "leases"))
     monkeypatch.setenv("MEGATRON_LM_PATH", str(folder))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return folder
