@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from harness.trainers.native import main
 from harness.trainers.native.comm import BACKWARD, FORWARD, Group, TorchWorld, World, ordered_sum
 from harness.trainers.native.shared import SharedWorld
 
@@ -36,7 +37,7 @@ BIG = (1 << 18) * 3 + 12345
 
 
 def preload() -> None:
-    torch.set_num_threads(1)
+    main.preload()
 
 
 def run(
@@ -48,9 +49,7 @@ def run(
     heartbeat: Callable[[int], None],
 ) -> None:
     store = torch._C._distributed_c10d.FileStore(rendezvous, size)
-    dist.init_process_group(
-        "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=60)
-    )
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=60))
     world = SharedWorld(rank, size, rendezvous)
     dist.barrier()
     assert [path.name for path in Path(rendezvous).parent.iterdir()] == ["store"]
@@ -60,6 +59,27 @@ def run(
         globals()[name](world, TorchWorld(rank, size, torch.device("cpu")), value)
     world.close()
     dist.destroy_process_group()
+
+
+def train_shared(argv: Sequence[str], rank: int, size: int, *rest: Any) -> None:
+    _train("shared", SharedWorld, argv, rank, size, *rest)
+
+
+def train_gloo(argv: Sequence[str], rank: int, size: int, *rest: Any) -> None:
+    _train("gloo", TorchWorld, argv, rank, size, *rest)
+
+
+def _train(comm: str, kind: type, *arguments: Any) -> None:
+    os.environ["HARNESS_COMM"] = comm
+    join = main.join
+
+    def checked(*args: Any) -> World:
+        world = join(*args)
+        assert isinstance(world, kind)
+        return world
+
+    main.join = checked  # type: ignore[assignment]
+    main.run(*arguments)
 
 
 # -- collectives, one by one, bit for bit ---------------------------------------------------------
@@ -134,10 +154,8 @@ class Case:
             return group.all_reduce(x, "max")
         if self.name == "all_to_all":
             return group.all_to_all(x, self.matrix[me], [row[me] for row in self.matrix])
-        if self.name.endswith("uneven"):
-            result: Tensor = getattr(group, self.name)(x, self.matrix[0])
-            return result
-        result = getattr(group, self.name)(x)
+        counts = [self.matrix[0]] if self.name.endswith("uneven") else []
+        result: Tensor = getattr(group, self.name)(x, *counts)
         return result
 
     def reference(self, me: int) -> Tensor:
@@ -190,9 +208,8 @@ def views(world: World, gloo: World, _: str) -> None:
 
 def rounds(world: World, gloo: World, value: str) -> None:
     """Many rounds, close behind each other, of ranks that are late at random: no slot is reused early."""
-    everyone, pairs = world.group(range(world.size)), []
-    for low in range(0, world.size, 2):
-        pairs.append(world.group((low, low + 1)))
+    everyone = world.group(range(world.size))
+    pairs = [world.group((low, low + 1)) for low in range(0, world.size, 2)]
     pair = next(group for group in pairs if group is not None)
     assert everyone is not None
     late = random.Random(world.rank)

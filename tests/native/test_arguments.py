@@ -7,10 +7,10 @@ import pytest
 from harness.errors import CaseError
 from harness.trainers.native.arguments import parse
 
-NEEDED = (
-    "--num-layers 4 --hidden-size 64 --num-attention-heads 4 --seq-length 64 "
-    "--micro-batch-size 2 --train-iters 100"
-).split()
+NEEDED = [
+    *("--num-layers", "4", "--hidden-size", "64", "--num-attention-heads", "4", "--seq-length", "64"),
+    *("--micro-batch-size", "2", "--train-iters", "100"),
+]
 
 
 def test_values_flags_and_derived_sizes_are_read() -> None:

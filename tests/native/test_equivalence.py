@@ -17,7 +17,7 @@ MOE = {
     "moe_shared_expert_intermediate_size": 32,
     "disable_bias_linear": True,
 }
-NO_DROPOUT = {
+NO_DROPOUT: dict[str, Any] = {
     "attention_dropout": 0.0,
     "hidden_dropout": 0.0,
     "harness_exit_iters": 20,

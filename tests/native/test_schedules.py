@@ -25,9 +25,7 @@ def group() -> dict[str, Any]:
 
 def test_cosine_schedule_rises_then_falls_to_its_minimum() -> None:
     only = group()
-    scheduler = ParamScheduler(
-        arguments("--lr-decay-style cosine --lr-warmup-fraction 0.1"), [only]
-    )
+    scheduler = ParamScheduler(arguments("--lr-decay-style cosine --lr-warmup-fraction 0.1"), [only])
     seen = [only["lr"]]
     for _ in range(100):
         scheduler.step(4)

@@ -1,0 +1,1 @@
+"""GPT and MoE on torch alone: what the harness trains where no other trainer is asked for."""

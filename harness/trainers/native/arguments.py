@@ -62,7 +62,7 @@ class Arguments:
     moe_router_enable_expert_bias: bool = False
     moe_router_bias_update_rate: float = 1e-3
     moe_aux_loss_coeff: float = 0.0
-    moe_token_dispatcher_type: str = "alltoall"
+    moe_token_dispatcher_type: str = "alltoall"  # noqa: S105 - tokens of text
     moe_ffn_hidden_size: int = 0
     moe_shared_expert_intermediate_size: int = 0
     moe_layer_freq: int = 1
@@ -131,9 +131,7 @@ class Arguments:
     @property
     def data_parallel_size(self) -> int:
         """Replicas of the dense model."""
-        return self.world_size // (
-            self.tensor_model_parallel_size * self.pipeline_model_parallel_size
-        )
+        return self.world_size // (self.tensor_model_parallel_size * self.pipeline_model_parallel_size)
 
     @property
     def virtual_stages(self) -> int:
@@ -170,9 +168,7 @@ def parse(argv: Sequence[str], world_size: int) -> Arguments:
     Raises:
         CaseError: an argument that is unknown, lacks a value, or does not fit the others.
     """
-    known = {
-        f"--{f.name.replace('_', '-')}": f for f in fields(Arguments) if f.name not in _DERIVED
-    }
+    known = {f"--{f.name.replace('_', '-')}": f for f in fields(Arguments) if f.name not in _DERIVED}
     # Megatron-LM itself spells this one with both.
     known["--use-checkpoint-opt_param-scheduler"] = known["--use-checkpoint-opt-param-scheduler"]
     known["--override-opt_param-scheduler"] = known["--override-opt-param-scheduler"]
@@ -321,9 +317,7 @@ def _check_options(a: Arguments) -> None:
     def one_of(name: str, *allowed: str) -> None:
         found = getattr(a, name)
         flag = "--" + name.replace("_", "-")
-        _fits(
-            found in allowed, f"argument {flag}: found {found!r}, expected {' or '.join(allowed)}"
-        )
+        _fits(found in allowed, f"argument {flag}: found {found!r}, expected {' or '.join(allowed)}")
 
     _fits(not (a.bf16 and a.fp16), "--bf16 and --fp16 exclude each other")
     one_of("ckpt_format", "torch", "torch_dist")
@@ -350,9 +344,7 @@ def _check_options(a: Arguments) -> None:
             "--moe-router-enable-expert-bias needs --moe-router-score-function sigmoid",
         )
     if a.rampup_batch_size:
-        _fits(
-            len(a.rampup_batch_size) == 3, "--rampup-batch-size takes <start> <increment> <samples>"
-        )
+        _fits(len(a.rampup_batch_size) == 3, "--rampup-batch-size takes <start> <increment> <samples>")
     _fits(
         a.async_save is False or a.ckpt_format == "torch_dist",
         "--async-save needs --ckpt-format torch_dist",

@@ -87,6 +87,8 @@ class Box:
         return torch.Size(self.entry.shape)
 
     def __create_write_items__(self, fqn: str, _: object) -> list[WriteItem]:
+        if not self.entry.local.numel():
+            return []  # rows that only pad the vocabulary lie past the tensor's end
         data = TensorWriteData(
             self._chunk(), TensorProperties.create_from_tensor(self.entry.local), self.size()
         )
@@ -94,7 +96,7 @@ class Box:
         return [WriteItem(index, WriteItemType.SHARD, tensor_data=data)]
 
     def __create_chunk_list__(self) -> list[ChunkStorageMetadata]:
-        return [self._chunk()]
+        return [self._chunk()] if self.entry.local.numel() else []
 
 
 class _SavePlanner(DefaultSavePlanner):
@@ -106,8 +108,8 @@ class _LoadPlanner(DefaultLoadPlanner):
     def set_up_planner(
         self,
         state_dict: dict[str, Any],
-        metadata: Any = None,
-        is_coordinator: bool = False,  # noqa: ANN401, FBT001, FBT002 - torch's signature
+        metadata: Any = None,  # noqa: ANN401 - torch's signature
+        is_coordinator: bool = False,  # noqa: FBT001, FBT002 - likewise
     ) -> None:
         # torch's own walks into values to materialise meta tensors, and takes a Box apart.
         self.state_dict = self.original_state_dict = state_dict
@@ -137,9 +139,7 @@ class Checkpointer:
         root = Path(self.args.save)
         folder = iteration_folder(root, self.state.iteration)
         self._fresh_folder(folder)
-        entries = self.state.entries(
-            optim=not self.args.no_save_optim, rng=not self.args.no_save_rng
-        )
+        entries = self.state.entries(optim=not self.args.no_save_optim, rng=not self.args.no_save_rng)
         about = self._about()
         if self.args.ckpt_format == "torch":
             self._write_torch(folder, entries)
@@ -276,9 +276,7 @@ class Checkpointer:
         else:
             values = self._read_dist(folder)
         optim = not (self.args.no_load_optim or self.args.finetune)
-        self.state.restore(
-            values, optim=optim, rng=not (self.args.no_load_rng or self.args.finetune)
-        )
+        self.state.restore(values, optim=optim, rng=not (self.args.no_load_rng or self.args.finetune))
         if self.args.finetune:
             self.state.iteration = 0
         for optimizer in self.state.optimizers:

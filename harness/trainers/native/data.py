@@ -99,9 +99,7 @@ class Data:
         second = edge + int(len(corpus) * (weights[1] if len(weights) > 1 else 0.0) / total)
         self.train = self._split("training", corpus[:edge], args.seed)
         validates = args.eval_iters > 0 and args.eval_interval <= args.train_iters
-        self.valid = (
-            self._split("validation", corpus[edge:second], args.seed + 1) if validates else None
-        )
+        self.valid = self._split("validation", corpus[edge:second], args.seed + 1) if validates else None
 
     def _split(self, what: str, tokens: np.ndarray[Any, np.dtype[np.int64]], seed: int) -> Split:
         length = self.args.seq_length

@@ -42,17 +42,13 @@ class Spec:
 class Factory:
     """Makes parameters: the same global values in every layout, cut to this rank's part."""
 
-    def __init__(
-        self, args: Arguments, parallel: Parallel, streams: Streams, device: torch.device
-    ) -> None:
+    def __init__(self, args: Arguments, parallel: Parallel, streams: Streams, device: torch.device) -> None:
         self.args, self.parallel, self.streams, self.device = args, parallel, streams, device
-        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[
-            args.precision
-        ]
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[args.precision]
         self.specs: dict[nn.Parameter, Spec] = {}
         self.buffer_specs: dict[str, tuple[Spec, Tensor]] = {}
 
-    def parameter(  # noqa: PLR0913 - one keyword a property
+    def parameter(
         self,
         name: str,
         shape: tuple[int, ...],
@@ -75,7 +71,7 @@ class Factory:
         offset = [0] * len(shape)
         local = full
         if rows is not None:
-            offset[0] = rows[0]
+            offset[0] = min(rows[0], shape[0])  # padding only: at the end, where nothing is
             local = full[rows[0] : rows[0] + rows[1]]
         for dim, group in (cuts or {}).items():
             size = shape[dim] // group.size
@@ -152,9 +148,7 @@ class DelayedScaling(nn.Module):
             (tp.rank, 0),
             owner=True,
         )
-        factory.buffer(
-            self, "scale", f"{name}.scale", torch.ones(1), (tp.size,), (tp.rank,), owner=True
-        )
+        factory.buffer(self, "scale", f"{name}.scale", torch.ones(1), (tp.size,), (tp.rank,), owner=True)
         self.limit = torch.finfo(torch.float8_e4m3fn).max
 
     def forward(self, x: Tensor) -> Tensor:
@@ -315,9 +309,7 @@ class _CrossEntropy(torch.autograd.Function):
         return result.mul_(grad.unsqueeze(-1)), None, None, None
 
 
-def vocab_parallel_cross_entropy(
-    logits: Tensor, labels: Tensor, tp: Group, vocab: VocabRange
-) -> Tensor:
+def vocab_parallel_cross_entropy(logits: Tensor, labels: Tensor, tp: Group, vocab: VocabRange) -> Tensor:
     """Loss of each token, in nats. ``logits [s, b, v/tp]``, ``labels [s, b]`` → ``[s, b]`` float32."""
     loss: Tensor = _CrossEntropy.apply(logits.float(), labels, tp, vocab)
     return loss

@@ -19,7 +19,6 @@ from harness.trainers.native.shared import SharedWorld
 
 def preload() -> None:
     """Import everything slow, once, before ranks are forked. Never touches CUDA."""
-    import tensorboard.summary.writer.event_file_writer
     import torch._dynamo
     import torch._inductor  # these two: by the deterministic switch, and by any optimizer's first step
 
@@ -29,7 +28,7 @@ def preload() -> None:
     torch.set_num_threads(1)
 
 
-def run(  # noqa: PLR0913 - the launcher's contract
+def run(
     argv: Sequence[str],
     rank: int,
     world_size: int,
@@ -45,8 +44,8 @@ def run(  # noqa: PLR0913 - the launcher's contract
         rendezvous: path for the file store through which the ranks find each other.
         heartbeat: called with the iteration number after each iteration.
     """
-    from harness.trainers.native.loop import Trainer  # noqa: PLC0415 - preloaded before the fork
-    from harness.trainers.native.telemetry import write_provenance  # noqa: PLC0415 - likewise
+    from harness.trainers.native.loop import Trainer
+    from harness.trainers.native.telemetry import write_provenance
 
     args = parse(argv, world_size)
     switches = _deterministic()
@@ -98,7 +97,7 @@ def _device(rank: int) -> torch.device:
 def _deterministic() -> dict[str, str | int | bool]:
     """Make every kernel repeatable; returns the switches for the fingerprint."""
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(mode=True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

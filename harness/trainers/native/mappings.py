@@ -70,9 +70,7 @@ class _Split(torch.autograd.Function):
 
 class _AllToAll(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Context, x: Tensor, group: Group, send: Sequence[int], receive: Sequence[int]
-    ) -> Tensor:
+    def forward(ctx: Context, x: Tensor, group: Group, send: Sequence[int], receive: Sequence[int]) -> Tensor:
         ctx.group, ctx.send, ctx.receive = group, send, receive
         return group.all_to_all(x, send, receive)
 

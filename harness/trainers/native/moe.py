@@ -208,13 +208,10 @@ class MoELayer(nn.Module):
         receive = [sum(source(self.etp.rank, ep)[e] for e in here) for ep in range(self.ep.size)]
         # Rows arrive as segments (ETP source, EP source, local expert): label each with its expert.
         segments = [
-            [source(etp, ep)[e] for e in here]
-            for etp in range(self.etp.size)
-            for ep in range(self.ep.size)
+            [source(etp, ep)[e] for e in here] for etp in range(self.etp.size) for ep in range(self.ep.size)
         ]
         gathered = [
-            sum(map(sum, segments[i * self.ep.size : (i + 1) * self.ep.size]))
-            for i in range(self.etp.size)
+            sum(map(sum, segments[i * self.ep.size : (i + 1) * self.ep.size])) for i in range(self.etp.size)
         ]
         lengths = torch.tensor(segments).flatten()
         labels = torch.arange(local).repeat(len(segments)).repeat_interleave(lengths)

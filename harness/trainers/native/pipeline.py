@@ -112,7 +112,7 @@ class Pipeline:
                 continue
             x, y = alive.pop(key)
             if chunk.last:
-                (y * scale).backward()  # type: ignore[no-untyped-call]
+                (y * scale).backward()
             else:
                 grad = self.pipe.receive(self.shape, self.dtype, self.next, BACKWARD)
                 torch.autograd.backward(y, grad)

@@ -13,8 +13,6 @@ import mmap
 import os
 import time
 
-from harness.errors import TrainerFailed
-
 PAGE = mmap.ALLOCATIONGRANULARITY
 BARRIER = SEMAPHORE = 128  # bytes kept for each; the C libraries need at most 32
 _LENGTH = 1 << 60
@@ -76,7 +74,7 @@ def _open(link: str) -> int:
             return os.open(link, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             if time.monotonic() > deadline:
-                raise TrainerFailed(f"{link}: rank 0 did not come within {_PATIENCE:.0f} s") from None
+                raise TimeoutError(f"{link}: timed out waiting {_PATIENCE:.0f} s for rank 0") from None
             time.sleep(0.001)
 
 

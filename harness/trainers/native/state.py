@@ -152,9 +152,7 @@ class TrainingState:
 
         def value(key: str) -> Tensor:
             if key not in values:
-                raise CheckpointError(
-                    f"checkpoint: {key} is missing", "it was saved by another model"
-                )
+                raise CheckpointError(f"checkpoint: {key} is missing", "it was saved by another model")
             return values[key]
 
         for optimizer in self.optimizers:
@@ -186,9 +184,7 @@ class TrainingState:
                 part = whole[slot.start : slot.stop].view_as(slot.parameter)
                 part[: slot.spec.rows].copy_(value(f"optimizer.{name}.{slot.spec.name}"))
             shard.copy_(whole[optimizer.begin : optimizer.end])
-        optimizer.set_steps(
-            [float(value(f"optimizer.step.{slot.spec.name}")) for slot in optimizer.slots]
-        )
+        optimizer.set_steps([float(value(f"optimizer.step.{slot.spec.name}")) for slot in optimizer.slots])
 
     def _restore_schedules(self, value: Any) -> None:  # noqa: ANN401 - local callable
         for prefix, group in self._groups():

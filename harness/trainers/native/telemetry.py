@@ -20,7 +20,7 @@ class ScalarWriter:
     """Writes scalars of one process into a TensorBoard event file."""
 
     def __init__(self, folder: str) -> None:
-        from tensorboard.summary.writer.event_file_writer import (  # noqa: PLC0415 - slow import
+        from tensorboard.summary.writer.event_file_writer import (
             EventFileWriter,
         )
 
@@ -28,8 +28,8 @@ class ScalarWriter:
 
     def write(self, iteration: int, scalars: dict[str, float]) -> None:
         """One event for all scalars of an iteration, on disk when this returns."""
-        from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415 - slow import
-        from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 - slow import
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         event = Event(wall_time=time.time(), step=iteration, summary=Summary(value=values))
@@ -48,7 +48,7 @@ class Stopwatch:
         self._cuda = device.type == "cuda"
         self._began = self._mark()
 
-    def _mark(self) -> Any:
+    def _mark(self) -> Any:  # noqa: ANN401 - seconds, or an event of CUDA's
         if not self._cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -77,7 +77,7 @@ def write_provenance(
     folder: Path, args: Arguments, layout: Layout, device: torch.device, switches: dict[str, Any]
 ) -> None:
     """``provenance.json``: what decides the bits of this run, as flat values."""
-    from harness.hardware import describe_cpu  # noqa: PLC0415 - not needed by other ranks
+    from harness.hardware import describe_cpu
 
     cuda = device.type == "cuda"
     about = {
@@ -88,8 +88,7 @@ def write_provenance(
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "precision": args.precision,
         "layout": " ".join(
-            f"{name.upper()}{getattr(layout, name)}"
-            for name in ("tp", "pp", "vp", "dp", "ep", "etp")
+            f"{name.upper()}{getattr(layout, name)}" for name in ("tp", "pp", "vp", "dp", "ep", "etp")
         ),
         "ckpt_format": args.ckpt_format,
         **switches,
