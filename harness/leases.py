@@ -141,6 +141,18 @@ def serve(tickets: Sequence[Ticket], number: int) -> list[Ticket] | None:
     return [after.get(t.number, t) for t in tickets]
 
 
+def settle(tickets: Sequence[Ticket]) -> list[Ticket]:
+    """The line after everybody has got what there is to get.
+
+    Whoever leaves does this for those who wait, so that a slot is idle only until they look.
+    """
+    line = list(tickets)
+    for ticket in tickets:
+        if not ticket.held:
+            line = serve(line, ticket.number) or line
+    return line
+
+
 def _sentence(what: str, count: int, before: int) -> str:
     wanted = f"waiting for {count} {what}{'s' if count > 1 else ''}"
     ahead = {0: "next in line", 1: "1 cell before this one"}.get(before, f"{before} cells before this one")
@@ -168,25 +180,29 @@ class _Line:
             yield number
         finally:
             with self._changing() as tickets:
-                tickets[:] = [t for t in tickets if t.number != number]
+                tickets[:] = settle([t for t in tickets if t.number != number])
                 mine.release()
                 self._path(number).unlink(missing_ok=True)
 
     def take(self, number: int) -> tuple[str, ...]:
-        """What ``number`` wants, if it is its turn; else nothing."""
+        """What ``number`` has got by now; nothing while it has to wait."""
         self._seen = self._stamp()
-        sweep = time.monotonic() >= self._next_sweep
-        if not sweep and serve(self._read(), number) is None:
-            return ()  # most looks end here, and keep nobody from the lock
+        if held := self._mine(self._read(), number).held:
+            return held
+        if time.monotonic() < self._next_sweep:
+            return ()
         with self._changing() as tickets:
-            if sweep:
-                tickets[:] = [t for t in tickets if t.number == number or self._alive(t.number)]
-                self._next_sweep = time.monotonic() + _SWEEP
-            served = serve(tickets, number)
-            if served is None:
-                return ()
-            tickets[:] = served
-            return next(t.held for t in served if t.number == number)
+            tickets[:] = settle([t for t in tickets if t.number == number or self._alive(t.number)])
+            self._next_sweep = time.monotonic() + _SWEEP
+            return self._mine(tickets, number).held
+
+    def _mine(self, tickets: Sequence[Ticket], number: int) -> Ticket:
+        for ticket in tickets:
+            if ticket.number == number:
+                return ticket
+        raise HarnessError(
+            f"{self._file}: has lost the ticket of this cell", "keep it while cells are running"
+        )
 
     def before(self, number: int) -> int:
         """How many wait in front of ``number``."""

@@ -16,7 +16,7 @@ import pytest
 from harness import leases
 from harness.errors import HardwareMissing, HarnessError, UsageError
 from harness.hardware import cores
-from harness.leases import OVERTAKEN, Ticket, lease, serve
+from harness.leases import OVERTAKEN, Ticket, lease, serve, settle
 
 _CELL = """
 import sys
@@ -238,3 +238,14 @@ def test_one_that_wants_other_slots_is_no_rival() -> None:
     found = served(line, 2)
     assert found is not None
     assert found.held == ("c",)
+
+
+def test_a_slot_that_is_given_back_goes_to_whoever_is_next_and_fits() -> None:
+    line = [
+        Ticket(1, FOUR, 3, held=("a", "b", "c")),
+        Ticket(2, FOUR, 4),
+        Ticket(3, FOUR, 1),
+        Ticket(4, FOUR, 1),
+    ]
+    assert [ticket.held for ticket in settle(line)] == [("a", "b", "c"), (), ("d",), ()]
+    assert [ticket.held for ticket in settle(line[1:])] == [FOUR, (), ()]
