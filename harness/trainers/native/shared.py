@@ -12,14 +12,14 @@ on, as :func:`comm.ordered_sum` does. Nobody spins, so that a rank that waits le
 works.
 
 Cost for a group of ``n`` and ``b`` bytes a member, in processor time of a member, since that is the wall
-clock where ranks outnumber cores (measured on a 2.4 GHz core; gloo's is 10 to 30 times as much)::
+clock where ranks outnumber cores (``benchmarks/bench_comm.py`` measures it against gloo)::
 
-    every round        COST_ROUND µs: copy in, sleep and wake up, take out
+    every round        a barrier, ≈ 10 µs: sleep and wake up; copy in, take out, ≈ 30 µs of torch calls
     all_gather         reads n · b
     reduce_scatter     adds b
-    all_to_all         reads what it receives
+    all_to_all         reads what it receives, a torch call more for each source
     all_reduce         adds n · b; from _TOGETHER bytes on b, then reads b, for a second barrier
-    send, receive      COST_PIPE µs and one copy each; to send is never to wait
+    send, receive      a semaphore, a system call and one copy each; to send is never to wait
 
 Pages of a slot exist once they are written: 2 · min(b, _SLOT) bytes a member and group.
 """
