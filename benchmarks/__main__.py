@@ -32,7 +32,8 @@ def meets(ratio: float, goal: str) -> bool:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows in Markdown."""
-    lines = ["| what | ours | theirs | ratio | goal | met | spread of the ratio |", "|---|---|---|---|---|---|---|"]
+    heads = ("what", "ours", "theirs", "ratio", "goal", "met", "spread of the ratio")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         met = "yes" if meets(row["ratio"], row["goal"]) else "**no**"
         lines.append(

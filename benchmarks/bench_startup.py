@@ -40,9 +40,7 @@ def theirs(folder: Path) -> float:
 
 def ours(folder: Path, launcher: Launcher) -> float:
     """Start by the harness; warm when ``launcher`` has run a phase before."""
-    launch = Launch(
-        kind="fork", world_size=RANKS, target="benchmarks.startup_rank:run", argv=(str(folder),)
-    )
+    launch = Launch(kind="fork", world_size=RANKS, target="benchmarks.startup_rank:run", argv=(str(folder),))
     began = time.monotonic()
     launcher.run(launch, phase="continuous", folder=folder)
     return first_all_reduce(folder, began)

@@ -73,8 +73,12 @@ def their_way(case: Case, folder: Path, comm: str) -> tuple[float, float]:
         out = str(phase / "curves.json")
         timed([sys.executable, str(scripts / "extract.py"), str(phase / "tensorboard"), out])
     for phase in (first, second):
-        pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(scripts / "test_curves.py")]
-        timed(pytest, FIRST=str(first / "curves.json"), SECOND=str(phase / "curves.json"))
+        pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        timed(
+            [*pytest, str(scripts / "test_curves.py")],
+            FIRST=str(first / "curves.json"),
+            SECOND=str(phase / "curves.json"),
+        )
     return plain + time.monotonic() - began, plain
 
 

@@ -52,9 +52,7 @@ def parser() -> argparse.ArgumentParser:
         default = Path("test_cases" if name == "cases" else name)
         text = f"folder of {name}, default: %(default)s"
         run.add_argument(f"--{name}", metavar="FOLDER", type=Path, default=default, help=text)
-    run.add_argument(
-        "--golden-update", action="store_true", help="record the golden; the run then fails"
-    )
+    run.add_argument("--golden-update", action="store_true", help="record the golden; the run then fails")
     run.add_argument(
         "--repeats",
         metavar="N",
@@ -71,9 +69,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--crash-rank", metavar="RANK", default="all", help="protocol crash: who is killed; default: all"
     )
-    run.add_argument(
-        "--keep-checkpoints", action="store_true", help="also when everything has passed"
-    )
+    run.add_argument("--keep-checkpoints", action="store_true", help="also when everything has passed")
     run.add_argument(
         "--heartbeat-timeout",
         metavar="SECONDS",
@@ -121,19 +117,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _interrupt(number: int, frame: object) -> None:
+def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from harness.cases import find_case
+    from harness.hardware import hardware_here
     from harness.matrix import Cell
     from harness.plan import Options
     from harness.protocol import run_cell
     from harness.report.terminal import Terminal
 
     case: Case = find_case(arguments.case, arguments.cases)
-    cell = Cell(arguments.hardware or _hardware_here(), arguments.track, case.name)
+    cell = Cell(arguments.hardware or hardware_here(), arguments.track, case.name)
     _for_megatron(arguments)
     if arguments.dry_run:
         return _dry_run(case, cell, arguments)
@@ -187,14 +184,3 @@ def _dry_run(case: Case, cell: Cell, arguments: argparse.Namespace) -> int:
     text = dry_run(case, cell.hardware, trainer, phases(case, cell.hardware, trainer, folder))
     print(golden_line(golden), text, sep="\n", end="")
     return EXIT_PASSED
-
-
-def _hardware_here() -> str:
-    from harness.hardware import detect
-    from harness.matrix import HARDWARE
-
-    for device in detect():
-        for name, hardware in HARDWARE.items():
-            if any(word in device.name for word in hardware.device_names):
-                return name
-    return "cpu"

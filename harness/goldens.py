@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import math
 import os
@@ -291,7 +292,7 @@ def _plain(path: Path, series: Series) -> dict[str, Any]:
         raise GoldenError(
             f"{path}: {series.name}: is empty, not finite, or has steps twice", "the run is not fit to record"
         )
-    gaps = [b - a for a, b in zip(steps, steps[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(steps)]
     return {
         "start_step": steps[0],
         "end_step": steps[-1],

@@ -102,7 +102,8 @@ def how(golden: Golden, fingerprint: Mapping[str, Any], *, deterministic: bool) 
         reason = f"the fingerprints differ: {'; '.join(apart)}"
         lane = "tolerance"  # repeats on another machine say nothing of this one's bits
     else:
-        return Comparison("exact", f"{golden.path}: compared bit for bit, same fingerprint", same_machine=True)
+        said = f"{golden.path}: compared bit for bit, same fingerprint"
+        return Comparison("exact", said, same_machine=True)
     by = "by the envelope of its repeats" if lane == "envelope" else "by tolerance"
     return Comparison(lane, f"{golden.path}: compared {by}: {reason}", same)
 
@@ -129,8 +130,15 @@ def golden_state(golden: Golden, digests: Mapping[str, str]) -> list[Check]:
         said = "the same bits" if same else "other bits than recorded" if actual else "is not there"
         worst = None if same else Worst(None, expected[:12], actual[:12] if actual else "none")
         checks.append(
-            Check(f"golden: state: {component}", None, "golden", "exact", same, None, worst,
-                  f"{component}: {said}")  # fmt: skip
+            Check(
+                name=f"golden: state: {component}",
+                metric=None,
+                against="golden",
+                kind="exact",
+                passed=same,
+                worst=worst,
+                message=f"{component}: {said}",
+            )
         )
     return checks
 
@@ -154,17 +162,23 @@ def saved_state(
             entry = max(found, key=lambda one: one.max_abs or 0.0)
             worst = Worst(n, entry.a, entry.b, entry.max_abs, entry.max_rel)
         checks.append(
-            Check(f"{name}: {component}", None, "state", "exact", not found, n if found else None, worst,
-                  "; ".join(said) or f"{component}: every bit is the same")  # fmt: skip
+            Check(
+                name=f"{name}: {component}",
+                metric=None,
+                against="state",
+                kind="exact",
+                passed=not found,
+                first_bad_step=n if found else None,
+                worst=worst,
+                message="; ".join(said) or f"{component}: every bit is the same",
+            )
         )
     if not difference.compared:
         message = f"{difference.a} and {difference.b} hold nothing that could be compared"
         checks.append(present(f"{name}: something to compare", "state", passed=False, message=message))
     lacking = {gap.sentence: gap for gap in (*difference.gaps_a, *difference.gaps_b)}
     for sentence, gap in lacking.items():
-        checks.append(
-            present(f"{name}: {gap.component} is saved", "state", passed=False, message=sentence)
-        )
+        checks.append(present(f"{name}: {gap.component} is saved", "state", passed=False, message=sentence))
     return checks
 
 

@@ -90,11 +90,7 @@ def case_names(folder: Path) -> list[tuple[str, str, Path]]:
         if (family / CASE_FILE).is_file():
             found.append((folder.name, family.name, family))
             continue
-        found += [
-            (family.name, case.name, case)
-            for case in _folders(family)
-            if (case / CASE_FILE).is_file()
-        ]
+        found += [(family.name, case.name, case) for case in _folders(family) if (case / CASE_FILE).is_file()]
     return found
 
 
@@ -128,9 +124,7 @@ def _folders(path: Path) -> list[Path]:
     try:
         with os.scandir(path) as entries:
             return sorted(
-                Path(entry.path)
-                for entry in entries
-                if NAME.fullmatch(entry.name) and entry.is_dir()
+                Path(entry.path) for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir()
             )
     except OSError:
         return []

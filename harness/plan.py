@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from harness.cases import Case, find_case
 from harness.errors import CaseError, UsageError
 from harness.hardware import require
 from harness.matrix import HARDWARE, TRACKS, Cell
-from harness.trainers import get_trainer
+from harness.trainers import environment, get_trainer
 from harness.trainers.base import Trainer
 
 if TYPE_CHECKING:
@@ -102,14 +101,12 @@ class Plan:
 
         A wrong guess costs time and nothing else: the lane is chosen by the fingerprint of the run.
         """
-        from harness.hardware import describe_cpu, detect
-
         golden = self.golden
         if golden is None or golden.fallback or not self.deterministic or self.layouts_differ:
             return False
         recorded = golden.fingerprint
-        devices = {describe_cpu()} if self.cell.hardware == "cpu" else {d.name for d in detect()}
-        return recorded.get("device") in devices and recorded.get("torch") == _installed("torch")
+        same_torch = recorded.get("torch") == environment.version_of("torch")
+        return same_torch and recorded.get("device") == environment.device(self.cell.hardware)
 
     @property
     def reproduce(self) -> str:
@@ -182,19 +179,12 @@ def _require_track(track: str, trainer: Trainer) -> None:
     """A golden recorded with another torch than its track's would be compared with for years."""
     if trainer.name != "native":
         return
-    found = _installed("torch")
+    found = environment.version_of("torch")
     if TRACKS[track].torch != found:
         raise UsageError(
             f"track {track} is torch {TRACKS[track].torch}, and torch {found} is installed here",
             "record its goldens through nox, which makes the track's environment",
         )
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package).partition("+")[0]
-    except PackageNotFoundError:
-        return "none"
 
 
 def _shown(path: Path) -> str:

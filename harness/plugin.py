@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from harness.checks import Check
     from harness.matrix import Cell
     from harness.report.verdict import Verdict
 
@@ -58,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             parser.addini(_dest(name), "taken on the command line by another plugin")
 
 
-def _option(config: pytest.Config, name: str) -> Any:
+def _option(config: pytest.Config, name: str) -> Any:  # noqa: ANN401 - as pytest has them
     return config.getoption(_dest(name), default=None)
 
 
@@ -196,7 +197,7 @@ class CellPlugin:
         summary_of(Path(_option(self.config, "--results")), map(Cell.parse, self.ran), console)
 
 
-def _plain(verdict: Verdict, check: Any) -> dict[str, Any]:
+def _plain(verdict: Verdict, check: Check) -> dict[str, Any]:
     worst = check.worst
     return {
         "cell": verdict.cell,
@@ -226,6 +227,6 @@ def _reports(driver: str, check: dict[str, Any]) -> Iterator[pytest.TestReport]:
             keywords={},
             outcome="failed" if failed else "passed",
             longrepr="\n".join(lines) if failed else None,
-            when=when,  # type: ignore[arg-type] - a literal, which the loop hides
+            when=when,  # type: ignore[arg-type]  # a literal, which the loop hides
             user_properties=known,
         )

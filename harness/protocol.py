@@ -118,11 +118,13 @@ def run_cell(
     observer = observer or Silent()
     wait = observer.note
     with claim(results, cell.hardware, cell.track, cell.case, waiting=wait) as folder:
-        with lease(cell.hardware, plan.world_size, wait) as devices:
-            with Run(plan, folder, observer, devices) as run:
-                protocol(run)
-                run.record_golden()
-                run.say_what_was_lost()
+        with (
+            lease(cell.hardware, plan.world_size, wait) as devices,
+            Run(plan, folder, observer, devices) as run,
+        ):
+            protocol(run)
+            run.record_golden()
+            run.say_what_was_lost()
         verdict = run.verdict()
         run.write_state_diff()
         verdict.write(folder.verdict)
@@ -138,9 +140,7 @@ def _report(plan: Plan, folder: ResultsFolder, verdict: Verdict, observer: Obser
 
     arguments = plan.case.arguments(plan.cell.hardware)
     try:
-        write_report(
-            folder.path, verdict, golden=plan.golden, k=plan.k, n=plan.n, arguments=arguments
-        )
+        write_report(folder.path, verdict, golden=plan.golden, k=plan.k, n=plan.n, arguments=arguments)
     except (OSError, HarnessError, ValueError) as error:
         observer.note(f"report: {error}")
 

@@ -143,7 +143,7 @@ class Run:
             return False
         with self._timed("checks"):
             joined = {
-                name: _join(interrupted.series.get(name), resumed.series.get(name), self.k)
+                name: _join(interrupted.series.get(name), resumed.series.get(name))
                 for name in {*interrupted.series, *resumed.series}
             }
             checks = self._against_golden(joined, resumed)
@@ -444,7 +444,7 @@ class Run:
             self.timing[what] = self.timing.get(what, 0.0) + time.monotonic() - began
 
 
-def _join(before: Series | None, after: Series | None, k: int) -> Series:
+def _join(before: Series | None, after: Series | None) -> Series:
     """The curve of a run that was stopped at k and went on."""
     import numpy as np
 

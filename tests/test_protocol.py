@@ -191,7 +191,9 @@ def test_a_fallback_golden_is_never_compared_exactly(harness: Harness) -> None:
     own.rename(own.with_name("golden_values_dev.json"))
     assert harness.run() == 0
     verdict = harness.verdict()
-    kinds = {check.kind for check in verdict.checks if check.against == "golden" and check.metric == "lm loss"}
+    kinds = {
+        check.kind for check in verdict.checks if check.against == "golden" and check.metric == "lm loss"
+    }
     assert kinds == {"tolerance"}
     assert "not this platform's own" in verdict.provenance["golden"]
 
@@ -252,7 +254,9 @@ def test_that_tolerance_still_fails_a_learning_rate_that_is_two_percent_off(
 
 
 def ranks_below(pid: int) -> list[psutil.Process]:
-    return [p for p in psutil.Process(pid).children(recursive=True) if "launch_parent" in " ".join(p.cmdline())]
+    return [
+        p for p in psutil.Process(pid).children(recursive=True) if "launch_parent" in " ".join(p.cmdline())
+    ]
 
 
 @pytest.mark.parametrize("phase", ["continuous", "resumed"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from harness.cases import Case
 
-PhaseName = Literal["continuous", "interrupted", "resumed", "probe"]
+PhaseName = Literal["continuous", "repeat", "interrupted", "resumed", "probe"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Phase:
     """One launch of a trainer, from iteration ``start`` to iteration ``stop``.
 
     Args:
-        name: what the phase is for; ``probe`` loads a checkpoint and saves it at once.
+        name: what the phase is for; ``probe`` loads a checkpoint and saves it at once, ``repeat`` is one
+            more ``continuous``.
         folder: the phase's own folder (``OUTPUT_PATH``); logs and event files go below it.
         save: the folder that gets the checkpoints.
         load: the folder to load from; None for a phase that starts at 0.

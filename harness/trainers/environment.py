@@ -14,8 +14,8 @@ def version_of(package: str) -> str:
 
 
 def device(hardware: str) -> str:
-    """The devices' names, or the CPU's."""
-    from harness.hardware import describe_cpu, detect
+    """The product names of the devices that a cell of ``hardware`` runs on, or the CPU's."""
+    from harness.hardware import describe_cpu, devices_of
 
-    names = sorted({device.name for device in detect()}) if hardware != "cpu" else []
+    names = sorted({device.name for device in devices_of(hardware)}) if hardware != "cpu" else []
     return ", ".join(names) or describe_cpu()
