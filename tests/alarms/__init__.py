@@ -1,0 +1,1 @@
+"""Clean runs, which must never fail."""
