@@ -304,6 +304,28 @@ def test_a_checkpoint_that_cannot_be_loaded_is_named_with_what_was_found() -> No
     assert "manifest.json" in found.evidence[0]
 
 
+def test_a_trainer_that_logs_every_tenth_iteration_went_on_where_it_should() -> None:
+    def tenth(found: dict[str, Series]) -> dict[str, Series]:
+        kept = {name: s.steps % 10 == 0 for name, s in found.items()}
+        return {name: Series(name, s.steps[kept[name]], s.values[kept[name]]) for name, s in found.items()}
+
+    continuous, resumed = tenth(series(RIGHT)), tenth(series(off("lm loss", K + 1), K + 1))
+    checks = compare_curves(continuous, resumed, against="continuous", lane="exact", first=K + 1, last=N)
+
+    def found(probe: StateDiff) -> Diagnosis | None:
+        return diagnose(
+            checks, continuous=continuous, resumed=resumed, k=K, n=N, state=None, probe=probe,
+            deterministic=True,
+        )  # fmt: skip
+
+    told, untold = found(state(differs("rng.common.0_0_0", "rng"))), found(EQUAL)
+    assert told is not None
+    assert told.component == "rng"
+    assert untold is not None
+    assert untold.component == "unknown"
+    assert "log every iteration" in untold.evidence[-1]
+
+
 def test_two_first_halves_that_differ_are_nondeterminism() -> None:
     apart = Check("interrupted: lm loss", "lm loss", "continuous", "exact", passed=False, first_bad_step=7)
     assert lost(off("lm loss", K + 1), more=[apart]).component == "nondeterminism"

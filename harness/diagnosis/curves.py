@@ -145,9 +145,10 @@ def same_at_common_steps(actual: Series, expected: Series, start: int) -> bool |
     return bool(np.allclose(actual.values[a][kept], expected.values[b][kept], rtol=_ALIKE, atol=0.0))
 
 
-def first_step(series: Mapping[str, Series]) -> int | None:
-    """The first iteration that a run logged."""
-    return min((int(line.steps.min()) for line in series.values() if line.steps.size), default=None)
+def first_step(series: Mapping[str, Series], after: int | None = None) -> int | None:
+    """The first iteration that a run logged, or the first behind ``after``."""
+    steps = [line.steps if after is None else line.steps[line.steps > after] for line in series.values()]
+    return min((int(found.min()) for found in steps if found.size), default=None)
 
 
 def last_step(series: Mapping[str, Series]) -> int | None:

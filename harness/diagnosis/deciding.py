@@ -128,9 +128,10 @@ class _Resume:
         """The resumed run went on at another iteration than k+1."""
         assert self.resumed is not None
         first = curves.first_step(self.resumed)
-        if first is None or first == self.k + 1:
+        expected = curves.first_step(self.continuous, after=self.k) or self.k + 1  # not all log every step
+        if first is None or first == expected:
             return None
-        said = [f"the resumed run's first iteration is {first}, expected {self.k + 1}"]
+        said = [f"the resumed run's first iteration is {first}, expected {expected}"]
         said += [c.message for c in self.failed if c.kind == "present" and "tracker" in c.message]
         if self._same_from(first):
             what = (
@@ -143,12 +144,12 @@ class _Resume:
                 f"from there on it repeats the uninterrupted run's iterations from {first} on: {what}",
             )
             return Diagnosis("checkpoint", tuple(said))
-        taken_up = self._same_as_from_k(first)
+        taken_up = self._same_as_from(first, expected)
         if taken_up:
             said.insert(
                 1,
                 f"its `{taken_up}` from iteration {first} on is that of the uninterrupted run from "
-                f"{self.k + 1} on: only the iteration's number was lost",
+                f"{expected} on: only the iteration's number was lost",
             )
             return Diagnosis("iteration", tuple(said))
         lost = differences.not_carried_over(self.probe) if self.probe else {}
@@ -166,13 +167,13 @@ class _Resume:
         ]
         return True in alike and False not in alike
 
-    def _same_as_from_k(self, first: int) -> str | None:
+    def _same_as_from(self, first: int, expected: int) -> str | None:
         assert self.resumed is not None
         for metric, line in self.resumed.items():
             other = self.continuous.get(metric)
             if curves.kind_of(metric) == "loss" and other is not None:
                 at = curves.same_as(line, other, first)
-                if at == self.k + 1:
+                if at == expected:
                     return metric
         return None
 
@@ -274,6 +275,10 @@ class _Resume:
             return "nondeterminism", [
                 f"it begins with a difference of rounding size ({first.relative:.1g} relative) and no state "
                 "is lost: see whether the uninterrupted run repeats itself"
+            ]
+        if curves.first_step(self.continuous, after=self.k) != self.k + 1:
+            return "unknown", [
+                f"iteration {self.k + 1} was not logged, so no first step tells what was lost: log every iteration"
             ]
         return sentences.left_over(first, self.k, self.state, self.probe, self._off)
 

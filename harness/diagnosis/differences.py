@@ -26,7 +26,7 @@ _HYPERPARAMETERS = re.compile(
 )
 _OPTIMIZER = re.compile(r"^optimizer\.(?P<kind>[^.]+)\.(?P<parameter>.+)$")
 _MODEL = "model."
-_LARGEST = 64 << 20  # elements of a tensor that is read whole, to see where its rows went
+_LARGEST = 16 << 20  # elements of a tensor that is read whole, to see where its rows went
 
 
 def components(entries: Iterable[TensorDiff]) -> Groups:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _STREAM = re.compile(r"rng\.(?P<stream>.+)\.\d+_\d+_\d+")
 _HALF = ("bfloat16", "float16")
-_LARGEST = 64 << 20  # elements of a tensor that is read whole
+_LARGEST = 16 << 20  # elements of a tensor that is read whole
+_IN_ALL = 256 << 20  # elements that are read in all; what was saved wrong shows long before
 #: An argument, a word of the names that it makes a training state hold, and the component of those.
 _ASKED: tuple[tuple[str, str, str], ...] = (
     ("--moe-router-enable-expert-bias", "expert_bias", "experts"),
@@ -89,14 +90,15 @@ def _masters(checkpoint: Checkpoint) -> Iterator[Finding]:
     """Weights of half precision are their float32 masters, rounded."""
     import torch
 
-    odd = []
+    odd, budget = [], _IN_ALL
     for name, entry in checkpoint.entries.items():
         master = f"optimizer.master.{name.removeprefix('model.')}"
         known = checkpoint.entries.get(master)
         if not name.startswith("model.") or entry.dtype not in _HALF or known is None:
             continue
-        if known.shape != entry.shape or entry.numel > _LARGEST:
+        if known.shape != entry.shape or entry.numel > min(_LARGEST, budget):
             continue
+        budget -= entry.numel
         weights = checkpoint.read(name)
         apart = int(torch.count_nonzero(checkpoint.read(master).to(weights.dtype) != weights))
         if apart:
