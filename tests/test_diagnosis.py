@@ -323,7 +323,7 @@ def test_a_trainer_that_logs_every_tenth_iteration_went_on_where_it_should() -> 
     assert told.component == "rng"
     assert untold is not None
     assert untold.component == "unknown"
-    assert "log every iteration" in untold.evidence[-1]
+    assert "log every one" in untold.evidence[-1]
 
 
 def test_two_first_halves_that_differ_are_nondeterminism() -> None:

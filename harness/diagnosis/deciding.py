@@ -278,7 +278,7 @@ class _Resume:
             ]
         if curves.first_step(self.continuous, after=self.k) != self.k + 1:
             return "unknown", [
-                f"iteration {self.k + 1} was not logged, so no first step tells what was lost: log every iteration"
+                f"iteration {self.k + 1} was not logged, so it cannot tell what was lost: log every one"
             ]
         return sentences.left_over(first, self.k, self.state, self.probe, self._off)
 
