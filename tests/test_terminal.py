@@ -91,12 +91,13 @@ def test_a_red_cell_gets_three_lines_and_the_command(made: tuple[Made, Made]) ->
     assert not [line for line in lines if line.startswith(f"✓ {green.verdict.cell}")]
 
 
-def test_nothing_but_the_command_is_wider_than_80_columns(made: tuple[Made, Made]) -> None:
-    console, stream = plain(80)
+@pytest.mark.parametrize("columns", [60, 80])
+def test_nothing_but_the_command_is_wider_than_the_terminal(made: tuple[Made, Made], columns: int) -> None:
+    console, stream = plain(columns)
     summary([one.verdict for one in made], console)
-    wide = [line for line in stream.getvalue().splitlines() if len(line) > 80]
-    assert all(line.startswith("  again: ") for line in wide)
-    assert len(wide) == 1
+    wide = [line for line in stream.getvalue().splitlines() if len(line) > columns]
+    assert all(line.startswith(("  again: ", "✗ cpu/")) for line in wide)
+    assert len([line for line in wide if line.startswith("  again: ")]) == 1
 
 
 def test_the_whole_name_of_a_cell_is_there_at_80_columns(made: tuple[Made, Made]) -> None:

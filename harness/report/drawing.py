@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from harness.report.curves import Plot, Values
 from harness.report.markup import Markup, el
-from harness.report.words import short
 
 _WIDTH, _HEIGHT, _PANEL = 640, 240, 64
-_LEFT, _RIGHT, _TOP = 76, 12, 22
+_LEFT, _RIGHT, _TOP = 84, 22, 22
 
 
 def sparkline(values: Sequence[float], label: str, *, width: int = 96, height: int = 24) -> Markup:
@@ -90,10 +89,10 @@ class _Frame:
             ))
             for band in limits
         ]  # fmt: skip
-        for value in (low, 0.0, high) if zero else (low, (low + high) / 2, high):
+        for value in (0.0, high) if zero else (low, (low + high) / 2, high):
             parts.append(el("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=f"{y(value):.1f}", y2=f"{y(value):.1f}",
                             class_="grid"))  # fmt: skip
-            parts.append(el("text", short(value), x=_LEFT - 6, y=f"{y(value) + 4:.1f}", text_anchor="end"))
+            parts.append(el("text", f"{value:.4g}", x=_LEFT - 6, y=f"{y(value) + 4:.1f}", text_anchor="end"))
         for name, values in lines:
             for piece in _pieces(values, self._stride()):
                 points = " ".join(f"{self.x(s):.1f},{y(v):.1f}" for s, v in piece)

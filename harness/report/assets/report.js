@@ -47,12 +47,13 @@
     ctx.stroke();
     if (words) {
       ctx.font = `${row ? 600 : 400} ${12 * ratio}px system-ui, sans-serif`;
-      const left = x > u.bbox.left + u.bbox.width / 2;
+      const wide = ctx.measureText(words).width;
+      const left = x + wide + 10 * ratio > u.bbox.left + u.bbox.width;
       ctx.textAlign = left ? "right" : "left";
       ctx.textBaseline = "top";
       const at = x + (left ? -5 : 5) * ratio;
-      const down = u.bbox.top + (3 + 15 * row) * ratio;
-      const wide = ctx.measureText(words).width;
+      // Most curves fall: right of the mark their top is free, left of it their bottom.
+      const down = left ? u.bbox.top + u.bbox.height - (18 + 15 * row) * ratio : u.bbox.top + (3 + 15 * row) * ratio;
       ctx.globalAlpha = 0.8;
       ctx.fillStyle = style("--bg");
       ctx.fillRect(left ? at - wide - 2 * ratio : at - 2 * ratio, down, wide + 4 * ratio, 14 * ratio);
