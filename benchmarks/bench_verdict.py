@@ -29,16 +29,14 @@ ROOT = Path(__file__).parents[1]
 CASE = "gpt3_moe_mcore_te_tp4_ep2_etp2_pp2_resume_torch_dist_dist_optimizer"
 
 
-def timed(words: list[str], folder: Path = ROOT, **env: str) -> float:
+def timed(words: list[str], **env: str) -> float:
     """Seconds of a command.
 
     Raises:
         SystemExit: it failed; with what it said.
     """
     began = time.monotonic()
-    done = subprocess.run(
-        words, cwd=folder, env=os.environ | env, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(words, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False)
     took = time.monotonic() - began
     if done.returncode:
         raise SystemExit(f"{words}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
@@ -57,7 +55,7 @@ def train(case: Case, folder: Path, load: Path | None, start: int, comm: str) ->
         str(folder), *launch.argv,
     ]  # fmt: skip
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return timed(words, HARNESS_COMM=comm, **threads, **launch.env)
+    return timed(words, **{"HARNESS_COMM": comm, **threads, **launch.env})
 
 
 def their_way(case: Case, folder: Path, comm: str) -> tuple[float, float]:

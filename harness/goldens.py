@@ -272,7 +272,7 @@ def write(
     Raises:
         GoldenError: a series that no golden may hold: without a step, not finite, steps repeated.
     """
-    before = read(path).series if path.exists() else None
+    before = _as_far_as_readable(path) if path.exists() else None
     wanted = {name: one for name, one in series.items() if not metrics or name in metrics}
     body = {name: _plain(path, one) for name, one in sorted(wanted.items())}
     if not body:
@@ -292,13 +292,28 @@ def _plain(path: Path, series: Series) -> dict[str, Any]:
         raise GoldenError(
             f"{path}: {series.name}: is empty, not finite, or has steps twice", "the run is not fit to record"
         )
-    gaps = [b - a for a, b in itertools.pairwise(steps)]
     return {
         "start_step": steps[0],
         "end_step": steps[-1],
-        "step_interval": math.gcd(*gaps) if gaps else 1,
+        "step_interval": _interval(steps),
         "values": {str(step): value for step, value in zip(steps, values, strict=True)},
     }
+
+
+def _interval(steps: list[int]) -> int:
+    """The step between two values; of 1, 5, 10, 15 … it is 5, as Megatron-LM has it."""
+    later = math.gcd(*steps[1:]) if len(steps) > 1 else 0
+    if later > 1 and steps[1] - steps[0] < later:
+        return later
+    return math.gcd(*(b - a for a, b in itertools.pairwise(steps))) or 1
+
+
+def _as_far_as_readable(path: Path) -> Mapping[str, Series]:
+    """What a golden that is about to be replaced held; nothing when it is broken."""
+    try:
+        return read(path).series
+    except GoldenError:
+        return {}
 
 
 def _changes(before: Mapping[str, Series], after: Mapping[str, Series]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -137,7 +137,7 @@ class Launcher:
                 elif event["event"] == "done":
                     return Outcome(time.monotonic() - began, asked - began + event["startup"])
                 elif event["event"] == "failed":
-                    raise _failure(phase, event)
+                    raise _failure(phase, event)  # noqa: TRY301 - the cleanup below is for all others
         except TrainerFailed:
             raise
         except BaseException:
@@ -166,9 +166,7 @@ def run_phase(
 ) -> Outcome:
     """Run one phase with a parent of its own; see :meth:`Launcher.run`."""
     with Launcher() as launcher:
-        return launcher.run(
-            launch, phase=phase, folder=folder, timeout=timeout, on_progress=on_progress
-        )
+        return launcher.run(launch, phase=phase, folder=folder, timeout=timeout, on_progress=on_progress)
 
 
 class _Parent:
@@ -229,7 +227,7 @@ class _Parent:
             if event["event"] == "ready":
                 return
 
-    def events(self, phase: str) -> Any:
+    def events(self, phase: str) -> Iterator[dict[str, Any]]:
         """Its answers, one after the other.
 
         Raises:

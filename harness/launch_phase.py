@@ -23,6 +23,7 @@ from harness.launch_rank import RETURNED, STACK_SIGNAL, Board, become_rank, run_
 
 _TICK = 0.05  # s; how late a hang or a step's progress is noticed; a death wakes us at once
 _STACKS = 0.4  # s; time for the ranks to write their stacks before a hung phase is ended
+_LISTED = 1.0  # s between two looks for what an executed command has written
 _SETTLE = 1.0  # s; how long the root of a broken connection may take to show itself
 #: In the path of a frame: this rank waits for others.
 _COLLECTIVES = ("torch/distributed", "harness/trainers/native/shared")
@@ -79,7 +80,7 @@ class Phase:
         self.endings: dict[int, Ending] = {}
         self.scratch = tempfile.mkdtemp(prefix="harness-rendezvous-")
         self.began = self.looked = time.monotonic()
-        self.slack = 0.0
+        self.slack = self.listed = 0.0
         self.all_up: float | None = None
 
     def log(self, rank: int) -> Path:
@@ -125,7 +126,7 @@ class Phase:
                 rendezvous=os.path.join(self.scratch, "store"),
                 board=self.board,
             )
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - nothing may come back out of a forked rank
             traceback.print_exc()
             status = 127
         finally:
@@ -253,8 +254,14 @@ class Phase:
         return self._answer(rank, f"gave no sign of life for {quiet:.0f} s{where}", None)
 
     def _quiet(self) -> float:
-        """Seconds since an executed command last wrote to its log or to its folder."""
+        """Seconds since an executed command last wrote to its log or to its folder.
+
+        Looked for once a second: a folder may hold a cache of many files.
+        """
         self.all_up = self.all_up or self.began
+        if time.monotonic() < self.listed + _LISTED:
+            return 0.0
+        self.listed = time.monotonic()
         newest = 0.0
         for path in (self.folder, *self.folder.rglob("*")):
             with contextlib.suppress(OSError):

@@ -189,10 +189,8 @@ def run_rank(
     os.environ["LOCAL_WORLD_SIZE"] = str(world_size)
     board.enter(rank, RUNNING)
     try:
-        resolve(target)(
-            list(argv), rank, world_size, folder, rendezvous, lambda i: board.beat(rank, i)
-        )
-    except BaseException as error:
+        resolve(target)(list(argv), rank, world_size, folder, rendezvous, lambda i: board.beat(rank, i))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is told
         board.raised(rank, error)
         traceback.print_exc()
         return error.exit_code if isinstance(error, HarnessError) else 1

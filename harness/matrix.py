@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.errors import CaseError, UsageError
 
 CASE_FILE = "model_config.yaml"
+_DEPTH = 5
 #: What a case's (and a family's) folder may be called; it becomes part of paths and session names.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 
@@ -83,15 +84,18 @@ class Cell:
 def case_names(folder: Path) -> list[tuple[str, str, Path]]:
     """(family, case, its folder) of every case below ``folder``, sorted.
 
-    A case is a folder with a ``model_config.yaml``, at most two levels down. No file is opened.
+    A case is a folder with a ``model_config.yaml``: ``<family>/<case>``, or deeper, as in newer
+    checkouts of Megatron-LM. No file is opened, and no link to a folder is followed.
     """
-    found = []
-    for family in _folders(folder):
-        if (family / CASE_FILE).is_file():
-            found.append((folder.name, family.name, family))
-            continue
-        found += [(family.name, case.name, case) for case in _folders(family) if (case / CASE_FILE).is_file()]
-    return found
+    return list(_case_names(folder, _DEPTH))
+
+
+def _case_names(folder: Path, depth: int) -> Iterator[tuple[str, str, Path]]:
+    for inside in _folders(folder):
+        if (inside / CASE_FILE).is_file():
+            yield folder.name, inside.name, inside
+        elif depth > 1:
+            yield from _case_names(inside, depth - 1)
 
 
 def cases_by_name(folder: Path) -> dict[str, Path]:
@@ -124,7 +128,9 @@ def _folders(path: Path) -> list[Path]:
     try:
         with os.scandir(path) as entries:
             return sorted(
-                Path(entry.path) for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir()
+                Path(entry.path)
+                for entry in entries
+                if NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
             )
     except OSError:
         return []

@@ -80,9 +80,7 @@ class Series:
         )
 
 
-def read_metrics(
-    tensorboard_folder: Path, output_folder: Path, *, killed: bool = False
-) -> dict[str, Series]:
+def read_metrics(tensorboard_folder: Path, output_folder: Path, *, killed: bool = False) -> dict[str, Series]:
     """What a phase logged: event files under the one folder, ``metrics.jsonl`` in the other.
 
     Args:

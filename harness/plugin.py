@@ -227,6 +227,6 @@ def _reports(driver: str, check: dict[str, Any]) -> Iterator[pytest.TestReport]:
             keywords={},
             outcome="failed" if failed else "passed",
             longrepr="\n".join(lines) if failed else None,
-            when=when,  # type: ignore[arg-type]  # a literal, which the loop hides
+            when=when,
             user_properties=known,
         )

@@ -354,6 +354,7 @@ class Run:
             lane="exact" if exact else "envelope" if statistics else "tolerance",
             first=first,
             last=last,
+            metrics=self.plan.case.metrics,
             statistics=statistics or None,
             note="" if exact else "another layout" if self.plan.layouts_differ else "not deterministic",
         )

@@ -378,9 +378,7 @@ def repeats(count: int, noise: float = 1e-3, seed: int = 0) -> list[dict[str, Se
 
 
 def inside(actual: Array, recorded: list[dict[str, Series]], **options: Any) -> Check:
-    return one(
-        recorded[0]["lm loss"], actual, "envelope", statistics=statistics_of(recorded), **options
-    )
+    return one(recorded[0]["lm loss"], actual, "envelope", statistics=statistics_of(recorded), **options)
 
 
 def test_statistics_are_plain_json_and_state_all_that_is_enforced() -> None:
@@ -588,3 +586,23 @@ def test_the_legacy_gate_looks_at_a_resumed_run_after_half_only() -> None:
 def test_the_legacy_gate_fails_a_time_that_is_better() -> None:
     assert legacy(times(), times(), "iteration-time").passed
     assert not legacy(times(), times(0.09), "iteration-time").passed
+
+
+@pytest.mark.parametrize("metric", ["forward-backward-time", "optimizer-inner-step-time", "epoch_time"])
+def test_any_timer_is_bounded_from_above_only_and_with_a_golden_only(metric: str) -> None:
+    one, two = ({metric: series_of(metric, [value] * 20)} for value in (1.0, 0.5))
+    assert compare_curves(one, two, against="continuous", lane="exact", first=1, last=20) == []
+    (better,) = compare_curves(one, two, against="golden", lane="exact", first=1, last=20)
+    (worse,) = compare_curves(two, one, against="golden", lane="exact", first=1, last=20)
+    assert (better.kind, better.passed, worse.passed) == ("upper-bound", True, False)
+
+
+@pytest.mark.parametrize("metric", ["throughput/device/tflops", "tokens_per_second", "samples/sec"])
+def test_work_per_second_is_not_judged(metric: str) -> None:
+    one, two = ({metric: series_of(metric, [value] * 20)} for value in (1.0, 0.5))
+    for against in ("golden", "continuous"):
+        assert compare_curves(one, two, against=against, lane="exact", first=1, last=20) == []  # type: ignore[arg-type]
+
+
+def series_of(name: str, values: list[float]) -> Series:
+    return Series(name, np.arange(1, len(values) + 1, dtype=np.int64), np.array(values, np.float64))

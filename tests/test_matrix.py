@@ -56,12 +56,18 @@ def test_every_hardware_has_a_platform_and_a_track_its_torch() -> None:
     assert {name: track.torch for name, track in TRACKS.items()} == {"lts": "2.8.0", "dev": "2.13.0"}
 
 
-def test_cases_are_found_with_and_without_a_family(tmp_path: Path) -> None:
+def test_cases_are_found_with_a_family_without_one_and_deeper(tmp_path: Path) -> None:
     add(tmp_path, "gpt/b", "gpt/a", "moe/c", "alone", "too/deep/down")
     (tmp_path / "gpt" / "no_case").mkdir()
     (tmp_path / "stray.yaml").touch()
     found = [(family, name) for family, name, _ in case_names(tmp_path)]
-    assert found == [(tmp_path.name, "alone"), ("gpt", "a"), ("gpt", "b"), ("moe", "c")]
+    assert found == [(tmp_path.name, "alone"), ("gpt", "a"), ("gpt", "b"), ("moe", "c"), ("deep", "down")]
+
+
+def test_a_loop_of_links_is_not_followed(tmp_path: Path) -> None:
+    add(tmp_path, "gpt/a")
+    (tmp_path / "gpt" / "again").symlink_to(tmp_path)
+    assert [name for _, name, _ in case_names(tmp_path)] == ["a"]
 
 
 def test_a_folder_that_is_not_there_has_no_cases(tmp_path: Path) -> None:

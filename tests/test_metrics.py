@@ -117,9 +117,7 @@ def test_torch_s_writer_in_both_styles_is_read(tmp_path: Path) -> None:
         for step in range(3):
             writer.add_scalar("old", step + 0.1, step)
             writer.add_scalar("new", step + 0.1, step, new_style=True)
-            writer.add_scalar(
-                "double", step + 0.1, step, new_style=True, double_precision=True
-            )
+            writer.add_scalar("double", step + 0.1, step, new_style=True, double_precision=True)
             writer.add_text("text", "words", step)
             writer.add_histogram("histogram", np.arange(9), step)
     found = read_tensorboard(tmp_path)
@@ -212,9 +210,7 @@ def test_records_of_any_sizes_pass_their_checksums_and_a_flipped_bit_does_not(cu
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 20])
-def test_a_torn_record_is_an_error_that_names_file_and_offset(
-    curve: Callable[[], Path], cut: int
-) -> None:
+def test_a_torn_record_is_an_error_that_names_file_and_offset(curve: Callable[[], Path], cut: int) -> None:
     folder = curve()
     path = next(folder.iterdir())
     whole = path.read_bytes()

@@ -44,7 +44,7 @@ _ARGUMENTS = re.compile(
 )
 _CIRCUMSTANCE = re.compile(
     r"(?:^|[./_:])(?:\w*time|timestamp|elapsed|date|created_at|saved_at|duration|\w*per_sec(?:ond)?"
-    r"|hostname|host|pid|uuid|run_id|run_name|path|dir|folder|filename|version|git_sha|git_hash"
+    r"|hostname|host|pid|uuid|run_id|run_name|\w*path|\w*dir|\w*folder|filename|version|git_sha|git_hash"
     r"|commit|user)$"
 )
 _PER_RANK = re.compile(r"^rng\..*\.\d+_\d+_\d+$")

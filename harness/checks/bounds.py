@@ -14,6 +14,7 @@ changes it, so it counts on the golden's own machine only, with :data:`_SLACK` b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 TIME: Final = "iteration-time"
 MEMORY: Final = "mem-"
+_TIMERS: Final = re.compile(r"(?:^|[-_ /])(?:run)?time$", re.IGNORECASE)
+_SPEEDS: Final = re.compile(r"throughput|tflop|per[-_ ]?sec(?:ond)?s?$|/s(?:ec)?$", re.IGNORECASE)
 _TIME_FACTOR: Final = 1.25
 _MEMORY_FACTOR: Final = 1.05
 #: Bytes on top of the factor.
@@ -39,9 +42,19 @@ _ALARM: Final = 1e-4
 _DISTURBED: Final = 0.25
 
 
+def is_time(metric: str) -> bool:
+    """Whether a metric is seconds: ``iteration-time``, and any other timer that a trainer logs."""
+    return bool(_TIMERS.search(metric))
+
+
+def is_speed(metric: str) -> bool:
+    """Whether a metric is work per second. No two runs share it, and the time says the same: not judged."""
+    return bool(_SPEEDS.search(metric))
+
+
 def is_bounded(metric: str) -> bool:
     """Whether a metric is a cost, judged by an upper bound only."""
-    return metric == TIME or metric.startswith(MEMORY)
+    return is_time(metric) or metric.startswith(MEMORY)
 
 
 def steady(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,8 +84,8 @@ def compare_upper_bound(
     import numpy as np
 
     expected, actual = typical(pair.metric, pair.expected), typical(pair.metric, pair.actual)
-    is_time = pair.metric == TIME
-    bound = expected * (_TIME_FACTOR if is_time else _MEMORY_FACTOR) + (0 if is_time else _SLACK)
+    timed = is_time(pair.metric)
+    bound = expected * (_TIME_FACTOR if timed else _MEMORY_FACTOR) + (0 if timed else _SLACK)
     repeats = np.asarray((statistics or {}).get("typical", ()), np.float64)
     if repeats.size > 1:
         reach = student.quantile(_ALARM, repeats.size - 1) * float(repeats.std(ddof=1))
@@ -87,7 +100,7 @@ def compare_upper_bound(
     worst = place + len(pair) - len(steady(pair.actual))
     if not over:
         return pair.passed("upper-bound", message + note, worst)
-    spread = _spread(pair.actual) if is_time else 0.0
+    spread = _spread(pair.actual) if timed else 0.0
     if not enforce:
         message += "; not enforced here"
     elif spread > _DISTURBED:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.checks.bounds import TIME, compare_upper_bound, is_bounded
+from harness.checks.bounds import compare_upper_bound, is_bounded, is_speed, is_time
 from harness.checks.envelope import compare_with_envelope
 from harness.checks.exact import compare_exactly
 from harness.checks.pairing import pair
@@ -54,7 +54,7 @@ def compare_curves(
     found = []
     for metric in dict.fromkeys((*expected, *actual)):
         bounded = is_bounded(metric)
-        if (metrics and metric not in metrics) or (bounded and against == "continuous"):
+        if (metrics and metric not in metrics) or is_speed(metric) or (bounded and against == "continuous"):
             continue
         left, right = expected.get(metric), actual.get(metric)
         if right is not None and left is None and against == "golden":
@@ -68,7 +68,7 @@ def compare_curves(
         about = (statistics or {}).get(metric)
         with np.errstate(over="ignore", invalid="ignore"):  # finite values may be further apart than a float
             if bounded:
-                enforce = enforce_bounds and (enforce_time or metric != TIME)
+                enforce = enforce_bounds and (enforce_time or not is_time(metric))
                 check = compare_upper_bound(both, enforce=enforce, statistics=about, note=said)
             elif lane == "exact":
                 check = compare_exactly(both, said)

@@ -258,6 +258,4 @@ def _get(pair: Pair, statistics: Mapping[str, Any], key: str) -> Any:  # noqa: A
     try:
         return statistics[key]
     except KeyError:
-        raise GoldenError(
-            f"statistics of {pair.metric}: no {key!r} among {sorted(statistics)}"
-        ) from None
+        raise GoldenError(f"statistics of {pair.metric}: no {key!r} among {sorted(statistics)}") from None

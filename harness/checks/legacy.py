@@ -72,7 +72,11 @@ def compare_as_megatron(
         message = f"{bad.size} of {counted(len(steps))} differ{'s' if bad.size == 1 else ''}, {how}"
         found.append(
             Check(
-                f"legacy: {against}: {metric}", metric, against, "legacy", passed=passed,
+                f"legacy: {against}: {metric}",
+                metric,
+                against,
+                "legacy",
+                passed=passed,
                 first_bad_step=None if passed or at is None else int(steps[at]),
                 worst=None if at is None else Worst(int(steps[at]), float(a[at]), float(b[at])),
                 message=message,

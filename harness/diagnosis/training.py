@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.checks.bounds import TIME, is_bounded
+from harness.checks.bounds import is_bounded, is_time
 from harness.diagnosis import curves
 from harness.diagnosis.words import COMPONENTS, Diagnosis
 
@@ -73,8 +73,8 @@ def _costs(failed: Sequence[Check]) -> Diagnosis | None:
     over = [c for c in failed if c.metric is not None and is_bounded(c.metric)]
     if not over:
         return None
-    over.sort(key=lambda c: c.metric != TIME)
-    component = "performance" if over[0].metric == TIME else "memory"
+    over.sort(key=lambda c: not is_time(c.metric or ""))
+    component = "performance" if is_time(over[0].metric or "") else "memory"
     return Diagnosis(component, tuple(f"`{c.metric}`: {c.message}" for c in over))
 
 

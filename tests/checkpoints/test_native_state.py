@@ -15,7 +15,7 @@ __all__ = ["launcher", "train"]  # fixtures
 
 K, N = 6, 12
 QUIET: dict[str, Any] = {"attention_dropout": 0.0, "hidden_dropout": 0.0}
-LAYOUT = {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}
+LAYOUT: dict[str, Any] = {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}
 
 
 def at(run: Run, iteration: int) -> Path:

@@ -103,7 +103,7 @@ class Run:
 
     def step(self) -> dict[str, float]:
         loss = self.loss(self.reader.batch())
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.brain.parameters(), 1.0)
         told = {"loss": float(loss.detach()), "lr": self.teacher.lr(), "gnorm": float(norm)}
         self.teacher.step()
