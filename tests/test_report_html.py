@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,16 @@ def test_residuals_are_the_differences_of_what_both_have(page: Page) -> None:
         else:
             assert off == lines["resumed"][at] - lines["continuous"][at]
         assert lines["continuous − golden"][at] == 0
+
+
+def test_without_an_uninterrupted_run_the_joined_curve_is_compared_with_the_golden(tmp_path: Path) -> None:
+    made = make_cell(tmp_path, GPT, n=10, metrics=("lm loss",))
+    before = made.series("continuous")["lm loss"].at(1, 5).values.tolist()
+    shutil.rmtree(made.folder / "continuous")
+    write_events(made.folder / "interrupted" / "tensorboard", 1, {"lm loss": before})
+    (plot,) = page_of(made).data()["plots"]
+    assert [line["name"] for line in plot["lines"]] == ["golden", "interrupted", "resumed"]
+    assert plot["residuals"] == [{"name": "joined − golden", "values": [0.0] * 10}]
 
 
 def test_the_state_diff_is_shown_by_component_with_every_name(page: Page) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -231,6 +232,13 @@ def test_the_keyboard_reads_the_values_aloud(started: Browser, gallery: Gallery)
         found.page.keyboard.press("ArrowLeft")
         assert found.page.locator("p.said[aria-live]").inner_text().startswith("step 99: ")
         assert _legend(figure)["step"] == "99"
+
+
+def test_the_command_is_copied_or_at_least_selected(started: Browser, gallery: Gallery) -> None:
+    with opened(started, gallery.pages["moe-red"]) as found:
+        found.page.get_by_role("button", name="Copy").click()
+        found.page.locator("button.copy", has_text=re.compile("Copied|Selected")).wait_for()
+        assert found.complaints == []
 
 
 def test_without_scripts_and_in_print_the_curves_are_there(started: Browser, gallery: Gallery) -> None:
