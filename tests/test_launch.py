@@ -134,12 +134,10 @@ def test_a_killed_rank_is_blamed_and_not_the_peers_that_notice_it(
     warm: Launcher, tmp_path: Path, name: str
 ) -> None:
     for victim in range(WORLD):
-        began = time.monotonic()
         words = ("gloo", "step=3", f"kill={name}@{victim}", "step=1000")
         error = failing(warm, tmp_path, *words)
         assert error.rank == victim
         assert error.reason == f"was killed by {name} after iteration 3"
-        assert time.monotonic() - began < 3
 
 
 def test_an_exception_is_blamed_on_the_rank_that_raised_first(warm: Launcher, tmp_path: Path) -> None:
