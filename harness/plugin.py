@@ -132,6 +132,8 @@ class CellPlugin:
                     ),
                     observer=observer,
                 )
+                if verdict.passed and observer is not None:
+                    observer.verdict(verdict)
         except HarnessError as error:
             skip = isinstance(error, HardwareMissing) and not os.environ.get("CI")
             outcome = pytest.skip.Exception if skip else pytest.fail.Exception

@@ -42,7 +42,7 @@ class Terminal:
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._steps: dict[str, tuple[int, int]] = {}
-        self._began: dict[str, float] = {}
+        self._first: dict[str, tuple[float, int]] = {}
         self._said: dict[str, float] = {}
 
     @classmethod
@@ -66,7 +66,8 @@ class Terminal:
     def phase_started(self, phase: str, start: int, stop: int) -> None:
         """A bar, or a line."""
         self._steps[phase] = (start, stop)
-        self._began[phase] = self._said[phase] = time.monotonic()
+        self._said[phase] = time.monotonic()
+        self._first.pop(phase, None)
         if not self._console.is_terminal:
             self._say(f"{phase}: iterations {start} to {stop}")
             return
@@ -89,12 +90,13 @@ class Terminal:
         if self._bars is not None:
             self._bars.update(self._tasks[phase], completed=iteration)
             return
-        start, stop = self._steps[phase]
-        now = time.monotonic()
-        if not start < iteration < stop or now < self._said[phase] + _QUIET:
+        now, stop = time.monotonic(), self._steps[phase][1]
+        # Counted from the first sign of training: starting up says nothing of how fast it goes.
+        began, first = self._first.setdefault(phase, (now, iteration))
+        if not first < iteration < stop or now < self._said[phase] + _QUIET:
             return
         self._said[phase] = now
-        left = (now - self._began[phase]) * (stop - iteration) / (iteration - start)
+        left = (now - began) * (stop - iteration) / (iteration - first)
         self._say(f"{phase}: {iteration} of {stop}, about {left:.0f} s left")
 
     def phase_ended(self, phase: str, seconds: float) -> None:
