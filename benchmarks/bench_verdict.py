@@ -80,24 +80,32 @@ def their_way(case: Case, folder: Path, comm: str) -> tuple[float, float]:
     return plain + time.monotonic() - began, plain
 
 
-def ours() -> float:
+def ours(protocol: str) -> float:
     """The session, its environment being ready."""
     env = {"NOX_CURRENT_SESSION": "", "CI": ""}
-    return timed([sys.executable, "-m", "nox", "-R", "-s", f"case(cpu)(dev,{CASE})"], **env)
+    return timed(
+        [sys.executable, "-m", "nox", "-R", "-s", f"case(cpu)(dev,{CASE})", "--", "--protocol", protocol],
+        **env,
+    )
 
 
 def rows(repeats: int = 3) -> Iterator[dict[str, Any]]:
     """The verdict against their way and against plain training, with either kind of collectives."""
     case = find_case(CASE, ROOT / "test_cases")
     timed([sys.executable, "-m", "nox", "--install-only", "-s", f"case(cpu)(dev,{CASE})"], CI="")
-    found: dict[str, list[float]] = {key: [] for key in ("ours", "gloo", "gloo 1", "shared", "shared 1")}
+    found: dict[str, list[float]] = {
+        key: [] for key in ("ours", "full", "gloo", "gloo 1", "shared", "shared 1")
+    }
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as scratch:
-            found["ours"].append(ours())
+            found["ours"].append(ours("fast"))
+            found["full"].append(ours("full"))
             for comm in ("gloo", "shared"):
                 whole, plain = their_way(case, Path(scratch), comm)
                 found[comm].append(whole)
                 found[f"{comm} 1"].append(plain)
+    what = "verdict, MoE on cpu, protocol fast against full (s)"
+    yield row(what, found["ours"], found["full"], "<= 0.8")
     for comm, words in (("gloo", "gloo"), ("shared", "our collectives")):
         yield row(f"verdict, MoE on cpu, against Megatron-LM's way with {words} (s)",
                   found["ours"], found[comm], "<= 0.4")  # fmt: skip
