@@ -16,9 +16,28 @@ from harness.checkpoints import iter_dir, latest, verify
 from harness.errors import CheckpointError, TrainerFailed, UsageError
 
 if TYPE_CHECKING:
+    from harness.plan import Plan
     from harness.run import Recorded, Run
 
 _TICK = 0.0005  # s; a small checkpoint is written within a few of them
+
+
+def check_crash(plan: Plan) -> None:
+    """Refuse what cannot be killed at a moment.
+
+    Raises:
+        UsageError: this trainer's ranks or moments cannot be told from outside, or there is no such rank.
+    """
+    if not plan.resumes:
+        raise UsageError(f"{plan.case.name}: protocol crash: it resumes nothing", "take --protocol full")
+    if not plan.trainer.can_rewind:
+        raise UsageError(
+            f"protocol crash: the trainer {plan.trainer.name} has no tracker to resume by",
+            "take --protocol full",
+        )
+    rank = plan.options.crash_rank
+    if rank != "all" and int(rank) >= plan.world_size:
+        raise UsageError(f"--crash-rank {rank}: the world has {plan.world_size} ranks")
 
 
 def kill_on_the_way(run: Run) -> tuple[Recorded | None, int]:
@@ -28,18 +47,10 @@ def kill_on_the_way(run: Run) -> tuple[Recorded | None, int]:
         What is left on disk and the iteration that its tracker names; (None, 0) when there is
         nothing to resume from, which is then a failed check.
 
-    Raises:
-        UsageError: this trainer's moments cannot be told from outside.
     """
     from harness.run import Recorded
 
-    options, trainer = run.plan.options, run.plan.trainer
-    if not trainer.can_rewind or run.plan.world_size < 1:
-        raise UsageError(
-            f"protocol crash: the trainer {trainer.name} has no tracker to resume by", "take --protocol full"
-        )
-    if options.crash_rank != "all" and int(options.crash_rank) >= run.plan.world_size:
-        raise UsageError(f"--crash-rank {options.crash_rank}: the world has {run.plan.world_size} ranks")
+    options = run.plan.options
     phase = run.phase("interrupted", load=None, start=0, stop=run.n)
     killer = _Killer(_moment(options.crash_at, phase.save, run), options.crash_rank)
     try:

@@ -50,18 +50,36 @@ def not_loaded(k: int, error: CheckpointError) -> Check:
     return present(f"resume: load iteration {k}", "state", passed=False, message=str(error))
 
 
-def resumed_there(k: int, series: Mapping[str, Series]) -> Check:
-    """The resumed run's first step must be k+1: one that starts at 1 has loaded nothing."""
-    name = f"resume: first step is {k + 1}"
+def not_whole(iteration: int, error: CheckpointError) -> Check:
+    """A phase has left a checkpoint that cannot be read to its end, or none."""
+    return present(f"state: checkpoint of iteration {iteration}", "state", passed=False, message=str(error))
+
+
+def resumed_there(k: int, series: Mapping[str, Series], before: Mapping[str, Series]) -> Check:
+    """The resumed run must go on after k: one that starts at 1 has loaded nothing.
+
+    Args:
+        before: what its first phase logged; a trainer that logs every tenth step goes on at k+10.
+    """
+    every = min((_interval(line) for line in before.values() if line.steps.size > 1), default=1)
+    expected = k + 1 if every == 1 else (k // every + 1) * every
+    name = f"resume: first step is {expected}"
     first = min((int(line.steps.min()) for line in series.values() if line.steps.size), default=None)
     if first is None:
         return present(name, "continuous", passed=False, message="the resumed run logged nothing")
-    if first == k + 1:
+    if first == expected:
         return present(name, "continuous", passed=True, message=f"it went on at step {first}")
-    message = f"it went on at step {first}, expected {k + 1}"
+    message = f"it went on at step {first}, expected {expected}"
     if first <= 1:
         message += ": the checkpoint was not loaded, training started again"
-    return present(name, "continuous", passed=False, message=message, worst=Worst(first, k + 1, first))
+    return present(name, "continuous", passed=False, message=message, worst=Worst(first, expected, first))
+
+
+def _interval(series: Series) -> int:
+    """Steps between two values, as most of them have it."""
+    import numpy as np
+
+    return max(1, int(np.median(np.diff(series.steps))))
 
 
 # -- against the golden ------------------------------------------------------------------------

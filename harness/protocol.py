@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.crash import check_crash
 from harness.errors import HarnessError, UsageError
 from harness.leases import lease
 from harness.matrix import Cell
@@ -56,12 +57,7 @@ def fast(run: Run) -> None:
 
 
 def reshard(run: Run) -> None:
-    """``full``, resumed with the parallel sizes of MODEL_ARGS_2."""
-    if not run.plan.layouts_differ:
-        raise UsageError(
-            f"{run.plan.case.name}: protocol reshard needs MODEL_ARGS_2 with other parallel sizes",
-            "add them to the case, or take --protocol full",
-        )
+    """``full``, resumed with the parallel sizes of MODEL_ARGS_2: another layout must lose nothing."""
     full(run)
 
 
@@ -146,7 +142,18 @@ def _report(plan: Plan, folder: ResultsFolder, verdict: Verdict, observer: Obser
 
 
 def _chosen(plan: Plan) -> str:
-    """``auto`` is fast where the golden is going to be exact; recording needs the whole run."""
+    """``auto`` is fast where the golden is going to be exact; recording needs the whole run.
+
+    Raises:
+        UsageError: the protocol that was asked for does not fit the case.
+    """
+    if plan.options.protocol == "reshard" and not plan.layouts_differ:
+        raise UsageError(
+            f"{plan.case.name}: protocol reshard needs MODEL_ARGS_2 with other parallel sizes",
+            "add them to the case, or take --protocol full",
+        )
+    if plan.options.protocol == "crash":
+        check_crash(plan)
     if plan.options.golden_update and plan.options.protocol in ("auto", "fast", "crash"):
         return "full"
     if plan.options.protocol != "auto":

@@ -121,7 +121,7 @@ class Run:
                 raise
             self.checks.append(judge.not_loaded(at, cause))
             return None
-        self.checks.append(judge.resumed_there(at, resumed.series))
+        self.checks.append(judge.resumed_there(at, resumed.series, source.series))
         return resumed
 
     # -- comparing ---------------------------------------------------------------------------
@@ -189,7 +189,11 @@ class Run:
         from harness.checkpoints import diff
 
         with self._timed("state"):
-            self._state = diff(continuous.saved, resumed.saved)
+            try:
+                self._state = diff(continuous.saved, resumed.saved)
+            except CheckpointError as error:  # a phase that ended early has left none of N
+                self.checks.append(judge.not_whole(self.n, error))
+                return
             self.checks += judge.saved_state(self._state, self._components(continuous), self.n)
 
     # -- concluding --------------------------------------------------------------------------
@@ -237,6 +241,7 @@ class Run:
                 probe=probe,
                 deterministic=self.plan.deterministic,
                 golden_only=not resume_failed,
+                arguments=self.plan.case.arguments(self.plan.cell.hardware),
             )
 
     def verdict(self) -> Verdict:
@@ -393,7 +398,11 @@ class Run:
 
         if run.saved not in self._digests:
             with self._timed("state"):
-                self._digests[run.saved] = fingerprint(run.saved)
+                try:
+                    self._digests[run.saved] = fingerprint(run.saved)
+                except CheckpointError as error:  # the other comparisons still tell what is missing
+                    self._digests[run.saved] = {}
+                    self.checks.append(judge.not_whole(run.phase.stop, error))
         return self._digests[run.saved]
 
     def _components(self, run: Recorded) -> list[str]:
