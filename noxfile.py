@@ -31,22 +31,23 @@ nox.options.tags = ["default"]  # what runs when nothing is selected
 CASES = sorted(cases_by_name(Path("test_cases")))
 DEFAULT = ("cpu", "dev")
 PYTHON = None if sys.version_info < (3, 14) else "3.13"  # the newest that the pins have wheels for
-#: session: (its text in the list, its dependency group, its commands; what stands after -- goes to the last)
+#: session: (its text in the list, its dependency groups, its commands; what stands after -- goes to the last).
+#: With several groups it is run in each, as ``alarms(lts)``.
 OTHERS = {
     "tests": (
         "ruff, mypy, and the harness's own tests",
-        "tests",
+        ["tests"],
         ["ruff check", "ruff format --check", "mypy", "pytest -n auto --dist worksteal"],
     ),
     "faults": (
         "plant every known resume bug, and see it caught and named",
-        "dev",
+        ["dev"],
         ["python -m tests.faults"],
     ),
-    "alarms": ("run clean verdicts, and count false alarms", "dev", ["python -m tests.alarms"]),
-    "bench": ("measure every speed claim against its rival", "bench", ["python -m benchmarks"]),
-    "pages": ("make screenshots of the reports in a real browser", "pages", ["python -m tests.pages"]),
-    "docs": ("build the site; warnings are errors", "docs", ["mkdocs build --strict"]),
+    "alarms": ("run clean verdicts, and count false alarms", list(TRACKS), ["python -m tests.alarms"]),
+    "bench": ("measure every speed claim against its rival", ["bench"], ["python -m benchmarks"]),
+    "pages": ("make screenshots of the reports in a real browser", ["pages"], ["python -m tests.pages"]),
+    "docs": ("build the site; warnings are errors", ["docs"], ["mkdocs build --strict"]),
 }
 
 if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine, which uv does not look for by itself
@@ -99,9 +100,9 @@ for hardware in HARDWARE:
         session.run("pytest", "test_cases", cell, "-W", "default", *session.posargs)
 
 
-for name, (text, group, commands) in OTHERS.items():
+for name, (text, groups, commands) in OTHERS.items():
 
-    def run(session: nox.Session, group: str = group, commands: list[str] = commands) -> None:
+    def run(session: nox.Session, group: str = groups[0], commands: list[str] = commands) -> None:
         """Install the group and run the commands; the list of sessions shows the table's text instead."""
         session.install("--editable=.", *pins(group))
         for command in commands:
@@ -109,4 +110,5 @@ for name, (text, group, commands) in OTHERS.items():
             session.run(*command.split(), *last)
 
     run.__doc__ = text
-    nox.session(name=name, python=PYTHON)(run)
+    several = nox.parametrize("group", [nox.param(group, id=group) for group in groups])
+    nox.session(name=name, python=PYTHON)(several(run) if len(groups) > 1 else run)

@@ -122,8 +122,9 @@ def test_another_gpu_is_named_when_the_hardware_is_absent(project: Path, tmp_pat
 
 
 def test_the_other_sessions_are_there_but_not_by_default(project: Path) -> None:
-    names = ("tests", "faults", "alarms", "bench", "pages", "docs")
-    assert sessions(project, "-s", *names) == list(names)
+    names = ["tests", "faults", "bench", "pages", "docs"]
+    assert sessions(project, "-s", *names) == names
+    assert sessions(project, "-s", "alarms") == ["alarms(lts)", "alarms(dev)"]
 
 
 def test_the_noxfile_is_short_and_needs_nothing_but_nox() -> None:

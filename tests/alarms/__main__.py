@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\n{table}")
     print(f"\n{time.monotonic() - began:.0f} s, {options.workers} at a time; {folder}/alarms.md, alarms.json")
     if options.write_docs:
-        write_region(DOCS, "alarms", table)
+        write_region(DOCS, "alarms", table, part=f" {options.track}")
     return 1 if any(one.alarms for one in found) else 0
 
 

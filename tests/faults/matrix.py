@@ -93,9 +93,14 @@ def line(outcome: Outcome) -> str:
     return f"{outcome.number:2}  {outcome.fault.lost}: {said}; named {right} ({outcome.seconds:.1f} s)"
 
 
-def write_region(path: Path, name: str, text: str) -> None:
-    """Put ``text`` between the marks of ``name`` in a Markdown file; both are made where they lack."""
-    begin, end = f"<!-- {name}: begin (written by python -m tests.{name}) -->", f"<!-- {name}: end -->"
+def write_region(path: Path, name: str, text: str, *, part: str = "") -> None:
+    """Put ``text`` between the marks of ``name`` in a Markdown file; both are made where they lack.
+
+    Args:
+        part: of the name, where a command writes several regions.
+    """
+    begin = f"<!-- {name}{part}: begin (written by python -m tests.{name}) -->"
+    end = f"<!-- {name}{part}: end -->"
     before = path.read_text() if path.is_file() else "# Detection\n"
     head, found, rest = before.partition(begin)
     _, _, tail = rest.partition(end)
