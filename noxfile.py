@@ -31,7 +31,7 @@ nox.options.tags = ["default"]  # what runs when nothing is selected
 CASES = sorted(cases_by_name(Path("test_cases")))
 DEFAULT = ("cpu", "dev")
 PYTHON = None if sys.version_info < (3, 14) else "3.13"  # the newest that the pins have wheels for
-#: session: (its text in the list, its dependency groups, its commands; what stands after -- goes to the last).
+#: session: (its text in the list, its dependency groups, its commands; what follows -- goes to the last).
 #: With several groups it is run in each, as ``alarms(lts)``.
 OTHERS = {
     "tests": (
