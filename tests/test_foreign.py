@@ -119,7 +119,7 @@ def resumed(folder: Path, forgets: str) -> tuple[list[Check], Diagnosis | None]:
     cell, out = folder / "results" / "cpu" / "dev" / "foreign-clean", folder / "forgetful" / forgets
     first = read_metrics(cell / "continuous" / "tensorboard", cell / "continuous")
     again = read_metrics(out / "tensorboard", out)
-    checks = [resumed_there(K, again)]
+    checks = [resumed_there(K, again, first)]
     checks += compare_curves(first, again, against="continuous", lane="exact", first=K + 1, last=N)
     saved = cell / "checkpoints" / "continuous" / f"checkpoint-{N}", out / "saved" / f"checkpoint-{N}"
     state = diff(*saved)

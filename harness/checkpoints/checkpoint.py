@@ -31,6 +31,7 @@ from harness.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 NATIVE_FORMAT = "native-torch-1"
 _RANK_FOLDER = re.compile(r"mp_rank_(\d+)(?:_(\d+))?(?:_(\d+))?")
@@ -89,10 +90,8 @@ class Checkpoint:
         entry = self._entry(name)
         with Reader() as reader:
             found = [bits.copy() for _, bits in reader.stream(entry)]
-        if not found:
-            flat = np.empty(0, "u1")
-        else:
-            flat = np.concatenate([bits.reshape(-1) for bits in found]).view("u1")
+        empty = np.empty(0, "u1")
+        flat: NDArray[Any] = np.concatenate([b.reshape(-1) for b in found]).view("u1") if found else empty
         python = {"Python int": "int64", "Python float": "float64", "Python bool": "bool",
                   "Python complex": "complex128"}  # fmt: skip
         dtype = getattr(torch, python.get(entry.dtype, entry.dtype), torch.uint8)

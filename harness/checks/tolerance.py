@@ -123,7 +123,8 @@ def scale(expected: Array, least: float) -> Array:
 
     size = np.abs(expected)
     typical = least * float(np.median(size))
-    return np.maximum(size, typical if typical > 0 else max(float(size.max()), 1e-30))
+    found: Array = np.maximum(size, typical if typical > 0 else max(float(size.max()), 1e-30))
+    return found
 
 
 def _shapes(pair: Pair, deviation: Array, size: Array, tolerance: Tolerance) -> list[shape.Odd]:
