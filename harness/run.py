@@ -439,6 +439,7 @@ class Run:
             "resumed_after": self.k if self.plan.resumes else None,
             "world_size": self.plan.world_size,
             "case": str(self.plan.case.directory),
+            "results": str(self.folder.path),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "commit": commit(self.plan.case.directory),
         }

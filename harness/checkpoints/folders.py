@@ -20,6 +20,15 @@ _ITERATION = re.compile(r"iter_(\d{7,})")
 _TORN = "the checkpoint is torn: resume from an earlier iteration"
 
 
+def sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal; read piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def iter_dir(folder: Path, iteration: int) -> Path:
     """``folder/iter_0000050``, whether it exists or not."""
     return folder / f"iter_{iteration:07d}"
@@ -155,14 +164,11 @@ def _verify_torch(path: Path, *, checksums: bool) -> None:
 
 def _verify_manifest(folder: Path, files: Mapping[str, Any], *, hashes: bool) -> Verified:
     for name, about in files.items() if hashes else ():
-        digest = hashlib.sha256()
-        with (folder / name).open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        if digest.hexdigest() != about.get("sha256"):
+        digest = sha256(folder / name)
+        if digest != about.get("sha256"):
             expected = str(about.get("sha256"))[:12]
             raise CheckpointError(
-                f"{folder / name}: sha256 {digest.hexdigest()[:12]}…, expected {expected}…",
+                f"{folder / name}: sha256 {digest[:12]}…, expected {expected}…",
                 "the file was changed or damaged after it was saved: resume from an earlier iteration",
             )
     total = sum(int(about["bytes"]) for about in files.values())

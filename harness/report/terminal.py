@@ -122,19 +122,21 @@ class Terminal:
             self._say(f"again: {verdict.reproduce}")
 
     def _details(self, verdict: Verdict) -> None:
-        shown = verdict.failures[:_WORTH_SHOWING]
-        if shown:
-            self._console.print(_table(shown))
-        for check in shown:
-            self._say(f"  {check.name}: {check.message}")
-        if more := len(verdict.failures) - len(shown):
-            self._say(f"  and {more} more in verdict.json")
         if verdict.diagnosis is not None:
             self._console.print(Text(f"lost: {one_line(verdict.diagnosis.component)}", style="bold"))
             for evidence in verdict.diagnosis.evidence:
                 self._say(f"  {evidence}")
+        shown = verdict.failures[:_WORTH_SHOWING]
+        if shown:
+            self._console.print(_table(shown))
+        for check in _telling(shown):
+            self._say(f"  {check.name}: {check.message}")
+        if more := len(verdict.failures) - len(shown):
+            self._say(f"  and {more} more in verdict.json")
         if golden := verdict.provenance.get("golden"):
             self._say(f"golden: {golden}")
+        if verdict.failures and (folder := verdict.provenance.get("results")):
+            self._say(f"report: {folder}/report.html")
 
     def _say(self, text: str) -> None:
         self._console.print(Text(one_line(text)))
@@ -151,6 +153,16 @@ def _outcome(verdict: Verdict) -> str:
     parts = [f"{against} {held[against]}/{count}" for against, count in made.items()]
     seconds = verdict.timing.get("total", 0.0)
     return f"{one_line(verdict.cell)}: {', '.join(parts) or 'no check'} held, {seconds:.1f} s"
+
+
+def _telling(checks: tuple[Check, ...]) -> list[Check]:
+    """Those whose sentence is worth its line: without numbers in the table, and the earliest of each kind."""
+    earliest: dict[str, Check] = {}
+    for check in checks:
+        before = earliest.setdefault(check.against, check)
+        if (check.first_bad_step or 0) < (before.first_bad_step or 0):
+            earliest[check.against] = check
+    return [check for check in checks if check.worst is None or check in earliest.values()]
 
 
 def _table(checks: tuple[Check, ...]) -> Table:

@@ -6,7 +6,6 @@ An iteration's folder is complete when its ``manifest.json`` is there; only then
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -32,6 +31,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from harness.checkpoints import safe_reader
+from harness.checkpoints.folders import sha256
 from harness.errors import CheckpointError
 from harness.trainers.native.arguments import Arguments
 from harness.trainers.native.state import TIED_COPY, TIED_SOURCE, Entry, TrainingState
@@ -249,8 +249,7 @@ class Checkpointer:
             return
         files = {}
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = sha256(path)
             files[path.relative_to(folder).as_posix()] = {
                 "bytes": path.stat().st_size,
                 "sha256": digest,
