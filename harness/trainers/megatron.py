@@ -114,10 +114,10 @@ def _configured() -> str | None:
         path = folder / "pyproject.toml"
         if not path.is_file():
             continue
-        try:
-            import tomllib  # Python 3.11
-        except ImportError:
-            return None
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
         try:
             found = tomllib.loads(path.read_text()).get("tool", {}).get("harness", {})
         except (OSError, ValueError) as error:
