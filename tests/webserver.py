@@ -1,9 +1,13 @@
-"""A webhook and an issue tracker that behave like the real ones, failures included; on loopback."""
+"""A webhook and an issue tracker that behave like the real ones, failures included; on loopback.
+
+``python tests/webserver.py PORT`` serves an empty tracker and prints what becomes of its issues.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +37,7 @@ class Request:
 class Server:
     """Answers on a thread; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.requests: list[Request] = []
         self.faults: list[tuple[Callable[[Request], bool], Fault]] = []
         self._lock = threading.Lock()
@@ -76,7 +80,7 @@ class Server:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's word
                 """Nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -136,8 +140,8 @@ class Tracker(Server):
     REPOSITORY = "someone/something"
     LIMIT = 65_536
 
-    def __init__(self, page: int = 100) -> None:
-        super().__init__()
+    def __init__(self, page: int = 100, port: int = 0) -> None:
+        super().__init__(port)
         self.page = page
         self.issues: list[dict[str, Any]] = []
         self.comments: dict[int, list[dict[str, Any]]] = {}
@@ -213,3 +217,18 @@ class Tracker(Server):
             )
             headers["Link"] = f'<{self.url}{request.path}?{query}>; rel="next", <{self.url}>; rel="last"'
         return 200, headers, items[(page - 1) * size : page * size]
+
+
+class Printing(Tracker):
+    """Says on its standard output what becomes of its issues."""
+
+    def answer(self, request: Request) -> tuple[int, dict[str, str], Any]:
+        status, headers, content = super().answer(request)
+        if status < 300 and request.method != "GET" and "title" in content:
+            print(f"issue #{content['number']}, {content['state']}: {content['title']}", flush=True)
+        return status, headers, content
+
+
+if __name__ == "__main__":
+    with Printing(port=int(sys.argv[1])):
+        threading.Event().wait()

@@ -1,0 +1,231 @@
+"""Pages of the reference, made from the code when the site is built; mkdocs calls ``on_files``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the harness beside this folder, installed or not
+
+from harness import cases, cli, errors
+from harness.checks.result import Check, Worst
+from harness.diagnosis.words import COMPONENTS, Diagnosis
+from harness.matrix import HARDWARE, TRACKS
+from harness.report.verdict import Verdict
+from harness.trainers import TRAINERS
+from harness.trainers.base import Phase, PhaseName, placeholders
+
+#: What no docstring says.
+KEYS = {
+    "ENV_VARS": "",
+    "MODEL_ARGS": "",
+    "MODEL_ARGS_2": "",
+    "TEST_TYPE": "`ckpt-resume` by default; [the others](../megatron.md#what-is-run) are Megatron-LM's",
+    "MODE": "`pretraining` by default",
+    "METRICS": "",
+    "LAUNCHER": "`torchrun` or `ft_launcher`",
+    "TEST_EVALUATION": "Megatron-LM's; `xpass` is not run",
+    "BEFORE_SCRIPT": "shell of Megatron-LM's; run only with `--allow-scripts`",
+    "AFTER_SCRIPT": "likewise",
+    "HARNESS": "all that is ours; see below",
+}
+MEANINGS = {
+    "EXIT_PASSED": "passed",
+    "EXIT_FAILED": "a check failed",
+    "EXIT_USAGE": "usage, or a bad input file",
+    "EXIT_NOTHING": "nothing to do",
+    "EXIT_CRASHED": "the trainer crashed or hung",
+    "EXIT_INTERRUPTED": "interrupted; nothing is left running",
+}
+LOST = {
+    "weights": "parameters, or the masters that they are rounded from",
+    "optimizer": "moments, step counts or hyperparameters of the optimizer",
+    "lr-schedule": "the position of the learning-rate schedule",
+    "rng": "the state of a random stream",
+    "data-order": "the position in the data, or their order",
+    "grad-scaler": "the loss scale or its counters",
+    "experts": "the parameters of experts or their router",
+    "embedding": "the embedding, or the output layer tied to it",
+    "buffers": "state that is no parameter: running statistics, averaged weights",
+    "iteration": "the number of the iteration",
+    "checkpoint": "the checkpoint as a whole: torn, incomplete, not the one that was meant",
+    "performance": "slower than the golden allows",
+    "memory": "more memory than the golden allows",
+    "nondeterminism": "the same run twice does not give the same bits: not a matter of resuming",
+    "crash": "a phase crashed or hung",
+    "unknown": "something differs, and nothing says what",
+}
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages; nothing is written into the folder of documents."""
+    from mkdocs.structure.files import File
+
+    for name, text in pages().items():
+        files.append(File.generated(config, f"reference/{name}", content=text))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """File names and their Markdown."""
+    return {
+        "command-line.md": command_line(),
+        "case-file.md": case_file(),
+        "verdict.md": verdict(),
+        "words.md": words(),
+    }
+
+
+def command_line() -> str:
+    """The help of every command."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100"  # argparse asks the terminal otherwise
+    try:
+        parts = ["# Command line", "`python -m harness` is the same as `harness`."]
+        for name, parser in commands(cli.parser()):
+            parts.append(f"## {name}\n\n```text\n{parser.format_help().rstrip()}\n```")
+    finally:
+        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
+    return "\n\n".join(parts) + "\n"
+
+
+def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """A parser and all below it, each with its name."""
+    yield parser.prog, parser
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public way
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for below in action.choices.values():
+                yield from commands(below)
+
+
+def case_file() -> str:
+    """The keys of model_config.yaml."""
+    known = set(cases._KEYS)  # noqa: SLF001 - the table itself
+    _same("the keys of a case file", known, set(KEYS))
+    theirs = arguments(cases.Case) | {"env_vars": "variables for every rank"}
+    rows = [(f"`{key}`", text or theirs[key.lower()]) for key, text in KEYS.items()]
+    ours = arguments(cases.HarnessKeys)
+    _same("the keys below HARNESS", set(cases._OURS), set(ours))  # noqa: SLF001
+    below = [(f"`{key}`", ours[key]) for key in cases._OURS]  # noqa: SLF001
+    phase = Phase("continuous", Path("F"), Path("F/checkpoints"), None, 0, 1, 1, 1)
+    names = ", ".join(f"`${{{name}}}`" for name in sorted(placeholders(phase)))
+    return f"""# Case file
+
+`test_cases/<family>/<case>/model_config.yaml`. The folder's name is the case's; it is unique over all families.
+
+{table("key", "", rows=rows)}
+
+Other keys of Megatron-LM's are kept and mean nothing. A misspelt one is refused.
+
+## HARNESS
+
+{table("key", "", rows=below)}
+
+Trainers: {", ".join(f"`{name}`" for name in TRAINERS)}. What `profiles` says comes last; `false` takes an argument away.
+
+## Names that are replaced
+
+{names}: see [anybody's script](../command-trainer.md#what-the-case-says).
+"""
+
+
+def verdict() -> str:
+    """What verdict.json holds."""
+    parts = [
+        "# verdict.json",
+        "`results/<hardware>/<track>/<case>/verdict.json`. NaN and infinity are words there: `nan`, `inf`.",
+        fields(Verdict),
+        "## checks[]",
+        fields(Check),
+        "## checks[].worst",
+        fields(Worst),
+        "## diagnosis",
+        fields(Diagnosis),
+        "The components are [these](words.md#components).",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def words() -> str:
+    """Exit statuses, components, tracks, hardware, phases."""
+    codes = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    _same("exit statuses", set(codes), set(MEANINGS))
+    _same("components", set(COMPONENTS), set(LOST))
+    kinds = [
+        (f"`{name}`", f"`{one.platform}`", ", ".join(one.device_names) or "the CPU")
+        for name, one in HARDWARE.items()
+    ]
+    raised = [
+        (f"`{one.__name__}`", str(one.exit_code), str(inspect.getdoc(one)).splitlines()[0])
+        for one in vars(errors).values()
+        if inspect.isclass(one) and issubclass(one, errors.HarnessError) and one is not errors.HarnessError
+    ]
+    return (
+        "\n\n".join(
+            [
+                "# Words and numbers",
+                "## Exit status",
+                table("status", "", rows=[(str(codes[name]), text) for name, text in MEANINGS.items()]),
+                "## Components",
+                "What a diagnosis says was lost.",
+                table("component", "", rows=[(f"`{name}`", LOST[name]) for name in COMPONENTS]),
+                "## Hardware",
+                table("hardware", "platform of its goldens", "words in the device's name", rows=kinds),
+                "## Tracks",
+                table("track", "torch", rows=[(f"`{name}`", one.torch) for name, one in TRACKS.items()]),
+                "## Phases",
+                ", ".join(f"`{name}`" for name in get_args(PhaseName))
+                + ": see [architecture](../architecture.md#words).",
+                "## Errors",
+                table("error", "status", "", rows=raised),
+            ]
+        )
+        + "\n"
+    )
+
+
+def fields(data: Any) -> str:
+    """A dataclass as a table: its fields, their types, and what its docstring says of them."""
+    said = arguments(data)
+    rows = [(f"`{one.name}`", f"`{one.type}`", said.get(one.name, "")) for one in dataclasses.fields(data)]
+    return table("key", "type", "", rows=rows)
+
+
+def arguments(data: Any) -> dict[str, str]:
+    """Names and texts below ``Args:`` in a docstring."""
+    found: dict[str, str] = {}
+    below = (inspect.getdoc(data) or "").partition("Args:\n")[2]
+    for entry in re.split(r"\n(?=    \S)", below):
+        names, _, text = entry.strip().partition(": ")
+        plain = re.sub(r":data:`(\w+)`", r"\1", " ".join(text.split())).replace("``", "`")
+        found |= dict.fromkeys(names.split(", "), plain)
+    return found
+
+
+def table(*head: str, rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _same(what: str, code: set[str], here: set[str]) -> None:
+    if code != here:
+        raise ValueError(f"{__file__}: {what}: the code and this file differ by {sorted(code ^ here)}")
+
+
+def main() -> None:
+    """Print the pages, for a look."""
+    texts: Mapping[str, str] = pages()
+    for name, text in texts.items():
+        print(f"<!-- {name} -->\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()
