@@ -15,21 +15,21 @@ from typing import Any, get_args
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the harness beside this folder, installed or not
 
 from harness import cases, cli, errors
-from harness.checks.result import Check, Worst
+from harness.checks.result import Against, Check, Kind, Worst
 from harness.diagnosis.words import COMPONENTS, Diagnosis
 from harness.matrix import HARDWARE, TRACKS
-from harness.report.verdict import Verdict
+from harness.report.verdict import Status, Verdict
 from harness.trainers import TRAINERS
 from harness.trainers.base import Phase, PhaseName, placeholders
 
-#: What no docstring says.
+#: By key of a case file; whether none is missing is checked where they are used.
 KEYS = {
-    "ENV_VARS": "",
-    "MODEL_ARGS": "",
-    "MODEL_ARGS_2": "",
+    "ENV_VARS": "variables for every rank",
+    "MODEL_ARGS": "the trainer's arguments: a value, `true` for a bare flag, or a list",
+    "MODEL_ARGS_2": "those of the resumed phase, where they are others",
     "TEST_TYPE": "`ckpt-resume` by default; [the others](../megatron.md#what-is-run) are Megatron-LM's",
     "MODE": "`pretraining` by default",
-    "METRICS": "",
+    "METRICS": "the metrics that are compared; without it, all that the golden has",
     "LAUNCHER": "`torchrun` or `ft_launcher`",
     "TEST_EVALUATION": "Megatron-LM's; `xpass` is not run",
     "BEFORE_SCRIPT": "shell of Megatron-LM's; run only with `--allow-scripts`",
@@ -109,11 +109,10 @@ def case_file() -> str:
     """The keys of model_config.yaml."""
     known = set(cases._KEYS)  # noqa: SLF001 - the table itself
     _same("the keys of a case file", known, set(KEYS))
-    theirs = arguments(cases.Case) | {"env_vars": "variables for every rank"}
-    rows = [(f"`{key}`", text or theirs[key.lower()]) for key, text in KEYS.items()]
+    rows = [(f"`{key}`", text) for key, text in KEYS.items()]
     ours = arguments(cases.HarnessKeys)
     _same("the keys below HARNESS", set(cases._OURS), set(ours))  # noqa: SLF001
-    below = [(f"`{key}`", ours[key]) for key in cases._OURS]  # noqa: SLF001
+    below = [(f"`{key}`", ours[key].replace("None:", "without it:")) for key in cases._OURS]  # noqa: SLF001
     phase = Phase("continuous", Path("F"), Path("F/checkpoints"), None, 0, 1, 1, 1)
     names = ", ".join(f"`${{{name}}}`" for name in sorted(placeholders(phase)))
     return f"""# Case file
@@ -147,8 +146,7 @@ def verdict() -> str:
         "## checks[].worst",
         fields(Worst),
         "## diagnosis",
-        fields(Diagnosis),
-        "The components are [these](words.md#components).",
+        fields(Diagnosis).replace("COMPONENTS", "[these](words.md#components)"),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -194,8 +192,25 @@ def words() -> str:
 def fields(data: Any) -> str:
     """A dataclass as a table: its fields, their types, and what its docstring says of them."""
     said = arguments(data)
-    rows = [(f"`{one.name}`", f"`{one.type}`", said.get(one.name, "")) for one in dataclasses.fields(data)]
+    rows = [
+        (f"`{one.name}`", _in_json(str(one.type)), re.sub(r"\bNone\b", "null", said.get(one.name, "")))
+        for one in dataclasses.fields(data)
+    ]
     return table("key", "type", "", rows=rows)
+
+
+def _in_json(hint: str) -> str:
+    """A type hint in JSON's words."""
+    for name, literal in (("Status", Status), ("Against", Against), ("Kind", Kind)):
+        if hint == name:
+            return ", ".join(f"`{value}`" for value in get_args(literal))
+    kinds = {"str": "text", "float": "number", "int": "whole number", "bool": "true or false", "None": "null"}
+    kinds |= {"Worst": "object", "Diagnosis": "object"}
+    if listed := re.fullmatch(r"tuple\[(\w+), \.\.\.\]", hint):
+        return "list" if listed[1] == "Check" else f"list of {kinds[listed[1]]}s"
+    if hint.startswith("Mapping["):
+        return "object"
+    return " or ".join(kinds[part] for part in hint.split(" | "))
 
 
 def arguments(data: Any) -> dict[str, str]:
@@ -205,7 +220,7 @@ def arguments(data: Any) -> dict[str, str]:
     for entry in re.split(r"\n(?=    \S)", below):
         names, _, text = entry.strip().partition(": ")
         plain = re.sub(r":data:`(\w+)`", r"\1", " ".join(text.split())).replace("``", "`")
-        found |= dict.fromkeys(names.split(", "), plain)
+        found |= dict.fromkeys(names.split(", "), plain.rstrip("."))
     return found
 
 
