@@ -323,7 +323,7 @@ def test_cell(harness_cell, request, pytestconfig):
 """
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+@pytest.mark.parametrize("workers", [[], ["-p", "xdist.plugin", "-n", "2"]])
 def test_pytest_ends_a_sweep_with_the_table_of_its_cells(tmp_path: Path, workers: list[str]) -> None:
     made = [make_cell(tmp_path, MOE, lost="experts", n=4, metrics=_METRICS)]
     made.append(make_cell(tmp_path, GPT, n=4, metrics=_METRICS))
@@ -331,7 +331,7 @@ def test_pytest_ends_a_sweep_with_the_table_of_its_cells(tmp_path: Path, workers
     (tmp_path / "test_driver.py").write_text(_DRIVER)
     cells = [f"--cell={one.verdict.cell}" for one in made]
     command = [sys.executable, "-m", "pytest", "-p", "harness.plugin", "-p", "no:cacheprovider"]
-    alone = {} if workers else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # installed or not, the plugin is named once
     done = subprocess.run(
         [*command, "test_driver.py", *cells, *workers],
         cwd=tmp_path, capture_output=True, text=True, check=False,
