@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python would complain once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PASSED
+        return 128 + signal.SIGPIPE  # as a shell says it; what was found may not have been said
     except OSError as error:
         # A path that no file can have, a disk that is full: nobody needs to see where in our code.
         where = f"{error.filename}: " if error.filename else ""

@@ -30,9 +30,9 @@ def check_crash(plan: Plan) -> None:
     """
     if not plan.resumes:
         raise UsageError(f"{plan.case.name}: protocol crash: it resumes nothing", "take --protocol full")
-    if not plan.trainer.can_rewind:
+    if plan.trainer.name != "native":
         raise UsageError(
-            f"protocol crash: the trainer {plan.trainer.name} has no tracker to resume by",
+            f"protocol crash: ranks and saves of the trainer {plan.trainer.name} cannot be told from outside",
             "take --protocol full",
         )
     rank = plan.options.crash_rank

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Collection, Mapping
@@ -102,8 +103,22 @@ def read(path: Path, *, fallback: bool = False) -> Golden:
     if not series:
         raise GoldenError(f"{path}: holds no metric")
     side = side_file(path)
-    about = _parse(side, _bytes(side, "a provenance"), "a provenance") if side.exists() else {}
+    about = _provenance(side) if side.exists() else {}
     return Golden(path, fallback, series, about)
+
+
+def _provenance(side: Path) -> dict[str, Any]:
+    found = _parse(side, _bytes(side, "a provenance"), "a provenance")
+    for key in ("fingerprint", "state", "statistics"):
+        if not isinstance(found.get(key, {}), dict):
+            raise GoldenError(f"{side}: {key}: found {type(found[key]).__name__}, expected an object")
+    for component, digest in found.get("state", {}).items():
+        if not isinstance(digest, str):
+            raise GoldenError(f"{side}: state: {component}: found {digest!r:.40}, expected a SHA-256")
+    for metric, about in found.get("statistics", {}).items():
+        if not isinstance(about, dict) or type(about.get("repeats", 3)) is not int:
+            raise GoldenError(f"{side}: statistics: {metric}: found {about!r:.40}, expected what repeats say")
+    return found
 
 
 def _quickly(raw: bytes) -> dict[str, Series] | None:
@@ -121,7 +136,10 @@ def _quickly(raw: bytes) -> dict[str, Series] | None:
     series = {}
     for name, metric in found.items():
         count = len(metric.values)
-        steps = np.fromiter(metric.values, np.int64, count)
+        try:
+            steps = np.fromiter(metric.values, np.int64, count)
+        except OverflowError:
+            return None
         values = np.fromiter(metric.values.values(), np.float64, count)
         ends = (int(steps[0]), int(steps[-1])) if count else None
         sound = ends == (metric.start_step, metric.end_step) and bool((np.diff(steps) > 0).all())
@@ -182,7 +200,7 @@ def _series(path: Path, name: str, value: Any) -> Series:  # noqa: ANN401 - from
     try:
         steps = np.fromiter(map(int, values), np.int64, len(values))
     except (ValueError, OverflowError):
-        odd = next(key for key in values if not key.lstrip("-").isdigit())
+        odd = next((key for key in values if not re.fullmatch(r"-?[0-9]{1,18}", key)), "?")
         raise GoldenError(f"{path}: {name}: step {odd[:40]!r} is no whole number") from None
     numbers = list(values.values())
     if not set(map(type, numbers)) <= {int, float}:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.checks import Against, Check, Worst
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, HarnessError, UsageError
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff
@@ -55,14 +55,20 @@ def not_whole(iteration: int, error: CheckpointError) -> Check:
     return present(f"state: checkpoint of iteration {iteration}", "state", passed=False, message=str(error))
 
 
-def resumed_there(k: int, series: Mapping[str, Series], before: Mapping[str, Series]) -> Check:
+def not_probed(error: HarnessError) -> Check:
+    """The loaded state could not be saved again: a trainer that cannot is said, one that fails fails."""
+    said = f"the state as it was loaded could not be compared: {error.message}"
+    return present("loaded state: compared", "state", passed=isinstance(error, UsageError), message=said)
+
+
+def resumed_there(k: int, series: Mapping[str, Series], reference: Mapping[str, Series]) -> Check:
     """The resumed run must go on after k: one that starts at 1 has loaded nothing.
 
     Args:
-        before: what its first phase logged; a trainer that logs every tenth step goes on at k+10.
+        reference: what an uninterrupted run logs; not every trainer logs every step.
     """
-    every = min((_interval(line) for line in before.values() if line.steps.size > 1), default=1)
-    expected = k + 1 if every == 1 else (k // every + 1) * every
+    later = [int(line.steps[line.steps > k].min()) for line in reference.values() if (line.steps > k).any()]
+    expected = min(later, default=k + 1)
     name = f"resume: first step is {expected}"
     first = min((int(line.steps.min()) for line in series.values() if line.steps.size), default=None)
     if first is None:
@@ -73,13 +79,6 @@ def resumed_there(k: int, series: Mapping[str, Series], before: Mapping[str, Ser
     if first <= 1:
         message += ": the checkpoint was not loaded, training started again"
     return present(name, "continuous", passed=False, message=message, worst=Worst(first, expected, first))
-
-
-def _interval(series: Series) -> int:
-    """Steps between two values, as most of them have it."""
-    import numpy as np
-
-    return max(1, int(np.median(np.diff(series.steps))))
 
 
 # -- against the golden ------------------------------------------------------------------------
@@ -142,11 +141,12 @@ def no_golden(plan: Plan) -> Check:
 def golden_state(golden: Golden, digests: Mapping[str, str]) -> list[Check]:
     """The saved state at N against the digests of the golden, component by component."""
     checks = []
-    for component, expected in sorted(golden.state.items()):
-        actual = digests.get(component)
+    for component in sorted({*golden.state, *digests} if golden.state else ()):
+        expected, actual = golden.state.get(component), digests.get(component)
         same = actual == expected
-        said = "the same bits" if same else "other bits than recorded" if actual else "is not there"
-        worst = None if same else Worst(None, expected[:12], actual[:12] if actual else "none")
+        there = "other bits than recorded" if expected and actual else "is not there"
+        said = "the same bits" if same else there if expected else "was not there when it was recorded"
+        worst = None if same else Worst(None, (expected or "none")[:12], (actual or "none")[:12])
         checks.append(
             Check(
                 name=f"golden: state: {component}",

@@ -263,9 +263,11 @@ class Phase:
             return 0.0
         self.listed = time.monotonic()
         newest = 0.0
-        for path in (self.folder, *self.folder.rglob("*")):
-            with contextlib.suppress(OSError):
-                newest = max(newest, path.stat().st_mtime)
+        # os.walk: unlike rglob, it minds no folder that is removed meanwhile.
+        for here, _, files in os.walk(self.folder):
+            for path in (here, *(os.path.join(here, name) for name in files)):
+                with contextlib.suppress(OSError):
+                    newest = max(newest, os.stat(path).st_mtime)
         age = max(0.0, time.time() - newest)
         return min(age, time.monotonic() - self.began) - self.slack
 

@@ -45,11 +45,13 @@ class Options:
     crash_rank: str = "all"
 
     def __post_init__(self) -> None:
-        if self.repeats < 1 or (self.repeats > 1 and not self.golden_update):
-            raise UsageError(f"--repeats {self.repeats}: expected 1 or more, together with --golden-update")
+        if self.repeats not in (1, *range(3, 101)) or (self.repeats > 1 and not self.golden_update):
+            raise UsageError(f"--repeats {self.repeats}: expected 3 to 100, together with --golden-update")
+        if self.heartbeat_timeout is not None and not 0 < self.heartbeat_timeout < 1e7:
+            raise UsageError(f"--heartbeat-timeout {self.heartbeat_timeout}: expected seconds, above 0")
         if self.crash_at not in CRASH_MOMENTS:
             raise UsageError(f"--crash-at {self.crash_at}: expected {', '.join(CRASH_MOMENTS)}")
-        if self.crash_rank != "all" and not self.crash_rank.isdigit():
+        if self.crash_rank != "all" and not (self.crash_rank.isascii() and self.crash_rank.isdigit()):
             raise UsageError(f"--crash-rank {self.crash_rank}: expected all, or the number of a rank")
 
 
@@ -131,6 +133,8 @@ class Plan:
             return f'nox -s "{session}"' + (f" -- {shlex.join(options)}" if options else "")
         words = ["harness", "run", _shown(self.case.directory), "--hardware", cell.hardware]
         words += ["--track", cell.track, *options]
+        if self.trainer.name == "megatron" and os.environ.get("MEGATRON_LM_PATH"):
+            words += ["--megatron-lm", os.environ["MEGATRON_LM_PATH"]]
         for name, folder in (("goldens", self.goldens), ("results", self.results)):
             if folder != Path(name):
                 words += [f"--{name}", _shown(folder)]

@@ -134,7 +134,7 @@ class CellPlugin:
                 )
                 if verdict.passed and observer is not None:
                     observer.verdict(verdict)
-        except HarnessError as error:
+        except (HarnessError, OSError) as error:
             skip = isinstance(error, HardwareMissing) and not os.environ.get("CI")
             outcome = pytest.skip.Exception if skip else pytest.fail.Exception
             raise outcome(str(error), pytrace=False) from None

@@ -65,6 +65,7 @@ class Run:
         self._digests: dict[Path, dict[str, str]] = {}
         self._state: StateDiff | None = None
         self._probed: StateDiff | None = None
+        self._unprobed: HarnessError | None = None
         self._failure: HarnessError | None = None
         self._diagnosis: Diagnosis | None = None
 
@@ -121,8 +122,15 @@ class Run:
                 raise
             self.checks.append(judge.not_loaded(at, cause))
             return None
-        self.checks.append(judge.resumed_there(at, resumed.series, source.series))
+        self.checks.append(judge.resumed_there(at, resumed.series, self._reference()))
         return resumed
+
+    def _reference(self) -> Mapping[str, Series]:
+        """What an uninterrupted run logs: this one's, else the golden's."""
+        continuous = self._phases.get("continuous")
+        if continuous is not None:
+            return continuous.series
+        return self.plan.golden.series if self.plan.golden is not None else {}
 
     # -- comparing ---------------------------------------------------------------------------
 
@@ -151,7 +159,11 @@ class Run:
         if exact and all(check.passed for check in checks):
             self.checks += checks
             return True
-        self.checks += [c for c in checks if not c.passed and c.kind == "upper-bound"]
+        self.checks += [
+            replace(check, name=check.name.replace("golden:", "golden: joined:", 1))
+            for check in checks
+            if not check.passed and check.kind == "upper-bound"
+        ]
         return False
 
     def compare_with_uninterrupted(self, resumed: Recorded | None, continuous: Recorded) -> None:
@@ -185,6 +197,8 @@ class Run:
                 self.checks += judge.saved_state(
                     probe, self._components(continuous), self.k, name="loaded state"
                 )
+            elif self._unprobed is not None:
+                self.checks.append(judge.not_probed(self._unprobed))
             return
         from harness.checkpoints import diff
 
@@ -203,6 +217,7 @@ class Run:
         run = self._phases.get("continuous")
         if not self.plan.options.golden_update or run is None:
             return
+        self._fingerprints_of_state(run)  # one that cannot be read is a failed check
         unsound = [check for check in self.checks if not check.passed]
         if unsound:
             self.checks.append(judge.golden_refused(unsound))
@@ -277,6 +292,10 @@ class Run:
         phase = self.phase(name, load=load, start=start, stop=stop, folder=folder)
         self.launch(phase)
         series = {} if name == "probe" else read_metrics(phase.tensorboard, phase.folder)
+        if name == "interrupted" and not self.plan.trainer.can_rewind:
+            # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
+            series = {metric: line.at(0, stop) for metric, line in series.items()}
+            series = {metric: line for metric, line in series.items() if line.steps.size}
         if self.plan.trainer.can_rewind and name != "probe":
             self.checks.append(judge.tracker_names(stop, phase.save, folder or name))
         recorded = Recorded(phase, series, self.plan.trainer.saved(phase.save, stop))
@@ -341,6 +360,7 @@ class Run:
             probe = self._phase("probe", load=load, start=self.k, stop=self.k)
             self._probed = diff(self.plan.trainer.saved(source.phase.save, self.k), probe.saved)
         except HarnessError as error:  # the diagnosis then goes without it
+            self._unprobed = error
             self.observer.note(f"probe: {error}")
         return self._probed
 
@@ -441,7 +461,7 @@ class Run:
             "case": str(self.plan.case.directory),
             "results": str(self.folder.path),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "commit": commit(self.plan.case.directory),
+            "commit": commit(self.plan.trainer.code(self.plan.case)),
         }
         if self._failure is not None:
             self.provenance["error"] = str(self._failure)

@@ -591,7 +591,8 @@ def test_the_legacy_gate_fails_a_time_that_is_better() -> None:
 @pytest.mark.parametrize("metric", ["forward-backward-time", "optimizer-inner-step-time", "epoch_time"])
 def test_any_timer_is_bounded_from_above_only_and_with_a_golden_only(metric: str) -> None:
     one, two = ({metric: series_of(metric, [value] * 20)} for value in (1.0, 0.5))
-    assert compare_curves(one, two, against="continuous", lane="exact", first=1, last=20) == []
+    (there,) = compare_curves(one, two, against="continuous", lane="exact", first=1, last=20)
+    assert (there.kind, there.passed) == ("present", True)
     (better,) = compare_curves(one, two, against="golden", lane="exact", first=1, last=20)
     (worse,) = compare_curves(two, one, against="golden", lane="exact", first=1, last=20)
     assert (better.kind, better.passed, worse.passed) == ("upper-bound", True, False)
@@ -600,8 +601,31 @@ def test_any_timer_is_bounded_from_above_only_and_with_a_golden_only(metric: str
 @pytest.mark.parametrize("metric", ["throughput/device/tflops", "tokens_per_second", "samples/sec"])
 def test_work_per_second_is_not_judged(metric: str) -> None:
     one, two = ({metric: series_of(metric, [value] * 20)} for value in (1.0, 0.5))
-    assert compare_curves(one, two, against="golden", lane="exact", first=1, last=20) == []
-    assert compare_curves(one, two, against="continuous", lane="exact", first=1, last=20) == []
+    for found in (
+        compare_curves(one, two, against="golden", lane="exact", first=1, last=20),
+        compare_curves(one, two, against="continuous", lane="exact", first=1, last=20),
+    ):
+        assert [(check.kind, check.passed) for check in found] == [("present", True)]
+
+
+@pytest.mark.parametrize("metric", ["iteration-time", "mem-allocated-bytes", "samples/sec"])
+@pytest.mark.parametrize("values", [[], [math.nan] * 20, [1.0] * 19 + [math.inf]])
+def test_a_measurement_that_is_missing_or_not_finite_fails_though_its_size_is_not_judged(
+    metric: str, values: list[float]
+) -> None:
+    one = {metric: series_of(metric, [1.0] * 20)}
+    two = {metric: series_of(metric, values)} if values else {}
+    (check,) = compare_curves(one, two, against="continuous", lane="exact", first=1, last=20)
+    assert not check.passed
+
+
+def test_a_metric_that_the_case_does_not_name_must_be_finite_all_the_same() -> None:
+    one = {name: series_of(name, [1.0] * 20) for name in ("lm loss", "num-zeros")}
+    two = {**one, "lm loss": series_of("lm loss", [1.0] * 19 + [math.nan])}
+    named = {"metrics": ["num-zeros"], "against": "golden", "lane": "exact", "first": 1, "last": 20}
+    assert [check.passed for check in compare_curves(one, one, **named)] == [True]  # type: ignore[arg-type]
+    failed = [check.metric for check in compare_curves(one, two, **named) if not check.passed]  # type: ignore[arg-type]
+    assert failed == ["lm loss"]
 
 
 def series_of(name: str, values: list[float]) -> Series:

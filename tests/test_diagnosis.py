@@ -87,8 +87,9 @@ def lost(
     continuous, resumed = series(RIGHT), series(curves, first, last)
     checks = compare_curves(continuous, resumed, against="continuous", lane="exact", first=K + 1, last=N)
     found = diagnose(
-        [*checks, resumed_there(K, resumed, continuous), *more], continuous=continuous, resumed=resumed, k=K, n=N,
-        state=end, probe=probe, deterministic=True, arguments=arguments,
+        [*checks, resumed_there(K, resumed, continuous), *more],
+        continuous=continuous, resumed=resumed, k=K, n=N, state=end, probe=probe, deterministic=True,
+        arguments=arguments,
     )  # fmt: skip
     assert found is not None
     return found

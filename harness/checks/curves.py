@@ -10,7 +10,7 @@ from harness.checks.bounds import compare_upper_bound, is_bounded, is_speed, is_
 from harness.checks.envelope import compare_with_envelope
 from harness.checks.exact import compare_exactly
 from harness.checks.pairing import pair
-from harness.checks.result import Check, Kind, Worst
+from harness.checks.result import Against, Check, Kind, Worst
 from harness.checks.tolerance import compare_by_tolerance
 
 if TYPE_CHECKING:
@@ -54,9 +54,13 @@ def compare_curves(
     found = []
     for metric in dict.fromkeys((*expected, *actual)):
         bounded = is_bounded(metric)
-        if (metrics and metric not in metrics) or is_speed(metric) or (bounded and against == "continuous"):
-            continue
         left, right = expected.get(metric), actual.get(metric)
+        unjudged = is_speed(metric) or (bounded and against == "continuous")
+        if unjudged or (metrics and metric not in metrics):
+            check = _finite(metric, right and right.at(first, last), against, said)
+            if not check.passed if metrics and metric not in metrics else unjudged:
+                found.append(check)
+            continue
         if right is not None and left is None and against == "golden":
             found.append(_unknown(right.at(first, last), said))
             continue
@@ -81,6 +85,25 @@ def compare_curves(
         message = f"neither side has it, though the case names it{said}"
         found.append(Check(f"{against}: {metric}", metric, against, "present", passed=False, message=message))
     return found
+
+
+def _finite(metric: str, series: Series | None, against: Against, said: str) -> Check:
+    """A metric whose size is not judged here: it must be there, and finite, all the same."""
+    import numpy as np
+
+    name = f"{against}: {metric}"
+    if series is None or not series.steps.size:
+        message = f"it was not logged{said}"
+        return Check(name, metric, against, "present", passed=False, message=message)
+    bad = np.flatnonzero(~np.isfinite(series.values))
+    if not bad.size:
+        message = f"finite at every step; its size is not judged here{said}"
+        return Check(name, metric, against, "present", passed=True, message=message)
+    step, value = int(series.steps[bad[0]]), float(series.values[bad[0]])
+    return Check(
+        name, metric, against, "present", passed=False, first_bad_step=step,
+        worst=Worst(step, None, value), message=f"found {value} at step {step}, expected a number{said}",
+    )  # fmt: skip
 
 
 def _unknown(series: Series, said: str) -> Check:

@@ -112,14 +112,20 @@ def checkpoint(folder: Path, k: int, gathered: Path) -> Path:
 
 def files(folder: Path) -> bool:
     """Whether there is any file below ``folder``."""
-    return any(path.is_file() for path in folder.rglob("*"))
+    return any(path.is_file() for path in _below(folder))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    # os.walk: unlike rglob, it minds no folder that is removed meanwhile.
+    for here, folders, names in os.walk(folder):
+        yield from (Path(here, name) for name in (*folders, *names))
 
 
 def state(folder: Path, k: int) -> tuple[tuple[str, int, int], ...]:
     """Name, size and time of every file of the checkpoint of ``k``; empty when there is none."""
     seen = []
     for part in found(folder, k).get(k, []):
-        for path in (part, *part.rglob("*")) if part.is_dir() else (part,):
+        for path in (part, *_below(part)):
             try:
                 about = path.stat()
             except OSError:

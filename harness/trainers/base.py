@@ -116,6 +116,9 @@ class Trainer(Protocol):
             CheckpointError: there is none (a trainer may also leave that to whoever reads it).
         """
 
+    def code(self, case: Case) -> Path:
+        """A folder of the code under test, whose commit a verdict names."""
+
     def provenance(self, phase_folder: Path) -> dict[str, object]:
         """What the trainer wrote about itself while it ran in ``phase_folder``; flat."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from harness.cases import substitute
 from harness.errors import CaseError, CheckpointError, UsageError
+from harness.hardware import cores
 from harness.trainers import anybodys
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.environment import device, version_of
@@ -29,6 +30,10 @@ _STOPS = ("${EXIT_ITERS}", "$EXIT_ITERS")
 #: folder and PYTHONPATH are none of its business.
 _PREEMPT = "import sys; sys.path.insert(0, {root!r}); from harness.trainers.preemption import main; "
 _PREEMPT += "sys.path.pop(0); sys.exit(main())"
+
+
+#: What decides bits, as far as it can be told from outside.
+_SWITCHES = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "CUBLAS_WORKSPACE_CONFIG", "NCCL_ALGO")
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,10 @@ class CommandTrainer:
                 raise
             return anybodys.checkpoint(load, iteration, gathered)
 
+    def code(self, case: Case) -> Path:
+        """The folder of the case, which a script usually lies beside."""
+        return case.directory
+
     def provenance(self, phase_folder: Path) -> dict[str, object]:
         """What is known of the environment, and what the script wrote into ``provenance.json``.
 
@@ -150,7 +159,10 @@ def _commands(case: Case) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def _about(case: Case, hardware: str) -> dict[str, object]:
+    values = {**os.environ, **case.env_vars}
     return {
+        "threads": values.get("OMP_NUM_THREADS") or str(cores()),
+        **{name.lower(): values.get(name, "") for name in _SWITCHES},
         "trainer": "command",
         "torch": version_of("torch"),
         "device": device(hardware),

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 CHECKOUT = "MEGATRON_LM_PATH"
 ALLOW_SCRIPTS = "HARNESS_ALLOW_SCRIPTS"
 _GPUS = 8  # what _run_training.sh takes for granted
-_PORT = 29500
 
 #: Exported by the scripts unless the environment has them; a case's ENV_VARS come on top.
 _DEFAULTS = {
@@ -229,6 +228,10 @@ class MegatronTrainer:
         """``iter_<iteration>`` below ``save``, whether it is there or not."""
         return iter_dir(save, iteration)
 
+    def code(self, case: Case) -> Path:  # noqa: ARG002 - the trainer's contract
+        """The user's checkout."""
+        return checkout()
+
     def provenance(self, phase_folder: Path) -> dict[str, object]:
         """What the phase was started with, as far as it decides the bits."""
         started = self._started.get(phase_folder)
@@ -297,6 +300,8 @@ def _arguments(case: Case, hardware: str, phase: Phase, values: Mapping[str, str
     # needs it in either.
     if not phase.load or case.model_args_2 is None or phase.stop < phase.train_iters:
         found["--exit-interval"] = str(phase.stop)
+    if case.test_type in _RESUMES:  # without it there is nothing to resume from
+        found.setdefault("--save-interval", str(phase.save_interval))
     # A profile's ``false`` has taken its argument out; the file's own is text to the scripts.
     return substitute(
         to_argv({key: "false" if value is False else value for key, value in found.items()}), values
@@ -325,19 +330,12 @@ def _distributed(case: Case, gpus: int, logs: Path) -> list[str]:
 
 
 def _free_port() -> int:
-    """Megatron-LM's, or any other when that is taken: two cells may share a machine."""
+    """Any that is free, never Megatron-LM's own: two cells that start together would both find it free."""
     import socket
 
-    for port in (_PORT, 0):
-        with socket.socket() as probe:
-            # As torch's store does; without it, a port is taken for a minute after its use.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    return _PORT
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def _which(name: str) -> str | None:

@@ -63,6 +63,10 @@ class NativeTrainer:
         """``iter_<iteration>`` below ``save``, whether it is there or not."""
         return iter_dir(save, iteration)
 
+    def code(self, case: Case) -> Path:  # noqa: ARG002 - the trainer's contract
+        """This repository."""
+        return Path(__file__).parent
+
     def provenance(self, phase_folder: Path) -> dict[str, object]:
         """What rank 0 wrote; empty when it did not come that far."""
         path = phase_folder / "provenance.json"
@@ -72,7 +76,8 @@ class NativeTrainer:
     def _parse(self, case: Case, hardware: str, phase: Phase) -> tuple[str, ...]:
         from harness.trainers.native.arguments import parse
 
-        arguments = case.arguments(hardware, resumed=phase.load is not None)
+        arguments = dict(case.arguments(hardware, resumed=phase.load is not None))
+        arguments.setdefault("--save-interval", str(case.save_interval(hardware)))
         argv = substitute(to_argv(arguments), placeholders(phase))
         argv = [*argv, "--harness-exit-iters", str(phase.stop)]
         parse(argv, self.world_size(case, hardware))
