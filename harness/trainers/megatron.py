@@ -300,8 +300,6 @@ def _arguments(case: Case, hardware: str, phase: Phase, values: Mapping[str, str
     # needs it in either.
     if not phase.load or case.model_args_2 is None or phase.stop < phase.train_iters:
         found["--exit-interval"] = str(phase.stop)
-    if case.test_type in _RESUMES:  # without it there is nothing to resume from
-        found.setdefault("--save-interval", str(phase.save_interval))
     # A profile's ``false`` has taken its argument out; the file's own is text to the scripts.
     return substitute(
         to_argv({key: "false" if value is False else value for key, value in found.items()}), values
