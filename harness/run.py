@@ -66,6 +66,7 @@ class Run:
         self._state: StateDiff | None = None
         self._probed: StateDiff | None = None
         self._unprobed: HarnessError | None = None
+        self._doubts: list[Check] = []
         self._failure: HarnessError | None = None
         self._diagnosis: Diagnosis | None = None
 
@@ -145,7 +146,8 @@ class Run:
         """The joined curve over 1..N and the state at N, bit for bit; False on any doubt.
 
         What is bounded on one side only (time, memory) fails here for good: a second measurement
-        that is better does not undo a first that was not.
+        that is better does not undo a first that was not. Anything else is a doubt, for the
+        reference to explain.
         """
         if resumed is None or not all(check.passed for check in self.checks):
             return False
@@ -159,12 +161,19 @@ class Run:
         if exact and all(check.passed for check in checks):
             self.checks += checks
             return True
-        self.checks += [
+        failed = [
             replace(check, name=check.name.replace("golden:", "golden: joined:", 1))
             for check in checks
-            if not check.passed and check.kind == "upper-bound"
+            if not check.passed
         ]
+        self.checks += [check for check in failed if check.kind == "upper-bound"]
+        self._doubts = [check for check in failed if check.kind != "upper-bound"]
         return False
+
+    def keep_what_is_unexplained(self) -> None:
+        """A doubt that the reference has no explanation for stays: it was not a second try."""
+        if all(check.passed for check in self.checks):
+            self.checks += self._doubts
 
     def compare_with_uninterrupted(self, resumed: Recorded | None, continuous: Recorded) -> None:
         """The resumed run over k+1..N: was anything lost that a curve shows?"""

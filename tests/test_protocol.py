@@ -20,8 +20,10 @@ import psutil
 import pytest
 import yaml
 
+from harness.checks import Check
 from harness.cli import main
 from harness.report.verdict import Verdict, read_verdict
+from harness.run import Run
 
 CASES = Path(__file__).parent / "faults" / "cases"
 CASE = "dense_torch"
@@ -123,6 +125,21 @@ def test_one_golden_value_off_in_its_last_bit_fails_naming_metric_and_step(
     assert "lm loss" in said
     assert "13" in said
     assert "continuous" in harness.verdict().timing  # the reference was run: it is not the resume
+
+
+def test_a_doubt_that_the_reference_does_not_explain_is_not_forgotten(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = Run._against_golden, []
+
+    def first_only(self: Run, *args: Any) -> list[Check]:
+        calls.append(1)
+        odd = Check("golden: state: rng", None, "golden", "exact", passed=False, message="once")
+        return [*original(self, *args), *([odd] if len(calls) == 1 else [])]
+
+    monkeypatch.setattr(Run, "_against_golden", first_only)
+    assert harness.run("--protocol", "fast") == 1
+    assert failed(harness.verdict()) == ["golden: joined: state: rng"]
 
 
 def test_a_golden_without_its_state_digests_right_fails_by_state(harness: Harness) -> None:
