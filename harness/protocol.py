@@ -111,7 +111,7 @@ def run_cell(
     if options.protocol != "auto" and options.protocol not in PROTOCOLS:
         raise UsageError(f"protocol {options.protocol!r}: expected auto or one of {', '.join(PROTOCOLS)}")
     plan = prepare(cell, case=case, cases=cases, goldens=goldens, results=results, options=options)
-    protocol = PROTOCOLS[_chosen(plan)]
+    name = _chosen(plan)
     observer = observer or Silent()
     wait = observer.note
     with claim(results, cell.hardware, cell.track, cell.case, waiting=wait) as folder:
@@ -119,7 +119,8 @@ def run_cell(
             lease(cell.hardware, plan.world_size, wait) as devices,
             Run(plan, folder, observer, devices) as run,
         ):
-            protocol(run)
+            run.provenance["protocol"] = name
+            PROTOCOLS[name](run)
             run.record_golden()
             run.say_what_was_lost()
         verdict = run.verdict()

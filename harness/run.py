@@ -463,7 +463,6 @@ class Run:
                 self.provenance["state"] = self._digests.get(reference.saved, {})
         self.provenance |= {
             "harness": __version__,
-            "protocol": self.plan.options.protocol,
             "iterations": self.n,
             "resumed_after": self.k if self.plan.resumes else None,
             "world_size": self.plan.world_size,
