@@ -1,12 +1,11 @@
 """State diff of two big checkpoints: peak memory, and throughput against ``cat`` on the same files.
 
-    python benchmarks/bench_state_diff.py --folder /some/disk [--gigabytes 2]
+    python -m benchmarks.bench_state_diff [--folder /some/disk] [--gigabytes 2] [--repeats 3]
 
 Makes two checkpoints of each format in the folder, three ways apart (equal; one element; every
 element), measures each comparison in a process of its own, removes everything again. ``cat`` reads
-both checkpoints; each pair of timings is taken with the files in the page cache and with them
-dropped from it. On a busy machine both wait for others, so the bytes per second of processor time
-(the kernel's copying counted) are given too. Prints a Markdown table and one line of JSON.
+both checkpoints. ``cat`` and diff take turns, with the files in the page cache and with them dropped
+from it before each; medians, with the range of the ratios. Prints a Markdown table and one line of JSON.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 LAYER = (4096, 4096)
+ROOT = Path(__file__).parents[1]
 
 
 def make(folder: Path, gigabytes: float, kind: str, change: str) -> None:
@@ -103,25 +104,22 @@ def drop(files: list[Path]) -> None:
         os.close(descriptor)
 
 
-def cat(files: list[Path]) -> tuple[float, float]:
-    """Seconds that ``cat FILES > /dev/null`` takes, and those of processor time."""
-    before = os.times()
+def cat(files: list[Path]) -> float:
+    """Seconds that ``cat FILES > /dev/null`` takes."""
     with Path(os.devnull).open("wb") as sink:
         started = time.perf_counter()
         subprocess.run(["cat", *map(str, files)], stdout=sink, check=True)
-        seconds = time.perf_counter() - started
-    after = os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return seconds, cpu
+        return time.perf_counter() - started
 
 
 def child(*words: str) -> str:
     """Run this file again; returns what it prints."""
-    done = subprocess.run([sys.executable, __file__, *words], check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.bench_state_diff", *words]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout
 
 
-def rows(folder: Path, gigabytes: float) -> Iterator[dict[str, Any]]:
+def rows(folder: Path, gigabytes: float, repeats: int) -> Iterator[dict[str, Any]]:
     """One row per format, distance and state of the page cache."""
     for kind in ("torch", "torch_dist"):
         for change in ("none", "one", "all"):
@@ -130,27 +128,41 @@ def rows(folder: Path, gigabytes: float) -> Iterator[dict[str, Any]]:
                 a, b = root / "a", root / "b"
                 child("--make", kind, "none", str(a), "--gigabytes", str(gigabytes))
                 child("--make", kind, change, str(b), "--gigabytes", str(gigabytes))
-                files = files_of(a, b)
                 for cache in ("cold", "warm"):
-                    if cache == "cold":
-                        drop(files)
-                    size = sum(path.stat().st_size for path in files)
-                    by_cat, cat_cpu = cat(files)
-                    if cache == "cold":
-                        drop(files)
-                    found = json.loads(child("--measure", str(a), str(b)))
+                    taken = [turn(a, b, cold=cache == "cold", diff_first=i % 2 == 1) for i in range(repeats)]
+                    speed = {key: [one[key] for one in taken] for key in ("diff", "cat")}
+                    ratios = [d / c for d, c in zip(speed["diff"], speed["cat"], strict=True)]
                     yield {
                         "format": kind,
                         "apart": change,
                         "cache": cache,
-                        **found,
-                        "gb_per_s": found["bytes"] / found["seconds"] / 1e9,
-                        "gb_per_cpu_s": found["bytes"] / found["cpu"] / 1e9,
-                        "cat_gb_per_s": size / by_cat / 1e9,
-                        "cat_gb_per_cpu_s": size / max(cat_cpu, 0.01) / 1e9,
+                        "diff_gb_per_s": statistics.median(speed["diff"]),
+                        "cat_gb_per_s": statistics.median(speed["cat"]),
+                        "ratio": statistics.median(ratios),
+                        "ratios": ratios,
+                        "cores": statistics.median(one["cores"] for one in taken),
+                        "above_mb": max(one["above_mb"] for one in taken),
                     }
             finally:
                 shutil.rmtree(root)
+
+
+def turn(a: Path, b: Path, *, cold: bool, diff_first: bool) -> dict[str, Any]:
+    """``cat`` and diff, each once, GB per second by the clock."""
+    files = files_of(a, b)
+    size = sum(path.stat().st_size for path in files)
+    found: dict[str, Any] = {}
+    for who in ("diff", "cat") if diff_first else ("cat", "diff"):
+        if cold:
+            drop(files)
+        if who == "cat":
+            found["cat"] = size / cat(files) / 1e9
+        else:
+            done = json.loads(child("--measure", str(a), str(b)))
+            cores = done["cpu"] / done["seconds"]
+            found |= {"diff": done["bytes"] / done["seconds"] / 1e9, "cores": cores}
+            found["above_mb"] = done["above_mb"]
+    return found
 
 
 def main() -> None:
@@ -158,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of each checkpoint")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -170,18 +183,16 @@ def main() -> None:
     needed, free = 2 * args.gigabytes * 1.1e9, shutil.disk_usage(args.folder).free
     if free < needed:
         raise SystemExit(f"{args.folder}: {free / 1e9:.1f} GB free, expected {needed / 1e9:.1f}")
-    print(
-        "| format | apart | page cache | diff GB/s | cat GB/s | ratio "
-        "| diff GB/CPU s | cat GB/CPU s | MB above torch |"
-    )
+    print("| format | apart | page cache | diff GB/s | cat GB/s | ratio | spread | cores | MB above torch |")
     print("|---|---|---|---:|---:|---:|---:|---:|---:|")
     found = []
-    for row in rows(args.folder, args.gigabytes):
+    for row in rows(args.folder, args.gigabytes, args.repeats):
         found.append(row)
         print(
-            f"| {row['format']} | {row['apart']} | {row['cache']} | {row['gb_per_s']:.2f} "
-            f"| {row['cat_gb_per_s']:.2f} | {row['gb_per_s'] / row['cat_gb_per_s']:.2f} "
-            f"| {row['gb_per_cpu_s']:.2f} | {row['cat_gb_per_cpu_s']:.2f} | {row['above_mb']:.0f} |",
+            f"| {row['format']} | {row['apart']} | {row['cache']} | {row['diff_gb_per_s']:.2f} "
+            f"| {row['cat_gb_per_s']:.2f} | {row['ratio']:.2f} "
+            f"| {min(row['ratios']):.2f}–{max(row['ratios']):.2f} | {row['cores']:.1f} "
+            f"| {row['above_mb']:.0f} |",
             flush=True,
         )
     print(json.dumps({"benchmark": "state_diff", "gigabytes": args.gigabytes, "rows": found}))

@@ -128,7 +128,7 @@ class Plan:
 
     def _command(self, options: list[str]) -> str:
         cell = self.cell
-        if os.environ.get("NOX_CURRENT_SESSION"):
+        if os.environ.get("NOX_CURRENT_SESSION", "").startswith("case("):
             session = f"case({cell.hardware})({cell.track},{cell.case})"
             return f'nox -s "{session}"' + (f" -- {shlex.join(options)}" if options else "")
         words = ["harness", "run", _shown(self.case.directory), "--hardware", cell.hardware]

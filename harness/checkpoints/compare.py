@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.checkpoints import components
 from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from harness.checkpoints.entries import Block, Entry, Part, Reader
+from harness.checkpoints.entries import Entry, Part
 from harness.checkpoints.gaps import Gap, find_gaps
-from harness.checkpoints.numbers import Tally
+from harness.checkpoints.tallying import Tallying
 
 TEXT_SHOWN = 80
 
@@ -109,15 +109,15 @@ def diff(a: Path, b: Path, *, layouts_differ: bool | None = None) -> StateDiff:
         CheckpointError: one of them is torn, or would need code to be read.
     """
     one, two = open_checkpoint(Path(a)), open_checkpoint(Path(b))
-    with Reader() as reader:
-        return _Comparison(one, two, reader, layouts_differ).run()
+    with Tallying() as tallying:
+        return _Comparison(one, two, tallying, layouts_differ).run()
 
 
 @dataclass
 class _Comparison:
     a: Checkpoint
     b: Checkpoint
-    reader: Reader
+    tallying: Tallying
     given: bool | None
     found: list[TensorDiff] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -151,7 +151,7 @@ class _Comparison:
             find_gaps(self.a),
             find_gaps(self.b),
             apart,
-            self.reader.bytes_read,
+            self.tallying.bytes_read,
         )
 
     def _layouts_differ(self) -> bool:
@@ -205,9 +205,7 @@ class _Comparison:
         return self._values(a, b)
 
     def _values(self, a: Entry, b: Entry) -> TensorDiff | None:
-        tally = Tally()
-        for base, one, two in _both(self.reader, a, b):
-            tally.add(a.dtype, base, one, two)
+        tally = self.tallying.tally(a, b)
         if not tally.differing or tally.first is None or tally.last is None:
             return None
         index = _index(tally.first, a.shape)
@@ -320,12 +318,3 @@ def _alone(entry: Entry, part: Part) -> Entry:
 
 def _original(entry: Entry, copy: Part) -> Part:
     return next(p for p in entry.parts if (p.offsets, p.sizes) == (copy.offsets, copy.sizes))
-
-
-def _both(reader: Reader, a: Entry, b: Entry) -> Iterator[tuple[int, Any, Any]]:
-    """(flat index of the first element, block of a, block of b), block after block."""
-    base = 0
-    blocks_a: Iterator[tuple[Block, Any]] = reader.stream(a)
-    for (_, one), (_, two) in zip(blocks_a, reader.stream(b), strict=True):
-        yield base, one, two
-        base += one.size

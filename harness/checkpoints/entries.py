@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     Bits = NDArray[np.generic]
 
-BLOCK_BYTES = 4 << 20
+#: Two blocks and what is computed of them stay in a core's caches; smaller ones are mostly calls.
+BLOCK_BYTES = 1 << 20
 #: Kinds of plain values, beside torch's dtypes; what is kept of each is bytes.
 VALUE_ITEMSIZE = {
     "Python int": 8, "Python float": 8, "Python bool": 1, "Python complex": 16,
@@ -260,20 +261,38 @@ class Reader:
         Raises:
             CheckpointError: parts are missing or overlap, or a file is torn.
         """
-        import numpy as np
-
         problem = entry.incomplete()
         if problem:
             raise CheckpointError(f"{entry.name}: {problem}", "the checkpoint is incomplete")
-        item = itemsize(entry.dtype)
-        kind = bits_dtype(item)
-        buffer = np.empty(0, kind)
+        buffer = Buffer()
+        for block in blocks(entry.shape, itemsize(entry.dtype), limit):
+            yield block, self.block(entry, block, buffer)
+
+    def block(self, entry: Entry, block: Block, buffer: Buffer) -> Bits:
+        """One block of a complete entry, shaped ``[rows, …]``, in the memory of ``buffer``.
+
+        Raises:
+            CheckpointError: a file is torn.
+        """
         shape = entry.shape or (1,)
-        for block in blocks(entry.shape, item, limit):
-            out_shape = (block.stop - block.start, *shape[len(block.lead) + 1 :])
-            size = math.prod(out_shape)
-            if buffer.size < size:
-                buffer = np.empty(size, kind)
-            out = buffer[:size].reshape(out_shape)
-            self.fill(entry, block, out)
-            yield block, out
+        out = buffer.shaped(
+            (block.stop - block.start, *shape[len(block.lead) + 1 :]), bits_dtype(itemsize(entry.dtype))
+        )
+        self.fill(entry, block, out)
+        return out
+
+
+class Buffer:
+    """Memory that is used again from block to block, as large as the largest so far."""
+
+    def __init__(self) -> None:
+        self._bytes: NDArray[Any] | None = None
+
+    def shaped(self, shape: tuple[int, ...], kind: np.dtype[Any]) -> Bits:
+        """An array in this memory; what it held is lost."""
+        import numpy as np
+
+        size = math.prod(shape) * kind.itemsize
+        if self._bytes is None or self._bytes.size < size:
+            self._bytes = np.empty(size, "u1")
+        return self._bytes[:size].view(kind).reshape(shape)

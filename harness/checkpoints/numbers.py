@@ -18,12 +18,11 @@ _PLAIN = {
     "complex64": "c8", "complex128": "c16", "Python int": "i8", "Python float": "f8",
     "Python bool": "u1", "Python complex": "c16",
 }  # fmt: skip
-_PIECE = 1 << 16  # elements: the temporaries of a piece stay in a core's cache
 
 
 @dataclass
 class Tally:
-    """Differences found so far in one tensor.
+    """Differences found so far in one tensor, in whatever order its blocks came.
 
     Args:
         differing: elements whose bits differ.
@@ -50,23 +49,33 @@ class Tally:
             return
         if flat_a.dtype.kind == "c":  # 16 bytes: two words an element
             pairs = flat_a.view("<u8").reshape(-1, 2), flat_b.view("<u8").reshape(-1, 2)
-            self._pieces(dtype, base, flat_a, flat_b, (pairs[0] != pairs[1]).any(axis=1))
+            self._apart(dtype, base, flat_a, flat_b, (pairs[0] != pairs[1]).any(axis=1))
             return
-        for start in range(0, flat_a.size, _PIECE):
-            one, two = flat_a[start : start + _PIECE], flat_b[start : start + _PIECE]
-            self._pieces(dtype, base + start, one, two, one != two)
+        self._apart(dtype, base, flat_a, flat_b, flat_a != flat_b)
 
-    def _pieces(self, dtype: str, base: int, a: Bits, b: Bits, apart: NDArray[np.bool_]) -> None:
+    def merge(self, other: Tally) -> None:
+        """Take in what was found in other blocks of the same tensor, in whatever order."""
+        if other.first is None or other.last is None:
+            return
+        if self.first is None or other.first < self.first:
+            self.first, self.a, self.b = other.first, other.a, other.b
+        self.last = other.last if self.last is None else max(self.last, other.last)
+        self.differing += other.differing
+        self.max_abs = _max(self.max_abs, other.max_abs)
+        self.max_rel = _max(self.max_rel, other.max_rel)
+
+    def _apart(self, dtype: str, base: int, a: Bits, b: Bits, apart: NDArray[np.bool_]) -> None:
         import numpy as np
 
         count = int(np.count_nonzero(apart))
         if not count:
             return
         first = int(apart.argmax())
-        if self.first is None:
+        if self.first is None or base + first < self.first:
             self.first = base + first
             self.a, self.b = _scalar(dtype, a[first : first + 1]), _scalar(dtype, b[first : first + 1])
-        self.last = base + apart.size - 1 - int(apart[::-1].argmax())
+        last = base + apart.size - 1 - int(apart[::-1].argmax())
+        self.last = last if self.last is None else max(self.last, last)
         self.differing += count
         # Picking elements costs more than it saves when many of them differ.
         one, two = (a, b) if count * 8 > apart.size else (a[apart], b[apart])
@@ -94,7 +103,11 @@ def _larger(so_far: float | None, found: NDArray[Any]) -> float | None:
         if not finite.size:
             return so_far
         highest = float(finite.max())
-    return highest if so_far is None else max(so_far, highest)
+    return _max(so_far, highest)
+
+
+def _max(one: float | None, two: float | None) -> float | None:
+    return two if one is None else one if two is None else max(one, two)
 
 
 def _values(dtype: str, bits: Bits) -> NDArray[Any] | None:

@@ -1,0 +1,96 @@
+"""Two tensors read and compared block by block, by as many threads as there are cores.
+
+Reading and comparing a block both leave Python's lock alone, so that one core reads while another
+compares: on two cores that is the speed of reading.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+from harness.checkpoints.entries import Block, Buffer, Entry, Reader, blocks, itemsize
+from harness.checkpoints.numbers import Tally
+
+#: More threads than this gain nothing from one disk, and each holds blocks.
+MOST_THREADS = 4
+#: A tensor of fewer blocks is done before a thread has started.
+_FEW = 4
+
+
+class Tallying:
+    """Compares tensors; keeps threads and a few open files. Use as a context manager."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._threads = threads or min(MOST_THREADS, cores)
+        self._held = ExitStack()
+        self._workers = [_Worker() for _ in range(self._threads)]
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Tallying:
+        for worker in self._workers:
+            self._held.enter_context(worker.reader)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Threads first: what they read from is open until they have ended.
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._held.close()
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes read of both sides so far."""
+        return sum(worker.reader.bytes_read for worker in self._workers)
+
+    def tally(self, a: Entry, b: Entry) -> Tally:
+        """Differences of two complete entries of one dtype and shape.
+
+        Raises:
+            CheckpointError: a file is torn.
+        """
+        cut = list(_numbered(a))
+        if self._threads == 1 or len(cut) <= _FEW:
+            return self._workers[0].tally(a, b, cut, itertools.count())
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, "state-diff")
+        # Each takes the next block when it is done with one: the disk is read nearly in order.
+        following = itertools.count()
+        running = [self._pool.submit(worker.tally, a, b, cut, following) for worker in self._workers]
+        whole = Tally()
+        for done in running:
+            whole.merge(done.result())
+        return whole
+
+
+class _Worker:
+    """What one thread reads with and into."""
+
+    def __init__(self) -> None:
+        self.reader = Reader()
+        self._buffers = Buffer(), Buffer()
+
+    def tally(self, a: Entry, b: Entry, cut: list[tuple[int, Block]], following: Iterator[int]) -> Tally:
+        tally = Tally()
+        while (number := next(following)) < len(cut):
+            base, block = cut[number]
+            one: Any = self.reader.block(a, block, self._buffers[0])
+            two: Any = self.reader.block(b, block, self._buffers[1])
+            tally.add(a.dtype, base, one, two)
+        return tally
+
+
+def _numbered(entry: Entry) -> Iterator[tuple[int, Block]]:
+    """Blocks, each with the flat index of its first element."""
+    base, shape = 0, entry.shape or (1,)
+    for block in blocks(entry.shape, itemsize(entry.dtype)):
+        yield base, block
+        size = block.stop - block.start
+        for n in shape[len(block.lead) + 1 :]:
+            size *= n
+        base += size

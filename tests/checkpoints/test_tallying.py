@@ -1,0 +1,60 @@
+"""A big tensor is compared by several threads, and what is found is what one thread finds."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.checkpoints.checkpoint import open_checkpoint
+from harness.checkpoints.numbers import Tally
+from harness.checkpoints.tallying import Tallying
+from harness.errors import CheckpointError
+
+ELEMENTS = 3 << 20  # 12 MiB of float32: more blocks than are left to one thread
+
+
+def written(folder: Path, tensor: torch.Tensor) -> Path:
+    folder.mkdir()
+    torch.save({"weight": tensor}, folder / "model.pt")
+    return folder
+
+
+def tallied(a: Path, b: Path, threads: int) -> Tally:
+    one, two = (open_checkpoint(p).entries["weight"] for p in (a, b))
+    with Tallying(threads) as tallying:
+        found = tallying.tally(one, two)
+        assert tallying.bytes_read == 2 * one.nbytes
+    return found
+
+
+@pytest.mark.parametrize("changed", [[], [0], [ELEMENTS - 1], [2_000_000, 5, 2_999_999], slice(None)])
+def test_threads_find_what_one_finds(tmp_path: Path, changed: list[int] | slice) -> None:
+    tensor = torch.randn(3, ELEMENTS // 3, generator=torch.Generator().manual_seed(1))
+    other = tensor.clone().view(-1)
+    other[changed] += torch.arange(1, other[changed].numel() + 1) / 7
+    a, b = written(tmp_path / "a", tensor), written(tmp_path / "b", other.view(3, -1))
+    alone = tallied(a, b, 1)
+    assert alone.differing == (ELEMENTS if isinstance(changed, slice) else len(changed))
+    if isinstance(changed, list) and changed:
+        assert (alone.first, alone.last) == (min(changed), max(changed))
+        assert alone.max_abs == pytest.approx(float((other - tensor.view(-1)).abs().max()))
+    for _ in range(3):
+        assert tallied(a, b, 3) == alone
+
+
+def test_a_torn_file_is_one_error_and_no_thread_or_file_is_left(tmp_path: Path) -> None:
+    tensor = torch.randn(ELEMENTS)
+    a, b = written(tmp_path / "a", tensor), written(tmp_path / "b", tensor)
+    one, two = (open_checkpoint(p).entries["weight"] for p in (a, b))
+    files = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else None
+    stored = two.parts[0].open()
+    os.truncate(stored.path, stored.position + two.nbytes // 2)
+    with pytest.raises(CheckpointError, match=r"model\.pt: ends at byte"), Tallying(3) as tallying:
+        tallying.tally(one, two)
+    assert not [t for t in threading.enumerate() if t.name.startswith("state-diff")]
+    if files is not None:
+        assert len(os.listdir("/proc/self/fd")) == files
