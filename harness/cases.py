@@ -6,17 +6,17 @@ as its own scripts pass it on. What is ours is below one optional key, ``HARNESS
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from harness.arguments import Arguments
+from harness.case_file import kind_of, read_tree
 from harness.errors import CaseError, UsageError
 from harness.matrix import CASE_FILE, HARDWARE, NAME, cases_by_name
 
@@ -32,16 +32,10 @@ _THEIRS_ALIKE = re.compile(r"BASE_MODEL_ARGS|MODEL_ENV_VARS|MODEL_ARGS_(?:[3-9]|
 _OURS = ("trainer", "world_size", "profiles", "command", "deterministic")
 _TRAINERS_BY_DEFAULT = {"cpu": "native", "default": "megatron"}
 _LAUNCHERS = ("torchrun", "ft_launcher")
-_PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$([A-Za-z_][A-Za-z0-9_]*)")
-_IN_BRACKETS = re.compile(r"\[[^\]]+\]")
-_SIZE_LIMIT = 1 << 20  # bytes; the largest case file in the wild has 7 kB
-_NODES_LIMIT = 20_000  # of a YAML tree, aliases counted as often as they are used
 _ITERATIONS, _INTERVAL = "--train-iters", "--save-interval"
 #: Variables by which a case of Megatron-LM says so; the second is spelt like that.
 _NONDETERMINISTIC = ("NVTE_ALLOW_NONDETERMINISTIC_ALGO", "NON_DETERMINSTIC_RESULTS")
 _PARALLEL = ("--tensor-model-parallel-size", "--pipeline-model-parallel-size", "--context-parallel-size")
-
-Arguments = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -193,7 +187,7 @@ def load_case(path: Path) -> Case:
         CaseError: the file, the key, what was found, what was expected.
     """
     file = (path / CASE_FILE if path.is_dir() else path).absolute()
-    raw = _read(file)
+    raw = read_tree(file)
     for key in raw:
         if key in _KEYS or _THEIRS_ALIKE.fullmatch(key):
             continue
@@ -231,82 +225,7 @@ def load_case(path: Path) -> Case:
     )
 
 
-# -- reading -----------------------------------------------------------------------------------
-
-
-def _read(file: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        size = file.stat().st_size
-        if not file.is_file():
-            raise CaseError(f"{file}: is no regular file, expected a case")
-        if size > _SIZE_LIMIT:
-            raise CaseError(f"{file}: has {size >> 20} MiB, which is not read (limit: 1 MiB)")
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise CaseError(f"{file}: is not there, expected a case", "check the path") from None
-    except UnicodeDecodeError as error:
-        raise CaseError(f"{file}: is not UTF-8 text: {error.reason}") from error
-    except OSError as error:
-        raise CaseError(f"{file}: cannot be read: {error.strerror or error}") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
-        found = _plain(file, node, [_NODES_LIMIT])
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise CaseError(f"{file}: {where}is not YAML: {getattr(error, 'problem', error)}") from error
-    except RecursionError:
-        raise CaseError(f"{file}: is nested too deeply to be read") from None
-    if not isinstance(found, dict) or not found:
-        raise CaseError(f"{file}: holds {_what(found)}, expected keys such as MODEL_ARGS")
-    return found
-
-
-def _plain(file: Path, node: Any, left: list[int]) -> Any:  # noqa: ANN401 - a YAML node
-    """A YAML tree as dicts, lists and texts: a scalar stays the text of the file, ``''`` for null.
-
-    ``True`` and ``False`` for plain ``true`` and ``false``. Aliases are followed as often as they
-    are used, and counted, so that a small file cannot become a big tree.
-    """
-    import yaml
-
-    left[0] -= 1
-    if left[0] < 0:
-        raise CaseError(f"{file}: its aliases unfold to more than {_NODES_LIMIT} values")
-    if node is None:
-        return None
-    if isinstance(node, yaml.ScalarNode):
-        # "on" and "yes" are words to Megatron-LM's yq (YAML 1.2), and booleans to PyYAML (1.1).
-        if node.tag.endswith(":bool") and str(node.value).lower() in ("true", "false"):
-            return str(node.value).lower() == "true"
-        return None if node.tag.endswith(":null") else str(node.value)
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(file, child, left) for child in node.value]
-    found: dict[str, Any] = {}
-    merged: dict[str, Any] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        if key.tag.endswith(":merge"):
-            for base in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                mapping = _plain(file, base, left)
-                if not isinstance(mapping, dict):
-                    raise CaseError(f"{file}: line {line}: << merges {_what(mapping)}, expected a mapping")
-                merged = {**mapping, **merged}
-            continue
-        name = _plain(file, key, left)
-        if not isinstance(name, str):
-            raise CaseError(f"{file}: line {line}: a key is {_what(name)}, expected text")
-        if name in found:
-            raise CaseError(f"{file}: line {line}: {name} stands in it twice", "remove one of them")
-        found[name] = _plain(file, value, left)
-    return {**merged, **found}
-
-
-def _what(value: object) -> str:
-    kinds = {dict: "a mapping", list: "a list", type(None): "nothing", bool: "a boolean"}
-    return kinds.get(type(value), f"the text {str(value)[:40]!r}")
+# -- keys --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -317,7 +236,7 @@ class _Reader:
     raw: Mapping[str, Any]
 
     def wrong(self, key: str, value: object, expected: str) -> CaseError:
-        return CaseError(f"{self.file}: {key}: found {_what(value)}, expected {expected}")
+        return CaseError(f"{self.file}: {key}: found {kind_of(value)}, expected {expected}")
 
     def text(self, key: str, default: str) -> str:
         value = self.raw.get(key)
@@ -417,51 +336,3 @@ class _Reader:
         if not lists.get("train"):
             raise CaseError(f"{self.file}: HARNESS: command: train is missing", "name what to start")
         return Command(lists["train"], lists.get("resume", ()))
-
-
-# -- arguments ---------------------------------------------------------------------------------
-
-
-def to_argv(arguments: Arguments) -> list[str]:
-    """Arguments as words, as Megatron-LM's scripts make them.
-
-    ``true`` is a bare flag, ``false`` (ours, for profiles) and an empty text leave the argument out,
-    ``[a b]`` is split. Any other text stays one word, without the quotes that may be inside it.
-    """
-    words: list[str] = []
-    for key, value in arguments.items():
-        if value is False or value == "":
-            continue
-        words.append(key)
-        if isinstance(value, tuple):
-            words += value
-        elif isinstance(value, str):
-            words += _split(value)
-    return words
-
-
-def _split(text: str) -> list[str]:
-    """One argument's text as words; none for a flag."""
-    with contextlib.suppress(ValueError):  # quotes that do not match are kept
-        text = " ".join(shlex.split(text))
-    if text == "true":
-        return []
-    return text[1:-1].split() if _IN_BRACKETS.fullmatch(text) else [text]
-
-
-def substitute(words: Iterable[str], values: Mapping[str, str]) -> list[str]:
-    """Replace ``${NAME}`` (and ``$NAME``) in each word; a word stays one word.
-
-    Raises:
-        CaseError: a name that has no value.
-    """
-
-    def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if name not in values:
-            raise CaseError(
-                f"{match[0]}: {name} has no value here", f"set {name} in the environment, or in the case"
-            )
-        return values[name]
-
-    return [_PLACEHOLDER.sub(value, word) for word in words]

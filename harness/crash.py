@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from harness import judge
 from harness.checkpoints import iter_dir, latest, verify
 from harness.errors import CheckpointError, TrainerFailed, UsageError
+from harness.phases import Recorded
 
 if TYPE_CHECKING:
     from harness.plan import Plan
-    from harness.run import Recorded, Run
+    from harness.run import Run
 
 _TICK = 0.0005  # s; a small checkpoint is written within a few of them
 
@@ -48,13 +49,11 @@ def kill_on_the_way(run: Run) -> tuple[Recorded | None, int]:
         nothing to resume from, which is then a failed check.
 
     """
-    from harness.run import Recorded
-
     options = run.plan.options
-    phase = run.phase("interrupted", load=None, start=0, stop=run.n)
+    phase = run.phases.made("interrupted", load=None, start=0, stop=run.n)
     killer = _Killer(_moment(options.crash_at, phase.save, run), options.crash_rank)
     try:
-        run.launch(phase, on_started=killer.start, on_progress=killer.progress)
+        run.phases.launch(phase, on_started=killer.start, on_progress=killer.progress)
     except TrainerFailed as failure:
         if not killer.killed:
             raise

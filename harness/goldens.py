@@ -14,6 +14,7 @@ import math
 import os
 import re
 import stat
+import struct
 import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -136,17 +137,16 @@ def _quickly(raw: bytes) -> dict[str, Series] | None:
     series = {}
     for name, metric in found.items():
         count = len(metric.values)
-        try:
-            steps = np.fromiter(metric.values, np.int64, count)
-        except OverflowError:
+        try:  # struct: two thirds of the time of numpy's fromiter
+            steps = np.frombuffer(struct.pack(f"={count}q", *metric.values), np.int64)
+        except struct.error:  # more than 64 bits
             return None
-        values = np.fromiter(metric.values.values(), np.float64, count)
-        ends = (int(steps[0]), int(steps[-1])) if count else None
-        sound = ends == (metric.start_step, metric.end_step) and bool((np.diff(steps) > 0).all())
-        if not sound or not np.isfinite(values).all():
+        values = np.frombuffer(struct.pack(f"={count}d", *metric.values.values()), np.float64)
+        if not count or (metric.start_step, metric.end_step) != (int(steps[0]), int(steps[-1])):
             return None
-        steps.flags.writeable = values.flags.writeable = False
         series[name] = Series(name, steps, values)
+        if not series[name].clean:
+            return None
     return series
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -55,7 +56,7 @@ class Series:
         span = f"steps {self.steps[0]}..{self.steps[-1]}" if len(self) else "no steps"
         return f"Series({self.name!r}, {len(self)} values, {span})"
 
-    @property
+    @functools.cached_property
     def clean(self) -> bool:
         """Whether its steps only go up and its values are finite."""
         import numpy as np

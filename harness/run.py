@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from harness import judge
 from harness.errors import CheckpointError, HarnessError, TrainerFailed
-from harness.launch import Launcher
+from harness.phases import Phases, Recorded
 from harness.plan import Plan
 from harness.report.observer import Observer
 from harness.results import ResultsFolder
-from harness.trainers.base import Phase, PhaseName
+from harness.trainers.base import PhaseName
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis
     from harness.metrics import Series
     from harness.report.verdict import Verdict
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What a phase left behind: its series, and where its state of the last iteration is."""
-
-    phase: Phase
-    series: Mapping[str, Series]
-    saved: Path
 
 
 class Run:
@@ -52,15 +43,11 @@ class Run:
     def __init__(
         self, plan: Plan, folder: ResultsFolder, observer: Observer, devices: Mapping[str, str]
     ) -> None:
-        self._devices = devices
         self.plan, self.folder, self.observer = plan, folder, observer
         self.n, self.k = plan.n, plan.k
         self.checks: list[Check] = []
-        self.timing: dict[str, float] = {}
         self.provenance: dict[str, Any] = {}
-        self._launcher = Launcher()
-        self._began = time.monotonic()
-        self._phases: dict[str, Recorded] = {}
+        self.phases = Phases(plan, folder, observer, devices)
         self._repeats: list[Mapping[str, Series]] = []
         self._digests: dict[Path, dict[str, str]] = {}
         self._state: StateDiff | None = None
@@ -79,7 +66,7 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        self._launcher.close()
+        self.phases.close()
         if not isinstance(error, HarnessError):
             return False
         from harness.diagnosis import crash
@@ -128,7 +115,7 @@ class Run:
 
     def _reference(self) -> Mapping[str, Series]:
         """What an uninterrupted run logs: this one's, else the golden's."""
-        continuous = self._phases.get("continuous")
+        continuous = self.phases.recorded.get("continuous")
         if continuous is not None:
             return continuous.series
         return self.plan.golden.series if self.plan.golden is not None else {}
@@ -139,7 +126,7 @@ class Run:
         """The uninterrupted run over 1..N, and its state at N: did training change?"""
         if self.plan.options.golden_update:
             return
-        with self._timed("checks"):
+        with self.phases.timed("checks"):
             self.checks += self._against_golden(continuous.series, continuous)
 
     def joined_is_golden(self, interrupted: Recorded, resumed: Recorded | None) -> bool:
@@ -151,7 +138,7 @@ class Run:
         """
         if resumed is None or not all(check.passed for check in self.checks):
             return False
-        with self._timed("checks"):
+        with self.phases.timed("checks"):
             joined = {
                 name: _join(interrupted.series.get(name), resumed.series.get(name))
                 for name in {*interrupted.series, *resumed.series}
@@ -179,12 +166,12 @@ class Run:
         """The resumed run over k+1..N: was anything lost that a curve shows?"""
         if resumed is None:
             return
-        with self._timed("checks"):
+        with self.phases.timed("checks"):
             self.checks += self._curves(continuous.series, resumed.series, resumed.phase.start + 1, self.n)
 
     def compare_before(self, interrupted: Recorded, continuous: Recorded) -> None:
         """Two runs of the same steps 1..k: a difference is no fault of resuming."""
-        with self._timed("checks"):
+        with self.phases.timed("checks"):
             checks = self._curves(continuous.series, interrupted.series, 1, self.k)
             self.checks += [
                 replace(check, name=check.name.replace("continuous:", "interrupted:", 1)) for check in checks
@@ -211,7 +198,7 @@ class Run:
             return
         from harness.checkpoints import diff
 
-        with self._timed("state"):
+        with self.phases.timed("state"):
             try:
                 self._state = diff(continuous.saved, resumed.saved)
             except CheckpointError as error:  # a phase that ended early has left none of N
@@ -223,7 +210,7 @@ class Run:
 
     def record_golden(self) -> None:
         """Approve the uninterrupted run, if that was asked for and resuming it is sound."""
-        run = self._phases.get("continuous")
+        run = self.phases.recorded.get("continuous")
         if not self.plan.options.golden_update or run is None:
             return
         self._fingerprints_of_state(run)  # one that cannot be read is a failed check
@@ -253,8 +240,8 @@ class Run:
 
         resume_failed = any(check.against != "golden" for check in failed)
         probe = self._probe() if resume_failed else None
-        continuous, resumed = self._phases.get("continuous"), self._phases.get("resumed")
-        with self._timed("diagnosis"):
+        continuous, resumed = self.phases.recorded.get("continuous"), self.phases.recorded.get("resumed")
+        with self.phases.timed("diagnosis"):
             self._diagnosis = diagnose(
                 self.checks,
                 continuous=continuous.series if continuous else {},
@@ -272,7 +259,6 @@ class Run:
         """All of it."""
         from harness.report.verdict import Verdict
 
-        self.timing["total"] = time.monotonic() - self._began
         self._describe()
         held = all(check.passed for check in self.checks)
         return Verdict(
@@ -280,7 +266,7 @@ class Run:
             status="error" if self._failure else "passed" if held and self.checks else "failed",
             checks=tuple(self.checks),
             diagnosis=self._diagnosis,
-            timing={name: round(seconds, 3) for name, seconds in self.timing.items()},
+            timing={name: round(seconds, 3) for name, seconds in self.phases.timing().items()},
             provenance=self.provenance,
             reproduce=self.plan.reproduce,
         )
@@ -296,71 +282,16 @@ class Run:
     def _phase(
         self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = ""
     ) -> Recorded:
-        from harness.metrics import read_metrics
-
-        phase = self.phase(name, load=load, start=start, stop=stop, folder=folder)
-        self.launch(phase)
-        series = {} if name == "probe" else read_metrics(phase.tensorboard, phase.folder)
-        if name == "interrupted" and not self.plan.trainer.can_rewind:
-            # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
-            series = {metric: line.at(0, stop) for metric, line in series.items()}
-            series = {metric: line for metric, line in series.items() if line.steps.size}
+        recorded = self.phases.run(name, load=load, start=start, stop=stop, folder=folder)
         if self.plan.trainer.can_rewind and name != "probe":
-            self.checks.append(judge.tracker_names(stop, phase.save, folder or name))
-        recorded = Recorded(phase, series, self.plan.trainer.saved(phase.save, stop))
-        self._phases[folder or name] = recorded
+            self.checks.append(judge.tracker_names(stop, recorded.phase.save, folder or name))
         return recorded
-
-    def phase(self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = "") -> Phase:
-        """A phase with its folders made."""
-        phase = Phase(
-            name=name,
-            folder=self.folder.phase(folder or name),
-            save=self.folder.checkpoints(folder or name),
-            load=load,
-            start=start,
-            stop=stop,
-            train_iters=self.n,
-            save_interval=self.plan.save_interval,
-        )
-        phase.folder.mkdir(parents=True, exist_ok=True)
-        phase.save.mkdir(parents=True, exist_ok=True)
-        return phase
-
-    def launch(
-        self,
-        phase: Phase,
-        *,
-        on_started: Callable[[list[int]], None] | None = None,
-        on_progress: Callable[[int], None] | None = None,
-    ) -> None:
-        """Run a phase to its end, and time it."""
-        name = phase.folder.name
-
-        def progress(iteration: int) -> None:
-            self.observer.progress(name, iteration)
-            if on_progress is not None:
-                on_progress(iteration)
-
-        self.observer.phase_started(name, phase.start, phase.stop)
-        launch = self.plan.trainer.launch(self.plan.case, self.plan.cell.hardware, phase)
-        outcome = self._launcher.run(
-            replace(launch, env={**launch.env, **self._devices}),
-            phase=name,
-            folder=phase.folder,
-            timeout=self.plan.options.heartbeat_timeout,
-            on_progress=progress,
-            on_started=on_started,
-        )
-        self.timing[name] = outcome.seconds
-        self.timing[f"{name} start-up"] = outcome.startup_seconds
-        self.observer.phase_ended(name, outcome.seconds)
 
     def _probe(self) -> StateDiff | None:
         """Load k and save it again without a step: what differs was lost by that alone."""
         from harness.checkpoints import diff
 
-        source = self._phases.get("interrupted") or self._phases.get("continuous")
+        source = self.phases.recorded.get("interrupted") or self.phases.recorded.get("continuous")
         if self._probed is not None or source is None:
             return self._probed
         load = self.folder.checkpoints("probe-from")
@@ -426,7 +357,7 @@ class Run:
         from harness.checkpoints import fingerprint
 
         if run.saved not in self._digests:
-            with self._timed("state"):
+            with self.phases.timed("state"):
                 try:
                     self._digests[run.saved] = fingerprint(run.saved)
                 except CheckpointError as error:  # the other comparisons still tell what is missing
@@ -456,7 +387,7 @@ class Run:
         from harness import __version__
         from harness.provenance import commit
 
-        reference = self._phases.get("continuous") or self._phases.get("resumed")
+        reference = self.phases.recorded.get("continuous") or self.phases.recorded.get("resumed")
         if reference is not None:
             with contextlib.suppress(HarnessError):
                 self.provenance["fingerprint"] = self._fingerprint(reference)
@@ -474,22 +405,11 @@ class Run:
         if self._failure is not None:
             self.provenance["error"] = str(self._failure)
 
-    @contextlib.contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.timing[what] = self.timing.get(what, 0.0) + time.monotonic() - began
-
 
 def _join(before: Series | None, after: Series | None) -> Series:
     """The curve of a run that was stopped at k and went on."""
-    import numpy as np
-
-    from harness.metrics import Series
-
-    parts = [part for part in (before, after) if part is not None]
-    steps = np.concatenate([part.steps for part in parts])
-    values = np.concatenate([part.values for part in parts])
-    return Series(parts[0].name, steps, values)
+    if before is None or after is None:
+        found = after if before is None else before
+        assert found is not None
+        return found
+    return before.followed_by(after)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cases import find_case, load_case, substitute, to_argv
+from harness.arguments import substitute, to_argv
+from harness.cases import find_case, load_case
 from harness.errors import CaseError, UsageError
 from tests.checkouts import CASE, CONSISTENCY
 

@@ -79,8 +79,11 @@ def pair(
     """
     import numpy as np
 
-    name = f"{against}: {metric}"
     left, right = _steps(expected), _steps(actual)
+    if expected and actual and _alike(expected, actual) and first <= left[0] and left[-1] <= last:
+        # As it nearly always is; everything below would come to the same, more slowly.
+        return Pair(metric, against, left, expected.values, actual.values)
+    name = f"{against}: {metric}"
     inside = left[(left >= first) & (left <= last)]
     wanted = right
     if against == "golden" and right.size and not first <= right.min() <= right.max() <= last:
@@ -116,6 +119,13 @@ def pair(
             message = f"{whose} has {_odd(values[bad])} at {ranges(inside[bad].tolist())}"
             return failed(message, result.worst(at))
     return result
+
+
+def _alike(one: Series, other: Series) -> bool:
+    """The same steps, which only go up, and nothing but finite values."""
+    import numpy as np
+
+    return one.clean and other.clean and np.array_equal(one.steps, other.steps)
 
 
 def _steps(series: Series | None) -> NDArray[np.int64]:

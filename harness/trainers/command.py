@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cases import substitute
+from harness.arguments import substitute
 from harness.errors import CaseError, CheckpointError, UsageError
 from harness.hardware import cores
 from harness.trainers import anybodys

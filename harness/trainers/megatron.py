@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cases import substitute, to_argv
+from harness.arguments import substitute, to_argv
 from harness.checkpoints.folders import iter_dir
 from harness.errors import CaseError, UsageError
 from harness.trainers import megatron_recipes

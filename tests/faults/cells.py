@@ -43,10 +43,10 @@ class WarmLauncher(Launcher):
 
 def stay_warm() -> WarmLauncher:
     """Have every cell of this process use one launcher; in a process of its own only."""
-    from harness import run
+    from harness import phases
 
     warm = WarmLauncher()
-    run.Launcher = lambda: warm  # type: ignore[attr-defined,assignment]
+    phases.Launcher = lambda: warm  # type: ignore[attr-defined,assignment]
     return warm
 
 
