@@ -16,7 +16,7 @@ import re
 import stat
 import struct
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -290,18 +290,32 @@ def write(
     Raises:
         GoldenError: a series that no golden may hold: without a step, not finite, steps repeated.
     """
-    before = _as_far_as_readable(path) if path.exists() else None
     wanted = {name: one for name, one in series.items() if not metrics or name in metrics}
     body = {name: _plain(path, one) for name, one in sorted(wanted.items())}
     if not body:
         raise GoldenError(f"{path}: there is no series to write", "the run logged nothing")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The values first: a golden without the provenance of its own is compared by tolerance, and one
-    # whose provenance is another's would be compared exactly.
-    side_file(path).unlink(missing_ok=True)
-    _replace(path, body)
-    _replace(side_file(path), provenance)
+    with _alone(path.parent):
+        before = _as_far_as_readable(path) if path.exists() else None
+        # The values first: a golden without the provenance of its own is compared by tolerance, and one
+        # whose provenance is another's would be compared exactly.
+        side_file(path).unlink(missing_ok=True)
+        _replace(path, body)
+        _replace(side_file(path), provenance)
     return Change(path, before is None, _changes(before or {}, wanted) if before is not None else ())
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others out while a golden and its side file are written; leaves no lock file among goldens."""
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _plain(path: Path, series: Series) -> dict[str, Any]:

@@ -226,6 +226,19 @@ def test_one_that_is_done_before_it_is_looked_at_has_its_checkpoint_all_the_same
     assert "is ended" not in done.stdout
 
 
+def test_one_that_writes_its_parts_with_pauses_is_ended_after_the_last(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys, time\n"
+        "save = pathlib.Path(sys.argv[1]) / 'save' / 'step_4'\n"
+        "save.mkdir(parents=True)\n"
+        "for part, pause in enumerate((0.8, 1.6, 600)):\n"
+        "    (save / f'{part}.pt').write_text('x')\n"
+        "    time.sleep(pause)\n"
+    )
+    assert preempted(tmp_path, sys.executable, "-c", script, str(tmp_path)).returncode == 0
+    assert sorted(path.name for path in (tmp_path / "save" / "step_4").iterdir()) == ["0.pt", "1.pt", "2.pt"]
+
+
 def test_its_own_failure_stays_its_own(tmp_path: Path) -> None:
     assert preempted(tmp_path, sys.executable, "-c", "raise SystemExit(7)").returncode == 7
     assert preempted(tmp_path, sys.executable, "-c", "import os; os.kill(os.getpid(), 9)").returncode == 137

@@ -399,18 +399,28 @@ def test_the_watch_fetches_its_state_judges_the_night_and_sounds_the_alarm(proje
     script(
         project.parent / "bin" / "gh",
         f"""case "$1 $2" in
-"run list") printf '12\\n11\\n' ;;
-"run download") [ "$3" = 11 ] || exit 1; printf '%s' '{state}' > state/night-watch.json ;;
+"run list") printf '12 2026-01-03\\n11 2026-01-02\\n10 2026-01-01\\n' ;;
+"run download") case "$3 $7" in
+  "11 night-watch") printf '%s' '{state}' > "$9/night-watch.json" ;;
+  "12 report") mkdir -p "$9/results"; touch "$9/results/index.html" ;;
+  "10 report") cp -r earlier "$9" ;;
+  *) exit 1 ;;
+  esac ;;
 esac""",
     )
+    write(project / "earlier" / "results", green("cpu/lts/small"))
+    write(project / "earlier" / "nights" / "2025-12-31", green("cpu/lts/small"))
     text = step("nightly.yml", "watch", "Fetch what was remembered last night")["run"]
     done = bash(project, text, GH_TOKEN="t", BRANCH="main")
     assert done.returncode == 0, done.stderr
     assert (project / "state/night-watch.json").exists()
+    assert [night.name for night in (project / "nights").iterdir()] == ["2026-01-01"]
 
     done = bash(project, step("nightly.yml", "watch", "Make the page")["run"])
     assert done.returncode == 0, done.stderr
-    assert "large-one" in (project / "results/index.html").read_text()
+    page = (project / "results/index.html").read_text()
+    assert "large-one" in page
+    assert "2026-01-01" in page
 
     done = bash(project, step("nightly.yml", "watch", "Say what was found")["run"], HARDWARE="h100")
     assert done.returncode == 0, done.stderr

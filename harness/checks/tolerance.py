@@ -91,7 +91,7 @@ def compare_by_tolerance(pair: Pair, note: str = "") -> Check:
     deviation = (pair.actual - pair.expected) / size
     off = np.abs(deviation)
     worst = int(np.argmax(off))
-    limits = _limits(pair, tolerance, off)
+    limits = limits_of(pair, tolerance, off)
     bad = np.flatnonzero(off > limits)
     found, said = [], []
     if bad.size:
@@ -136,7 +136,7 @@ def _shapes(pair: Pair, deviation: Array, size: Array, tolerance: Tolerance) -> 
     return [odd for odd in found if odd]
 
 
-def _limits(pair: Pair, tolerance: Tolerance, off: Array) -> Array:
+def limits_of(pair: Pair, tolerance: Tolerance, off: Array) -> Array:
     """How much each step may be off: the cap, and less where rounding cannot have grown to it yet."""
     import numpy as np
 

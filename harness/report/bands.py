@@ -45,7 +45,7 @@ def half_widths(
         return {s: tolerance.RATE_LIMIT * abs(expected[s]) for s in steps}
     allowed = tolerance.TABLE.get(check.metric, tolerance.OTHER)
     size = tolerance.scale(pair.expected, allowed.least)
-    limits = tolerance._limits(pair, allowed, np.abs(pair.actual - pair.expected) / size)  # noqa: SLF001 - the rule itself
+    limits = tolerance.limits_of(pair, allowed, np.abs(pair.actual - pair.expected) / size)
     return dict(zip(steps, (limits * size).tolist(), strict=True))
 
 

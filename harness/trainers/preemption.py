@@ -19,7 +19,8 @@ from pathlib import Path
 from harness.trainers import anybodys
 
 _TICK = 0.05  # s
-_SETTLED = 0.5  # s; for so long no file of a checkpoint must have changed, to be whole
+_SETTLED = 1.0  # s; for so long no file of a checkpoint must have changed, to be whole,
+_PAUSES = 3  # and for so many times the longest pause that its writing has made
 _GRACE = 10.0  # s from SIGTERM to SIGKILL
 _NOT_FOUND = 127  # as a shell says it
 _UNSEEN = 3
@@ -66,13 +67,14 @@ def run(folder: Path, k: int, output: Path, command: list[str]) -> int:
 
 def _wait(process: subprocess.Popen[bytes], folder: Path, k: int) -> bool:
     """Wait for the checkpoint of ``k``; False when the command ends before."""
-    last, since = anybodys.state(folder, k), time.monotonic()
+    last, since, longest = anybodys.state(folder, k), time.monotonic(), 0.0
     while process.poll() is None:
         time.sleep(_TICK)
-        now = anybodys.state(folder, k)
+        now, moment = anybodys.state(folder, k), time.monotonic()
         if not now or now != last:
-            last, since = now, time.monotonic()
-        elif time.monotonic() - since >= _SETTLED:
+            longest = max(longest, moment - since) if now and last else 0.0
+            last, since = now, moment
+        elif moment - since >= max(_SETTLED, _PAUSES * longest):
             return True
     return False
 
