@@ -63,10 +63,10 @@ def named(plant: object) -> str:
 
 @pytest.fixture
 def warm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    from harness import run
+    from harness import phases
 
     launcher = WarmLauncher()
-    monkeypatch.setattr(run, "Launcher", lambda: launcher)
+    monkeypatch.setattr(phases, "Launcher", lambda: launcher)
     monkeypatch.setenv("HARNESS_LEASES", str(tmp_path / "leases"))
     yield
     launcher.end()
