@@ -1,6 +1,6 @@
 """Reading and judging a store of goldens, against Pydantic models and a Python loop over the steps.
 
-    python -m benchmarks.bench_goldens [--goldens 900] [--repeats 3] [--folder DIR]
+    python -m benchmarks.bench_goldens [--goldens 900] [--repeats 3] [--folder DIR] [--profile]
 
 Makes a store of goldens of 100 to 10,000 steps, each with a run to judge, in a folder that is removed again.
 Ours reads each golden by :mod:`harness.goldens` and compares exactly; theirs validates the same JSON into
@@ -11,6 +11,7 @@ Both run in processes of their own, interleaved; peak memory is that above an id
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import math
 import subprocess
@@ -171,10 +172,17 @@ def main() -> None:
     parser.add_argument("--goldens", type=int, default=900)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the store is made")
+    parser.add_argument("--profile", action="store_true", help="where our time goes, by cProfile")
     parser.add_argument("--measure", nargs=2, metavar=("SIDE", "STORE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(args.measure[0], Path(args.measure[1]))))
+        return
+    if args.profile:
+        with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-goldens-") as name:
+            make(Path(name), args.goldens)
+            ours(Path(name))  # imports, and the page cache
+            cProfile.runctx("ours(store)", {"ours": ours, "store": Path(name)}, {}, sort="tottime")
         return
     show(rows(args.folder, args.goldens, args.repeats))
 

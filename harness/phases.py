@@ -36,20 +36,27 @@ class Phases:
         folder: the cell's results.
         observer: told of the progress.
         devices: set in the environment of every rank, on top of everything else.
+        launcher: whose warm parent is used, and kept for the next cell; None: one for this cell.
     """
 
     def __init__(
-        self, plan: Plan, folder: ResultsFolder, observer: Observer, devices: Mapping[str, str]
+        self,
+        plan: Plan,
+        folder: ResultsFolder,
+        observer: Observer,
+        devices: Mapping[str, str],
+        launcher: Launcher | None = None,
     ) -> None:
         self.recorded: dict[str, Recorded] = {}
         self._plan, self._folder, self._observer, self._devices = plan, folder, observer, devices
-        self._launcher = Launcher()
+        self._launcher, self._lent = launcher or Launcher(), launcher is not None
         self._timing: dict[str, float] = {}
         self._began = time.monotonic()
 
     def close(self) -> None:
-        """Leave no process behind."""
-        self._launcher.close()
+        """Leave no process behind but the parent of a launcher that was lent: no rank is below it."""
+        if not self._lent:
+            self._launcher.close()
 
     def run(self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = "") -> Recorded:
         """Launch a phase, wait for its end, and read what it logged.

@@ -18,6 +18,7 @@ import pytest
 
 if TYPE_CHECKING:
     from harness.checks import Check
+    from harness.launch import Launcher
     from harness.matrix import Cell
     from harness.report.verdict import Verdict
 
@@ -105,15 +106,18 @@ class CellPlugin:
         self.cells = cells
         self.session: pytest.Session | None = None
         self.ran: list[str] = []
+        self.launcher: Launcher | None = None
 
     def run(self, cell: Cell, item: pytest.Item) -> Verdict:
         """Run ``cell``; the verdict's checks go with the item's report."""
         from harness.errors import HardwareMissing, HarnessError
+        from harness.launch import Launcher
         from harness.plan import Options
         from harness.protocol import run_cell
 
         cases = Path(_option(self.config, "--cases") or item.path.parent)
         goldens = _option(self.config, "--goldens")
+        self.launcher = self.launcher or Launcher()
         try:
             with self._observer() as observer:
                 verdict = run_cell(
@@ -131,6 +135,7 @@ class CellPlugin:
                         crash_rank=_option(self.config, "--crash-rank"),
                     ),
                     observer=observer,
+                    launcher=self.launcher,
                 )
                 if verdict.passed and observer is not None:
                     observer.verdict(verdict)
@@ -160,6 +165,11 @@ class CellPlugin:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Remember whom to tell that there is more to report than was collected."""
         self.session = session
+
+    def pytest_sessionfinish(self) -> None:
+        """End the warm parent that the cells have shared."""
+        if self.launcher is not None:
+            self.launcher.close()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:

@@ -20,6 +20,7 @@ from harness.run import Run
 
 if TYPE_CHECKING:
     from harness.cases import Case
+    from harness.launch import Launcher
     from harness.report.verdict import Verdict
 
 
@@ -91,6 +92,7 @@ def run_cell(
     options: Options | None = None,
     case: Case | None = None,
     observer: Observer | None = None,
+    launcher: Launcher | None = None,
 ) -> Verdict:
     """Run one cell in this environment and write its ``verdict.json``.
 
@@ -102,6 +104,8 @@ def run_cell(
         options: how.
         case: the case itself, when it is not to be looked for.
         observer: told of the progress.
+        launcher: lent by whoever runs several cells in this environment, so that its warm parent
+            imports the trainer once; None: one for this cell.
 
     Raises:
         HarnessError: the cell cannot be run at all; raised before anything is started.
@@ -117,7 +121,7 @@ def run_cell(
     with claim(results, cell.hardware, cell.track, cell.case, waiting=wait) as folder:
         with (
             lease(cell.hardware, plan.world_size, wait) as devices,
-            Run(plan, folder, observer, devices) as run,
+            Run(plan, folder, observer, devices, launcher) as run,
         ):
             run.provenance["protocol"] = name
             PROTOCOLS[name](run)

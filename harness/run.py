@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import judge
 from harness.errors import CheckpointError, HarnessError, TrainerFailed
+from harness.launch import Launcher
 from harness.phases import Phases, Recorded
 from harness.plan import Plan
 from harness.report.observer import Observer
@@ -38,16 +39,22 @@ class Run:
         folder: the cell's results.
         observer: told of the progress.
         devices: set in the environment of every rank, on top of everything else.
+        launcher: starts the ranks; None: one for this cell.
     """
 
     def __init__(
-        self, plan: Plan, folder: ResultsFolder, observer: Observer, devices: Mapping[str, str]
+        self,
+        plan: Plan,
+        folder: ResultsFolder,
+        observer: Observer,
+        devices: Mapping[str, str],
+        launcher: Launcher | None = None,
     ) -> None:
         self.plan, self.folder, self.observer = plan, folder, observer
         self.n, self.k = plan.n, plan.k
         self.checks: list[Check] = []
         self.provenance: dict[str, Any] = {}
-        self.phases = Phases(plan, folder, observer, devices)
+        self.phases = Phases(plan, folder, observer, devices, launcher)
         self._repeats: list[Mapping[str, Series]] = []
         self._digests: dict[Path, dict[str, str]] = {}
         self._state: StateDiff | None = None
