@@ -81,6 +81,14 @@ class Series:
         )
 
 
+def join(before: Mapping[str, Series], after: Mapping[str, Series]) -> dict[str, Series]:
+    """The curves of a run that was stopped and went on."""
+    return {
+        name: before[name].followed_by(later) if name in before and name in after else later
+        for name, later in {**before, **after}.items()
+    }
+
+
 def read_metrics(tensorboard_folder: Path, output_folder: Path, *, killed: bool = False) -> dict[str, Series]:
     """What a phase logged: event files under the one folder, ``metrics.jsonl`` in the other.
 

@@ -48,7 +48,8 @@ class Phases:
         launcher: Launcher | None = None,
     ) -> None:
         self.recorded: dict[str, Recorded] = {}
-        self._plan, self._folder, self._observer, self._devices = plan, folder, observer, devices
+        self.plan, self.folder, self.observer = plan, folder, observer
+        self._devices = devices
         self._launcher, self._lent = launcher or Launcher(), launcher is not None
         self._timing: dict[str, float] = {}
         self._began = time.monotonic()
@@ -76,11 +77,11 @@ class Phases:
         phase = self.made(name, load=load, start=start, stop=stop, folder=folder)
         self.launch(phase)
         series = {} if name == "probe" else read_metrics(phase.tensorboard, phase.folder)
-        if name == "interrupted" and not self._plan.trainer.can_rewind:
+        if name == "interrupted" and not self.plan.trainer.can_rewind:
             # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
             series = {metric: line.at(0, stop) for metric, line in series.items()}
             series = {metric: line for metric, line in series.items() if line.steps.size}
-        recorded = Recorded(phase, series, self._plan.trainer.saved(phase.save, stop))
+        recorded = Recorded(phase, series, self.plan.trainer.saved(phase.save, stop))
         self.recorded[folder or name] = recorded
         return recorded
 
@@ -88,13 +89,13 @@ class Phases:
         """A phase with its folders made."""
         phase = Phase(
             name=name,
-            folder=self._folder.phase(folder or name),
-            save=self._folder.checkpoints(folder or name),
+            folder=self.folder.phase(folder or name),
+            save=self.folder.checkpoints(folder or name),
             load=load,
             start=start,
             stop=stop,
-            train_iters=self._plan.n,
-            save_interval=self._plan.save_interval,
+            train_iters=self.plan.n,
+            save_interval=self.plan.save_interval,
         )
         phase.folder.mkdir(parents=True, exist_ok=True)
         phase.save.mkdir(parents=True, exist_ok=True)
@@ -117,14 +118,14 @@ class Phases:
         Raises:
             TrainerFailed: a rank failed, or hangs.
         """
-        plan, name = self._plan, phase.folder.name
+        plan, name = self.plan, phase.folder.name
 
         def progress(iteration: int) -> None:
-            self._observer.progress(name, iteration)
+            self.observer.progress(name, iteration)
             if on_progress is not None:
                 on_progress(iteration)
 
-        self._observer.phase_started(name, phase.start, phase.stop)
+        self.observer.phase_started(name, phase.start, phase.stop)
         launch = plan.trainer.launch(plan.case, plan.cell.hardware, phase)
         outcome = self._launcher.run(
             replace(launch, env={**launch.env, **self._devices}),
@@ -136,7 +137,7 @@ class Phases:
         )
         self._timing[name] = outcome.seconds
         self._timing[f"{name} start-up"] = outcome.startup_seconds
-        self._observer.phase_ended(name, outcome.seconds)
+        self.observer.phase_ended(name, outcome.seconds)
 
     # -- time --------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from harness.crash import check_crash
 from harness.errors import HarnessError, UsageError
 from harness.leases import lease
 from harness.matrix import Cell
+from harness.phases import Phases
 from harness.plan import Options, Plan, prepare
 from harness.report.observer import Observer, Silent
 from harness.results import ResultsFolder, claim
@@ -121,7 +122,7 @@ def run_cell(
     with claim(results, cell.hardware, cell.track, cell.case, waiting=wait) as folder:
         with (
             lease(cell.hardware, plan.world_size, wait) as devices,
-            Run(plan, folder, observer, devices, launcher) as run,
+            Run(Phases(plan, folder, observer, devices, launcher)) as run,
         ):
             run.provenance["protocol"] = name
             PROTOCOLS[name](run)

@@ -13,11 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import judge
 from harness.errors import CheckpointError, HarnessError, TrainerFailed
-from harness.launch import Launcher
+from harness.metrics import join
 from harness.phases import Phases, Recorded
-from harness.plan import Plan
-from harness.report.observer import Observer
-from harness.results import ResultsFolder
 from harness.trainers.base import PhaseName
 
 if TYPE_CHECKING:
@@ -35,26 +32,15 @@ class Run:
     verdict, and no process outlives it.
 
     Args:
-        plan: what to run.
-        folder: the cell's results.
-        observer: told of the progress.
-        devices: set in the environment of every rank, on top of everything else.
-        launcher: starts the ranks; None: one for this cell.
+        phases: runs the phases of the plan, and keeps what they left behind.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        folder: ResultsFolder,
-        observer: Observer,
-        devices: Mapping[str, str],
-        launcher: Launcher | None = None,
-    ) -> None:
-        self.plan, self.folder, self.observer = plan, folder, observer
-        self.n, self.k = plan.n, plan.k
+    def __init__(self, phases: Phases) -> None:
+        self.phases = phases
+        self.plan, self.folder, self.observer = phases.plan, phases.folder, phases.observer
+        self.n, self.k = self.plan.n, self.plan.k
         self.checks: list[Check] = []
         self.provenance: dict[str, Any] = {}
-        self.phases = Phases(plan, folder, observer, devices, launcher)
         self._repeats: list[Mapping[str, Series]] = []
         self._digests: dict[Path, dict[str, str]] = {}
         self._state: StateDiff | None = None
@@ -146,11 +132,7 @@ class Run:
         if resumed is None or not all(check.passed for check in self.checks):
             return False
         with self.phases.timed("checks"):
-            joined = {
-                name: _join(interrupted.series.get(name), resumed.series.get(name))
-                for name in {*interrupted.series, *resumed.series}
-            }
-            checks = self._against_golden(joined, resumed)
+            checks = self._against_golden(join(interrupted.series, resumed.series), resumed)
         exact = self.provenance.get("compared") == "exact"
         if exact and all(check.passed for check in checks):
             self.checks += checks
@@ -411,12 +393,3 @@ class Run:
         }
         if self._failure is not None:
             self.provenance["error"] = str(self._failure)
-
-
-def _join(before: Series | None, after: Series | None) -> Series:
-    """The curve of a run that was stopped at k and went on."""
-    if before is None or after is None:
-        found = after if before is None else before
-        assert found is not None
-        return found
-    return before.followed_by(after)

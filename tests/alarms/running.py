@@ -15,7 +15,7 @@ from multiprocessing import get_context
 
 from tests.faults.bank import CASES, FAULTS
 from tests.faults.cells import judge
-from tests.faults.running import Bench, prepare, record
+from tests.faults.running import WARM, Bench, prepare, record
 
 PROTOCOLS = ("full", "fast")
 #: The clean twin of each case of the bank, and the protocol that it needs, where that is another one.
@@ -51,7 +51,7 @@ def run_one(bench: Bench, number: int, case: str, protocol: str, beside: str) ->
     try:
         verdict = judge(
             case, goldens=bench.goldens, results=results, track=bench.track,
-            protocol=SPECIAL.get(case, protocol),
+            protocol=SPECIAL.get(case, protocol), launcher=WARM,
         )  # fmt: skip
         alarms = [f"{check.name}: {check.message}" for check in verdict.failures]
         if verdict.status == "error" or not (verdict.passed or alarms):

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.alarms.running import NAMES, Clean, busy, markdown, run_one, total
-from tests.faults.running import Bench
+from tests.faults.running import WARM, Bench
 
 PASSED = Clean(NAMES[0], "full", "nothing", (), "exact", 1.0)
 ALARM = replace(PASSED, alarms=("continuous: lm loss: 1 of 10 steps differs",), lane="tolerance")
@@ -17,7 +17,8 @@ ALARM = replace(PASSED, alarms=("continuous: lm loss: 1 of 10 steps differs",), 
 
 def test_a_run_that_cannot_pass_is_an_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_LEASES", str(tmp_path / "leases"))
-    found = run_one(Bench(tmp_path), 1, "dense_torch", "full", "nothing")  # there is no golden
+    with WARM:
+        found = run_one(Bench(tmp_path), 1, "dense_torch", "full", "nothing")  # there is no golden
     assert len(found.alarms) == 1
     assert found.alarms[0].startswith("golden: is there")
     refused = run_one(Bench(tmp_path), 2, "dense_torch", "no such protocol", "nothing")

@@ -32,22 +32,10 @@ class WarmLauncher(Launcher):
         return self._launchers.setdefault(key, Launcher()).run(launch, **how)
 
     def close(self) -> None:
-        """A cell has ended; the next one goes on with what is warm."""
-
-    def end(self) -> None:
         """End every parent process."""
         for launcher in self._launchers.values():
             launcher.close()
         self._launchers.clear()
-
-
-def stay_warm() -> WarmLauncher:
-    """Have every cell of this process use one launcher; in a process of its own only."""
-    from harness import phases
-
-    warm = WarmLauncher()
-    phases.Launcher = lambda: warm  # type: ignore[attr-defined,assignment]
-    return warm
 
 
 def judge(
@@ -62,12 +50,14 @@ def judge(
     golden_update: bool = False,
     repeats: int = 1,
     keep_checkpoints: bool = False,
+    launcher: Launcher | None = None,
 ) -> Verdict:
     """Run the case ``name`` through the protocol.
 
     Args:
         plants: the patches; None means a clean run, which has the case's features only.
         disk: what a resume finds; None: what the harness puts there.
+        launcher: kept warm for the next cell; None: one for this cell.
     """
     from harness import trainers
     from harness.cases import load_case
@@ -96,4 +86,5 @@ def judge(
             repeats=repeats,
             keep_checkpoints=keep_checkpoints,
         ),
+        launcher=launcher,
     )

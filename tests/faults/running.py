@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tests.faults.bank import FAULTS, Fault
-from tests.faults.cells import judge, stay_warm
+from tests.faults.cells import WarmLauncher, judge
 
 if TYPE_CHECKING:
     from harness.checks import Check
     from harness.metrics import Series
     from harness.report.verdict import Verdict
 
+#: Kept by a worker process from cell to cell; nothing is started before its first.
+WARM = WarmLauncher()
 _T = TypeVar("_T")
 #: Cells that take longest begin first.
 _HEAVY = (
@@ -135,13 +137,12 @@ def _longest_first(cases: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def prepare(root: Path) -> None:
-    """Of a worker process: warm launchers, leases among the bank's own cells, no HTML."""
+    """Of a worker process: leases among the bank's own cells, no HTML."""
     from harness import protocol
     from harness.leases import FOLDER_VARIABLE
 
     os.environ[FOLDER_VARIABLE] = str(root / "leases")
     protocol._report = lambda *_: None
-    stay_warm()
 
 
 def record(bench: Bench, case: str, protocol: str) -> str:
@@ -157,6 +158,7 @@ def record(bench: Bench, case: str, protocol: str) -> str:
         track=bench.track,
         protocol=protocol,
         golden_update=True,
+        launcher=WARM,
     )
     unsound = [check for check in verdict.failures if check.name != "golden: recorded"]
     if unsound or verdict.status == "error":
@@ -182,6 +184,7 @@ def run_one(bench: Bench, number: int) -> Outcome:
             plants=fault.plants,
             disk=fault.disk,
             protocol=fault.protocol if fault.protocol != "full" else bench.protocol,
+            launcher=WARM,
         )
     except HarnessError as error:
         return Outcome(number, f"could not be run: {error}")

@@ -15,6 +15,7 @@ import pytest
 
 from harness.cases import load_case
 from harness.diagnosis import COMPONENTS
+from harness.launch import Launcher
 from tests.faults.__main__ import parse
 from tests.faults.bank import CASES, FAULTS, FEATURES, Fault
 from tests.faults.cells import WarmLauncher, judge
@@ -62,14 +63,10 @@ def named(plant: object) -> str:
 
 
 @pytest.fixture
-def warm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    from harness import phases
-
-    launcher = WarmLauncher()
-    monkeypatch.setattr(phases, "Launcher", lambda: launcher)
+def warm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Launcher]:
     monkeypatch.setenv("HARNESS_LEASES", str(tmp_path / "leases"))
-    yield
-    launcher.end()
+    with WarmLauncher() as launcher:
+        yield launcher
 
 
 def test_there_are_thirty_eight_classes_each_with_its_own_reference() -> None:
@@ -105,16 +102,20 @@ def test_every_plant_puts_something_of_its_own_into_the_trainer() -> None:
     assert found == dict.fromkeys(plants, True)
 
 
-@pytest.mark.usefixtures("warm")
-def test_clean_twin_passes_where_faults_are_caught_and_named(tmp_path: Path) -> None:
+def test_clean_twin_passes_where_faults_are_caught_and_named(tmp_path: Path, warm: Launcher) -> None:
     goldens = tmp_path / "goldens"
-    clean = judge("dense_torch_dist_async", goldens=goldens, results=tmp_path / "clean")
+    clean = judge("dense_torch_dist_async", goldens=goldens, results=tmp_path / "clean", launcher=warm)
     assert [check.name for check in clean.failures] == ["golden: is there"]
     assert clean.diagnosis is None
     for number in (3, 36):
         fault = FAULTS[number - 1]
         verdict = judge(
-            fault.case, goldens=goldens, results=tmp_path / str(number), plants=fault.plants, disk=fault.disk
+            fault.case,
+            goldens=goldens,
+            results=tmp_path / str(number),
+            plants=fault.plants,
+            disk=fault.disk,
+            launcher=warm,
         )
         assert any(not c.passed and c.against != "golden" for c in verdict.checks)
         assert verdict.diagnosis is not None
