@@ -20,7 +20,7 @@ import nox
 sys.path.insert(0, str(Path(__file__).parent))  # nothing is installed yet
 
 from harness.errors import HardwareMissing
-from harness.hardware import driver_here, require
+from harness.machine.hardware import driver_here, require
 from harness.matrix import HARDWARE, TRACKS, cases_by_name
 
 nox.needs_version = ">=2026.10.20"

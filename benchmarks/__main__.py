@@ -61,7 +61,7 @@ def main() -> int:
         for row in module.rows(**repeats):
             found.append(row)
             print(f"  {row['what']}: {row['ratio']:g} (goal {row['goal']})", file=sys.stderr, flush=True)
-    from harness.hardware import describe_cpu
+    from harness.machine.hardware import describe_cpu
 
     about = {
         "machine": describe_cpu(),

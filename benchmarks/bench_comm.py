@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.rows import row, show
 from harness.cases import find_case
-from harness.launch import Launcher
+from harness.launch.launcher import Launcher
 from harness.metrics import read_tensorboard
 from harness.trainers.base import Launch, Phase
 from harness.trainers.native.adapter import NativeTrainer

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import row, show
-from harness.launch import Launcher
+from harness.launch.launcher import Launcher
 from harness.trainers.base import Launch
 
 ROOT = Path(__file__).parents[1]

@@ -82,8 +82,8 @@ def one_cell(hardware: str, size: int, seconds: float) -> None:
     """In a process of its own: lease, work, report."""
     import filelock  # noqa: F401 - up is who has nothing more to load
 
-    from harness.hardware import detect
-    from harness.leases import lease
+    from harness.machine.hardware import detect
+    from harness.machine.leases import lease
 
     detect()  # asks nvidia-smi, as whoever has found its cell fit has done by then
     print("up", flush=True)
@@ -98,7 +98,7 @@ def one_cell(hardware: str, size: int, seconds: float) -> None:
 
 def rows(repeats: int = 3) -> Iterator[dict[str, Any]]:
     """On the cores of this machine, and on eight GPUs that only ``nvidia-smi`` tells of."""
-    from harness.hardware import cores
+    from harness.machine.hardware import cores
 
     for hardware, slots, sizes in (("cpu", cores(), (1, 2)), ("h100", _GPUS, (1, 2, 4, 8))):
         makespans = []

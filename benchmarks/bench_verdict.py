@@ -24,8 +24,8 @@ from typing import Any
 from benchmarks.rows import row, show
 from harness.cases import Case, find_case
 from harness.trainers.base import Phase
-from harness.trainers.folders import rewind_folder
 from harness.trainers.native.adapter import NativeTrainer
+from harness.trainers.rewind import rewind_folder
 
 ROOT = Path(__file__).parents[1]
 CASE = "gpt3_moe_mcore_te_tp4_ep2_etp2_pp2_resume_torch_dist_dist_optimizer"

@@ -14,11 +14,13 @@ from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the harness beside this folder, installed or not
 
-from harness import cases, cli, errors
+from harness import errors
+from harness.cases import case as cases
+from harness.commands import cli
 from harness.checks.result import Against, Check, Kind, Worst
-from harness.diagnosis.words import COMPONENTS, Diagnosis
+from harness.diagnosis.result import COMPONENTS, Diagnosis
 from harness.matrix import HARDWARE, TRACKS
-from harness.report.verdict import Status, Verdict
+from harness.protocol.verdict import Status, Verdict
 from harness.trainers import TRAINERS
 from harness.trainers.base import Phase, PhaseName, placeholders
 

@@ -18,9 +18,9 @@ import pytest
 
 if TYPE_CHECKING:
     from harness.checks import Check
-    from harness.launch import Launcher
+    from harness.launch.launcher import Launcher
     from harness.matrix import Cell
-    from harness.report.verdict import Verdict
+    from harness.protocol.verdict import Verdict
 
 _CHECKS = "harness_checks"  # attribute of the report that carries them from worker to controller
 _VERDICT = pytest.StashKey["Verdict"]()
@@ -111,9 +111,9 @@ class CellPlugin:
     def run(self, cell: Cell, item: pytest.Item) -> Verdict:
         """Run ``cell``; the verdict's checks go with the item's report."""
         from harness.errors import HardwareMissing, HarnessError
-        from harness.launch import Launcher
-        from harness.plan import Options
-        from harness.protocol import run_cell
+        from harness.launch.launcher import Launcher
+        from harness.protocol.plan import Options
+        from harness.protocol.protocols import run_cell
 
         cases = Path(_option(self.config, "--cases") or item.path.parent)
         goldens = _option(self.config, "--goldens")

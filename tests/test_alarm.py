@@ -15,7 +15,7 @@ import pytest
 
 from harness.alarm.spells import Spell, unwrap, wrap
 from harness.checks import Check
-from harness.cli import main
+from harness.commands.cli import main
 from tests.nights import COMMITS, green, listing, red, write
 from tests.webserver import Fault, Hook, Tracker
 

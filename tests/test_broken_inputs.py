@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import main
+from harness.commands.cli import main
 from tests.checkouts import CASE, golden
 
 GOOD = CASE.format(test_type="ckpt-resume", more="", n=20, half=10)
@@ -277,7 +277,7 @@ def test_reader_that_has_seen_enough_ends_it_quietly(place: Path) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys; from harness.cli import main\n"
+        "import sys; from harness.commands.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'yaml', 'rich', 'tensorboard'} & set(sys.modules)\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.case_tools.known import known_cases
-from harness.cli import main
+from harness.commands.cli import main
 from tests.checkouts import CASES, LONG, Checkout, make
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.arguments import substitute, to_argv
 from harness.cases import find_case, load_case
+from harness.cases.arguments import substitute, to_argv
 from harness.errors import CaseError, UsageError
 from tests.checkouts import CASE, CONSISTENCY
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.checkpoints import fingerprint
-from harness.cli import main
+from harness.commands.cli import main
 from tests.checkpoints.made import WEIGHT, dist, ranks, save, state
 
 Capture = pytest.CaptureFixture[str]

@@ -15,18 +15,18 @@ import psutil
 import pytest
 
 from harness.cases import Case, load_case
-from harness.dry_run import dry_run, phases
 from harness.errors import CaseError, CheckpointError, TrainerFailed, UsageError
-from harness.launch import run_phase
+from harness.launch.launcher import run_phase
 from harness.matrix import Cell
-from harness.plan import Options
-from harness.protocol import run_cell
-from harness.results import ResultsFolder
+from harness.protocol.dry_run import dry_run, phases
+from harness.protocol.plan import Options
+from harness.protocol.protocols import run_cell
+from harness.protocol.results import ResultsFolder
 from harness.trainers.base import Phase
-from harness.trainers.command import CommandTrainer, stops_by_itself
+from harness.trainers.command.adapter import CommandTrainer, stops_by_itself
 
 if TYPE_CHECKING:
-    from harness.report.verdict import Verdict
+    from harness.protocol.verdict import Verdict
 
 TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "docs" / "examples"
@@ -54,7 +54,7 @@ def case(tmp_path: Path, *more: str, train: list[str] | None = None, steps: int 
     command |= keys.pop("command", {})
     folder = tmp_path / "cases" / "mine" / "tiny"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(TESTS / "stand_ins" / "anybodys.py", folder / "train.py")
+    shutil.copy(TESTS / "stand_ins" / "plain_script.py", folder / "train.py")
     env = keys.pop("env", {})
     (folder / "model_config.yaml").write_text(
         json.dumps(
@@ -194,14 +194,16 @@ def test_a_script_that_cannot_stop_is_ended_at_its_checkpoint(manners: str, tmp_
 
 def preempted(tmp_path: Path, *command: str, grace: float = 0.3) -> subprocess.CompletedProcess[str]:
     """The command between itself and the harness, as the trainer starts it but for the patience."""
-    program = f"import sys; import harness.trainers.preemption as p; p._GRACE = {grace}; sys.exit(p.main())"
+    program = (
+        f"import sys; import harness.trainers.command.preemption as p; p._GRACE = {grace}; sys.exit(p.main())"
+    )
     words = [sys.executable, "-c", program, str(tmp_path / "save"), "4", str(tmp_path), "--", *command]
     return subprocess.run(words, capture_output=True, text=True, cwd=TESTS.parent, check=False)
 
 
 def stand_in(tmp_path: Path, *more: str) -> list[str]:
     return [
-        sys.executable, str(TESTS / "stand_ins" / "anybodys.py"), "--iters", "100000", "--every", "4",
+        sys.executable, str(TESTS / "stand_ins" / "plain_script.py"), "--iters", "100000", "--every", "4",
         "--save", str(tmp_path / "save"), "--metrics", str(tmp_path / "metrics.jsonl"), *more,
     ]  # fmt: skip
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.hardware import hardware_here
-from harness.report.verdict import Verdict, read_verdict
+from harness.machine.hardware import hardware_here
+from harness.protocol.verdict import Verdict, read_verdict
 
 ROOT = Path(__file__).parents[1]
 CASE = "gpt3_tp1_pp1_resume_torch_dist"
@@ -58,8 +58,8 @@ def test_a_planted_fault_is_caught_and_named_there_too(tmp_path: Path, number: i
     from harness import trainers
     from harness.cases import find_case
     from harness.matrix import Cell
-    from harness.plan import Options
-    from harness.protocol import run_cell
+    from harness.protocol.plan import Options
+    from harness.protocol.protocols import run_cell
     from tests.faults import trainer
     from tests.faults.bank import FAULTS
 

@@ -16,8 +16,8 @@ from harness.checks import Check, Worst, compare_curves
 from harness.diagnosis import COMPONENTS, Diagnosis, crash, diagnose
 from harness.diagnosis.curves import kind_of
 from harness.errors import CheckpointError, TrainerFailed
-from harness.judge import not_loaded, resumed_there
 from harness.metrics import Series
+from harness.protocol.judge import not_loaded, resumed_there
 
 K, N = 50, 100
 Curves = dict[str, Callable[[int], float]]

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from harness.cli import main, parser
+from harness.commands.cli import main, parser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -281,7 +281,7 @@ def reference() -> Any:
 
 
 def test_the_reference_has_every_command_key_component_and_status() -> None:
-    from harness import cases
+    from harness.cases import case as cases
     from harness.diagnosis import COMPONENTS
 
     pages = reference().pages()

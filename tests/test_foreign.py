@@ -14,12 +14,12 @@ import pytest
 from harness.checkpoints import diff
 from harness.checks import Check, compare_curves
 from harness.diagnosis import Diagnosis, diagnose
-from harness.judge import resumed_there, saved_state
 from harness.matrix import Cell
 from harness.metrics import read_metrics
-from harness.plan import Options
-from harness.protocol import run_cell
-from harness.report.verdict import Verdict
+from harness.protocol.judge import resumed_there, saved_state
+from harness.protocol.plan import Options
+from harness.protocol.protocols import run_cell
+from harness.protocol.verdict import Verdict
 
 SCRIPT = Path(__file__).parent / "stand_ins" / "foreign_trainer.py"
 K, N = 10, 20

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.checks import Check, Worst
-from harness.cli import main, parser
+from harness.commands.cli import main, parser
 from harness.matrix import HARDWARE, TRACKS, Cell
 from harness.report.github.annotations import MOST, commands, worst
 from harness.report.github.markdown import block, code, column
@@ -188,7 +188,7 @@ def test_what_the_workflows_call_needs_nothing_but_the_standard_library(tmp_path
     file = listing_file(tmp_path, CELL)
     program = (
         "import sys\n"
-        "from harness.cli import main\n"
+        "from harness.commands.cli import main\n"
         "for words in (['matrix', sys.argv[1]], ['summary', 'results'], ['annotations', 'results']):\n"
         "    assert main(['github', *words]) == 0\n"
         "foreign = {name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)\n"
@@ -425,7 +425,7 @@ def test_the_worst_check_is_of_a_curve_then_of_the_resumed_run_then_the_earliest
 
 
 def test_github_shows_ten_of_a_kind_and_the_last_one_says_how_many_more(tmp_path: Path) -> None:
-    from harness.night import read_night
+    from harness.night.night import read_night
 
     night = read_night(write(tmp_path / "results", *(red(f"h100/dev/case_{n:02d}") for n in range(25))))
     lines = commands(night.outcomes, {}, tmp_path, {})

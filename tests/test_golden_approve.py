@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness import goldens
-from harness.cli import main
+from harness.commands.cli import main
 
 #: Anybody's trainer, without torch: a seeded walk that is saved and resumed.
 SCRIPT = """

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from harness import goldens
-from harness.cli import main
+from harness.commands.cli import main
 from harness.errors import GoldenError
-from harness.golden_tools import names, reading
-from harness.golden_tools.compare import compare
-from harness.golden_tools.importing import plan
-from harness.golden_tools.listing import Row
-from harness.golden_tools.sources import Source
-from harness.golden_tools.store import Planned, put
+from harness.goldens import names, reading
+from harness.goldens.compare import compare
+from harness.goldens.importing import plan
+from harness.goldens.listing import Row
+from harness.goldens.sources import Source
+from harness.goldens.store import Planned, put
 from harness.metrics import Series
 from tests.checkouts import CASE, GOLDENS, SCHEMES, Checkout, curve, golden, make, second
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import hardware
 from harness.errors import HardwareMissing, UsageError
+from harness.machine import hardware
 
 A100 = "NVIDIA A100-SXM4-80GB"
 H100 = "NVIDIA H100 80GB HBM3"
@@ -210,14 +210,14 @@ def test_the_processor_has_a_name_and_cores() -> None:
 
 def test_cores_follow_the_affinity() -> None:
     code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
-    code += "from harness.hardware import cores; print(cores())"
+    code += "from harness.machine.hardware import cores; print(cores())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
 
 
 def test_it_is_imported_with_the_standard_library_alone(tmp_path: Path) -> None:
-    code = "import harness.hardware, sys; print(*sys.modules)"
-    root = Path(hardware.__file__).parents[1]
+    code = "import harness.machine.hardware, sys; print(*sys.modules)"
+    root = Path(hardware.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=root
     )

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from harness.errors import CheckpointError, TrainerFailed
-from harness.launch import Launcher, run_phase
+from harness.launch.launcher import Launcher, run_phase
 from harness.trainers.base import Launch
 
 TESTS = Path(__file__).parent
@@ -252,7 +252,7 @@ def test_a_killed_warm_parent_takes_its_ranks_along(tmp_path: Path, mark: str) -
 HARNESS = """
 import sys
 from pathlib import Path
-from harness.launch import Launcher
+from harness.launch.launcher import Launcher
 from harness.trainers.base import Launch
 mark, folder, target, *words = sys.argv[1:]
 launch = Launch(kind="fork", world_size=4, target=target, argv=tuple(words), env={"TEST_MARK": mark})

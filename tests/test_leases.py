@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import leases
 from harness.errors import HardwareMissing, HarnessError, UsageError
-from harness.hardware import cores
-from harness.leases import OVERTAKEN, Ticket, lease, serve, settle
+from harness.machine import leases
+from harness.machine.hardware import cores
+from harness.machine.leases import OVERTAKEN, Ticket, lease, serve, settle
 
 _CELL = """
 import sys
-from harness.leases import lease
+from harness.machine.leases import lease
 hardware, count = sys.argv[1:]
 with lease(hardware, int(count), lambda text: print(text, flush=True)) as env:
     print("got", env["CUDA_VISIBLE_DEVICES"], flush=True)
@@ -37,7 +37,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(leases.__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": str(Path(leases.__file__).parents[2])},
         )
 
     def line(self) -> str:

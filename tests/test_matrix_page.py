@@ -10,11 +10,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from harness.cli import main
+from harness.commands.cli import main
 from harness.errors import EXIT_NOTHING, EXIT_PASSED, NothingToDo
+from harness.night.nights import Night, histories, read_nights
 from harness.report.html import write_report
 from harness.report.matrix_page import render
-from harness.report.nights import Night, histories, read_nights
 from tests.made_results import GPT, MOE, make_cell
 from tests.markup_of import Page
 

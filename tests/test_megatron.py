@@ -17,15 +17,15 @@ import pytest
 from harness.cases import Case, load_case
 from harness.checkpoints import iterations
 from harness.errors import CaseError, HarnessError, TrainerFailed, UsageError
-from harness.launch import run_phase
+from harness.launch.launcher import run_phase
 from harness.matrix import Cell
-from harness.plan import Options
-from harness.protocol import run_cell
+from harness.protocol.plan import Options
+from harness.protocol.protocols import run_cell
 from harness.trainers.base import Phase, PhaseName
-from harness.trainers.megatron import MegatronTrainer, reason_not_run
+from harness.trainers.megatron.adapter import MegatronTrainer, reason_not_run
 
 if TYPE_CHECKING:
-    from harness.report.verdict import Verdict
+    from harness.protocol.verdict import Verdict
 
 TESTS = Path(__file__).parent
 CASES = TESTS.parent / "test_cases"

@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from harness.errors import MetricsError
 from harness.metrics import Series, read_json_lines, read_metrics, read_tensorboard
-from harness.metrics_events import masked_crc
+from harness.metrics.events import masked_crc
 
 #: A loaded machine is no reason to fail.
 UNHURRIED = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,4 +1,4 @@
-"""harness/night.py."""
+"""harness/night/night.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.matrix import Cell
-from harness.night import MISSING, commit, read_night
+from harness.night.night import MISSING, commit, read_night
 from tests.nights import COMMITS, green, red, write
 
 CELL = "h100/dev/gpt"

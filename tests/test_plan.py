@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.matrix import Cell
-from harness.plan import Options, Plan, prepare
+from harness.protocol.plan import Options, Plan, prepare
 
 ROOT = Path(__file__).parents[1]
 CASE = "gpt3_tp1_pp1_resume_torch_dist"

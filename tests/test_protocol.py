@@ -21,9 +21,9 @@ import pytest
 import yaml
 
 from harness.checks import Check
-from harness.cli import main
-from harness.report.verdict import Verdict, read_verdict
-from harness.run import Run
+from harness.commands.cli import main
+from harness.protocol.run import Run
+from harness.protocol.verdict import Verdict, read_verdict
 
 CASES = Path(__file__).parent / "faults" / "cases"
 CASE = "dense_torch"
@@ -272,7 +272,9 @@ def test_that_tolerance_still_fails_a_learning_rate_that_is_two_percent_off(
 
 def ranks_below(pid: int) -> list[psutil.Process]:
     return [
-        p for p in psutil.Process(pid).children(recursive=True) if "launch_parent" in " ".join(p.cmdline())
+        p
+        for p in psutil.Process(pid).children(recursive=True)
+        if "harness.launch.parent" in " ".join(p.cmdline())
     ]
 
 

@@ -70,7 +70,7 @@ def test_only_the_package_its_command_and_its_plugin_are_packaged(tmp_path: Path
         info = f"resume_harness-{__version__}.dist-info"
         points = archive.read(f"{info}/entry_points.txt").decode()
     assert {name.partition("/")[0] for name in names} == {"harness", info}
-    assert "harness = harness.cli:main" in points.partition("[console_scripts]")[2]
+    assert "harness = harness.commands.cli:main" in points.partition("[console_scripts]")[2]
     assert "harness = harness.plugin" in points.partition("[pytest11]")[2]
 
 

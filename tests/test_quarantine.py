@@ -1,4 +1,4 @@
-"""harness/quarantine.py."""
+"""harness/night/quarantine.py."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.cli import main
+from harness.commands.cli import main
 from harness.errors import QuarantineError
 from harness.matrix import Cell
-from harness.quarantine import Quarantine, read_quarantine
+from harness.night.quarantine import Quarantine, read_quarantine
 from tests.nights import green, red, write
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.report.verdict import read_verdict
+from harness.protocol.verdict import read_verdict
 
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests" / "faults" / "cases"
@@ -33,7 +33,9 @@ def test_cells_share_one_warm_parent_and_leave_it_not_behind(
         while process.poll() is None:
             try:
                 children = psutil.Process(process.pid).children()
-                parents |= {c.pid: c for c in children if any("launch_parent" in w for w in c.cmdline())}
+                parents |= {
+                    c.pid: c for c in children if any("harness.launch.parent" in w for w in c.cmdline())
+                }
             except psutil.Error:
                 pass
             time.sleep(0.02)

@@ -18,14 +18,14 @@ import pytest
 from rich.console import Console
 
 from harness.checks import Check, Worst
-from harness.cli import main
+from harness.commands.cli import main
 from harness.diagnosis import Diagnosis
 from harness.errors import EXIT_FAILED, EXIT_NOTHING, EXIT_PASSED
 from harness.matrix import Cell
+from harness.protocol.verdict import Verdict
 from harness.report.board import Board, running
 from harness.report.summary import summary
 from harness.report.terminal import Terminal, render
-from harness.report.verdict import Verdict
 from harness.report.words import one_line, printable
 from tests.made_results import GPT, MOE, Made, make_cell, write_events
 
@@ -314,7 +314,7 @@ def test_on_a_terminal_the_board_shows_what_runs_what_ended_and_what_is_to_come(
 
 _DRIVER = """
 from harness.plugin import _VERDICT
-from harness.report.verdict import read_verdict
+from harness.protocol.verdict import read_verdict
 
 def test_cell(harness_cell, request, pytestconfig):
     cell = harness_cell

@@ -12,7 +12,7 @@ import pytest
 from harness.checks import Check, Worst
 from harness.diagnosis import Diagnosis
 from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, HarnessError, VerdictError
-from harness.report.verdict import Verdict, read_verdict
+from harness.protocol.verdict import Verdict, read_verdict
 
 
 def verdict(**changes: Any) -> Verdict:

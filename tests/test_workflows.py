@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.cli import parser
+from harness.commands.cli import parser
 from harness.matrix import HARDWARE, TRACKS
 from tests.nights import green, write
 from tests.webserver import Tracker

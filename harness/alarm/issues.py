@@ -13,7 +13,7 @@ from harness.alarm.spells import unwrap, wrap
 from harness.alarm.texts import Place
 from harness.alarm.watch import Known, Step
 from harness.errors import AlarmError
-from harness.quarantine import Quarantine
+from harness.night.quarantine import Quarantine
 
 _LOOK_BACK = timedelta(days=90)  # an older closed issue is another story
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from harness.alarm.watch import Step
-from harness.night import Outcome
-from harness.quarantine import Quarantine
+from harness.night.night import Outcome
+from harness.night.quarantine import Quarantine
 from harness.report.github.markdown import block, code, column, cut, title
 
 #: Characters of an issue or a comment; GitHub refuses more than 65,536.

@@ -9,12 +9,12 @@ from datetime import date
 from typing import TYPE_CHECKING, Final, Literal
 
 from harness.alarm.spells import Spell
-from harness.night import MISSING, Night, Outcome
+from harness.night.night import MISSING, Night, Outcome
 
 if TYPE_CHECKING:
     from harness.alarm.memory import Memory
     from harness.matrix import Cell
-    from harness.quarantine import Quarantine
+    from harness.night.quarantine import Quarantine
 
 Kind = Literal["opened", "reopened", "changed", "stays", "closed", "gone", "quarantined"]
 #: What the webhook is told; a subject that just stays red is no news.

@@ -12,7 +12,7 @@ def reason_not_run(case: Case, hardware: str = "h100") -> str | None:
     """A sentence; None when the harness runs the case on that hardware."""
     if case.trainer(hardware) != "megatron":
         return None
-    from harness.trainers.megatron import reason_not_run as megatron
+    from harness.trainers.megatron.adapter import reason_not_run as megatron
 
     return megatron(case)
 

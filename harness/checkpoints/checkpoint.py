@@ -18,6 +18,7 @@ from harness.checkpoints import components
 from harness.checkpoints.archives import Stored, is_torch_file, read_json, read_nest, resolve
 from harness.checkpoints.distcp import METADATA, Item, read_metadata
 from harness.checkpoints.entries import Entry, Part, Reader, itemsize
+from harness.checkpoints.flatten import Value, flatten
 from harness.checkpoints.folders import (
     MANIFEST,
     TRACKER,
@@ -25,7 +26,6 @@ from harness.checkpoints.folders import (
     latest,
     read_manifest,
 )
-from harness.checkpoints.nests import Value, flatten
 from harness.checkpoints.pickles import TensorRef
 from harness.errors import CheckpointError
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.checks import student
-from harness.checks.words import amount
+from harness.checks.wording import amount
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,7 +17,7 @@ from harness.checks import shape, student
 from harness.checks.bounds import is_bounded, typical
 from harness.checks.exact import compare_exactly
 from harness.checks.tolerance import COUNTS, EXACT, OTHER, RATES, TABLE, compare_by_tolerance, scale
-from harness.checks.words import amount, both, direction, steps
+from harness.checks.wording import amount, both, direction, steps
 from harness.errors import GoldenError
 
 if TYPE_CHECKING:

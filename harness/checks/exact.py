@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.checks.words import amount, both, direction, steps
+from harness.checks.wording import amount, both, direction, steps
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
 from harness.checks.result import Check, Worst
-from harness.checks.words import steps as counted
+from harness.checks.wording import steps as counted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.checks.result import Against, Check, Kind, Worst
-from harness.checks.words import ranges
+from harness.checks.wording import ranges
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.checks import shape
 from harness.checks.exact import compare_exactly
-from harness.checks.words import amount, both, direction, steps
+from harness.checks.wording import amount, both, direction, steps
 
 if TYPE_CHECKING:
     import numpy as np

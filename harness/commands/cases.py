@@ -34,7 +34,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
 
 def _list(arguments: argparse.Namespace) -> int:
     from harness.case_tools.known import some_cases
-    from harness.trainers import megatron_recipes
+    from harness.trainers.megatron import recipes as megatron_recipes
 
     cases = some_cases(arguments.path)
     checkout = megatron_recipes.find(cases.root)

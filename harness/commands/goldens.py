@@ -12,8 +12,8 @@ from harness.errors import EXIT_FAILED, EXIT_NOTHING, EXIT_PASSED, EXIT_USAGE
 from harness.matrix import HARDWARE, TRACKS
 
 if TYPE_CHECKING:
-    from harness.golden_tools.compare import MetricDiff
-    from harness.golden_tools.store import Planned
+    from harness.goldens.compare import MetricDiff
+    from harness.goldens.store import Planned
 
 _WHAT = "a golden's file, a cell (HARDWARE/TRACK/CASE), or the folder of a cell's results"
 
@@ -79,7 +79,7 @@ def _dry_run(command: argparse.ArgumentParser) -> None:
 def _list(arguments: argparse.Namespace) -> int:
     from datetime import datetime, timezone
 
-    from harness.golden_tools.listing import rows
+    from harness.goldens.listing import rows
 
     found = rows(arguments.cases, arguments.goldens)
     broken = any(row.compared == "broken" for row in found)
@@ -99,7 +99,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from harness.golden_tools.sources import load
+    from harness.goldens.sources import load
 
     source = load(arguments.what, arguments.goldens)
     if arguments.json:
@@ -132,8 +132,8 @@ def _flat(provenance: Any, prefix: str = "") -> list[tuple[str, object]]:  # noq
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from harness.golden_tools.compare import compare
-    from harness.golden_tools.sources import load
+    from harness.goldens.compare import compare
+    from harness.goldens.sources import load
 
     a, b = (load(what, arguments.goldens) for what in (arguments.a, arguments.b))
     found = compare(a, b)
@@ -150,7 +150,7 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    from harness.golden_tools.lint import lint
+    from harness.goldens.lint import lint
 
     report = lint(arguments.path, arguments.cases)
     if arguments.json:
@@ -166,8 +166,8 @@ def _lint(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from harness.golden_tools.importing import plan
-    from harness.golden_tools.store import put
+    from harness.goldens.importing import plan
+    from harness.goldens.store import put
 
     found = plan(
         arguments.path, arguments.goldens,
@@ -192,8 +192,8 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 def _approve(arguments: argparse.Namespace) -> int:
-    from harness.golden_tools.approving import plan
-    from harness.golden_tools.store import put
+    from harness.goldens.approving import plan
+    from harness.goldens.store import put
 
     planned, refused = plan(arguments.results, arguments.goldens, arguments.cases)
     changes = [_changes(golden) for golden in planned]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from harness.checks.bounds import is_bounded
-from harness.diagnosis.words import number
+from harness.diagnosis.result import number
 
 if TYPE_CHECKING:
     from harness.checks import Check

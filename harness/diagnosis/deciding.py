@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnosis import curves, differences, saved, sentences
+from harness.diagnosis import contradictions, curves, differences, sentences
 from harness.diagnosis.curves import Deviation
+from harness.diagnosis.result import PARAMETERS, Diagnosis, Finding
 from harness.diagnosis.training import training_changed
-from harness.diagnosis.words import PARAMETERS, Diagnosis, Finding
 from harness.errors import CheckpointError, HarnessError, TrainerFailed
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class _Resume:
                 )
         source = self.probe or self.state
         seen: list[Finding] = differences.gaps(self.probe, self.state)
-        seen += saved.faults(Path(source.a), self.arguments) if source is not None else []
+        seen += contradictions.faults(Path(source.a), self.arguments) if source is not None else []
         for finding in seen:
             found.setdefault(finding.component, []).append(finding.sentence)
         return found

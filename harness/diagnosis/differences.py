@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.diagnosis.words import PARAMETERS, Finding
+from harness.diagnosis.result import PARAMETERS, Finding
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff, TensorDiff

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.diagnosis import curves
 from harness.diagnosis.curves import Deviation
-from harness.diagnosis.words import number
+from harness.diagnosis.result import number
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff

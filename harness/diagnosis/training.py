@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks.bounds import is_bounded, is_time
 from harness.diagnosis import curves
-from harness.diagnosis.words import COMPONENTS, Diagnosis
+from harness.diagnosis.result import COMPONENTS, Diagnosis
 
 if TYPE_CHECKING:
     from harness.checks import Check

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.errors import HarnessError, NothingToDo
-from harness.report.nights import CellResult, read_nights
+from harness.night.nights import CellResult, read_nights
 from harness.report.summary import Line, show, table, totals
 from harness.report.words import count, one_line
 

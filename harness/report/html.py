@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.report import curves, sections, setting
-from harness.report.beside import look
+from harness.report import curves, run_sections, sections
+from harness.report.cell_files import look
 from harness.report.markup import Child, asset, data_block, el, page
 from harness.report.words import SIGNS, one_line
 
 if TYPE_CHECKING:
     from harness.goldens import Golden
-    from harness.report.verdict import Verdict
+    from harness.protocol.verdict import Verdict
 
 REPORT = "report.html"
 
@@ -73,10 +73,10 @@ def render(
         "checks": ("Checks", sections.checks(verdict, anchors)),
         "metrics": ("Metrics", sections.metrics(plots, anchors, k, notes)),
         "state": ("Saved state", sections.state(beside)),
-        "layouts": ("Ranks", setting.layouts(verdict, beside, arguments)),
-        "time": ("Time", setting.timings(verdict)),
-        "provenance": ("Provenance", setting.provenance(verdict, golden)),
-        "logs": ("Logs", setting.logs(beside)),
+        "layouts": ("Ranks", run_sections.layouts(verdict, beside, arguments)),
+        "time": ("Time", run_sections.timings(verdict)),
+        "provenance": ("Provenance", run_sections.provenance(verdict, golden)),
+        "logs": ("Logs", run_sections.logs(beside)),
     }
     body.append(sections.contents((name, text) for name, (text, part) in parts.items() if part is not None))
     body += [part for _, part in parts.values()]

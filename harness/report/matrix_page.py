@@ -10,10 +10,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from harness.matrix import HARDWARE, TRACKS
+from harness.night.nights import LOSS, MEMORY, TIME, CellResult, History, Night, histories
 from harness.report.drawing import sampled, sparkline
 from harness.report.html import write_text
 from harness.report.markup import Child, Markup, asset, el, page, table
-from harness.report.nights import LOSS, MEMORY, TIME, CellResult, History, Night, histories
 from harness.report.words import SIGNS, STATES, State, count, duration, headline, resumed_after, short, size
 
 INDEX = "index.html"

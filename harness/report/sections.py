@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.report.beside import Beside, items, number, objects
+from harness.report.cell_files import Beside, items, number, objects
 from harness.report.curves import Plot
 from harness.report.drawing import line_class, static_plot
 from harness.report.markup import Child, Markup, el, join, quoted, table
@@ -21,7 +21,7 @@ from harness.report.words import (
 
 if TYPE_CHECKING:
     from harness.checks import Check
-    from harness.report.verdict import Verdict
+    from harness.protocol.verdict import Verdict
     from harness.report.words import State
 
 _TENSORS = 50  # of a component; the rest is in state_diff.json

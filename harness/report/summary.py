@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.matrix import Cell
-    from harness.report.nights import CellResult
-    from harness.report.verdict import Verdict
+    from harness.night.nights import CellResult
+    from harness.protocol.verdict import Verdict
     from harness.report.words import State
 
 STYLES: dict[State, str] = {
@@ -84,7 +84,7 @@ def summary(verdicts: Iterable[Verdict], console: Console) -> None:
 
 def summary_of(results: Path, cells: Iterable[Cell], console: Console) -> None:
     """The same, of ``cells`` as they left their verdicts below ``results``."""
-    from harness.report.nights import read_cell
+    from harness.night.nights import read_cell
 
     found = [read_cell(cell, results / cell.hardware / cell.track / cell.case) for cell in cells]
     show([Line.of(one) for one in found], console)

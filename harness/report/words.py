@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from harness.checks import Check
-    from harness.report.verdict import Verdict
+    from harness.protocol.verdict import Verdict
 
 #: Said after "lost:".
 COMPONENTS: Final = {

@@ -11,8 +11,8 @@ from harness.trainers.base import Trainer
 #: name → module:class; imported only when a case asks for it.
 TRAINERS = {
     "native": "harness.trainers.native.adapter:NativeTrainer",
-    "megatron": "harness.trainers.megatron:MegatronTrainer",
-    "command": "harness.trainers.command:CommandTrainer",
+    "megatron": "harness.trainers.megatron.adapter:MegatronTrainer",
+    "command": "harness.trainers.command.adapter:CommandTrainer",
 }
 
 

@@ -15,7 +15,7 @@ def version_of(package: str) -> str:
 
 def device(hardware: str) -> str:
     """The product names of the devices that a cell of ``hardware`` runs on, or the CPU's."""
-    from harness.hardware import describe_cpu, devices_of
+    from harness.machine.hardware import describe_cpu, devices_of
 
     names = sorted({device.name for device in devices_of(hardware)}) if hardware != "cpu" else []
     return ", ".join(names) or describe_cpu()

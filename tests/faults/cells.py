@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.launch import Launcher
+from harness.launch.launcher import Launcher
 from tests.faults.bank import CASES, FEATURES, Plant
 
 if TYPE_CHECKING:
-    from harness.launch import Outcome
-    from harness.report.verdict import Verdict
+    from harness.launch.launcher import Outcome
+    from harness.protocol.verdict import Verdict
     from harness.trainers.base import Launch
 
 TRACK = "dev"
@@ -27,7 +27,7 @@ class WarmLauncher(Launcher):
         self._launchers: dict[object, Launcher] = {}
 
     def run(self, launch: Launch, **how: Any) -> Outcome:
-        """As :meth:`harness.launch.Launcher.run`."""
+        """As :meth:`harness.launch.launcher.Launcher.run`."""
         key = (launch.kind, launch.target, *sorted(launch.env.items()))
         return self._launchers.setdefault(key, Launcher()).run(launch, **how)
 
@@ -62,8 +62,8 @@ def judge(
     from harness import trainers
     from harness.cases import load_case
     from harness.matrix import Cell
-    from harness.plan import Options
-    from harness.protocol import run_cell
+    from harness.protocol.plan import Options
+    from harness.protocol.protocols import run_cell
     from tests.faults import trainer
 
     plants = FEATURES.get(name, ()) if plants is None else plants

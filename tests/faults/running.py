@@ -18,7 +18,7 @@ from tests.faults.cells import WarmLauncher, judge
 if TYPE_CHECKING:
     from harness.checks import Check
     from harness.metrics import Series
-    from harness.report.verdict import Verdict
+    from harness.protocol.verdict import Verdict
 
 #: Kept by a worker process from cell to cell; nothing is started before its first.
 WARM = WarmLauncher()
@@ -138,8 +138,8 @@ def _longest_first(cases: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def prepare(root: Path) -> None:
     """Of a worker process: leases among the bank's own cells, no HTML."""
-    from harness import protocol
-    from harness.leases import FOLDER_VARIABLE
+    from harness.machine.leases import FOLDER_VARIABLE
+    from harness.protocol import protocols as protocol
 
     os.environ[FOLDER_VARIABLE] = str(root / "leases")
     protocol._report = lambda *_: None

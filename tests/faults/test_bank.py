@@ -15,7 +15,7 @@ import pytest
 
 from harness.cases import load_case
 from harness.diagnosis import COMPONENTS
-from harness.launch import Launcher
+from harness.launch.launcher import Launcher
 from tests.faults.__main__ import parse
 from tests.faults.bank import CASES, FAULTS, FEATURES, Fault
 from tests.faults.cells import WarmLauncher, judge

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.launch import Launcher
+from harness.launch.launcher import Launcher
 from harness.metrics import Series, read_tensorboard
 from harness.trainers.base import Launch
-from harness.trainers.folders import rewind_folder
+from harness.trainers.rewind import rewind_folder
 
 SMALL = {
     "--num-layers": 4,

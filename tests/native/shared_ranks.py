@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from harness.trainers.native import main
-from harness.trainers.native.comm import BACKWARD, FORWARD, Group, TorchWorld, World, ordered_sum
-from harness.trainers.native.shared import SharedWorld
+from harness.trainers.native.comm.shared import SharedWorld
+from harness.trainers.native.comm.world import BACKWARD, FORWARD, Group, TorchWorld, World, ordered_sum
 
 DTYPES = (
     torch.float32,

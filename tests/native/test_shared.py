@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from harness.errors import CaseError, TrainerFailed
-from harness.launch import Launcher
+from harness.launch.launcher import Launcher
 from harness.trainers.base import Launch
-from harness.trainers.native.comm import TorchWorld
+from harness.trainers.native.comm.world import TorchWorld
 from harness.trainers.native.main import join
 from tests.native.conftest import Trains
 from tests.native.test_equivalence import MOE

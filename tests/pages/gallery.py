@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.night.nights import read_nights
 from harness.report.html import write_report
 from harness.report.matrix_page import write_matrix_page
-from harness.report.nights import read_nights
 from tests.made_results import GPT, MOE, Made, make_cell
 
 _SMALL = "gpt3_tp1_pp1_resume_torch_dist"

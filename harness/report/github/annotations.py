@@ -13,9 +13,9 @@ from harness.report.github.markdown import cut
 
 if TYPE_CHECKING:
     from harness.checks import Check
-    from harness.night import Outcome
-    from harness.quarantine import Entry
-    from harness.report.verdict import Verdict
+    from harness.night.night import Outcome
+    from harness.night.quarantine import Entry
+    from harness.protocol.verdict import Verdict
 
 #: GitHub shows so many errors of a step, and so many warnings; it drops the rest without a word.
 MOST = 10

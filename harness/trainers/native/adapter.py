@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.arguments import substitute, to_argv
+from harness.cases.arguments import substitute, to_argv
 from harness.checkpoints.folders import iter_dir
 from harness.trainers.base import Launch, Phase, placeholders
-from harness.trainers.folders import rewind_folder
+from harness.trainers.rewind import rewind_folder
 
 if TYPE_CHECKING:
     from harness.cases import Case

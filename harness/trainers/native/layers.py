@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.trainers.native import mappings
 from harness.trainers.native.arguments import Arguments
-from harness.trainers.native.comm import Group
+from harness.trainers.native.comm.world import Group
 from harness.trainers.native.parallel import Parallel
 from harness.trainers.native.rng import Streams
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.trainers.native import moe
 from harness.trainers.native.arguments import Arguments
 from harness.trainers.native.checkpoint import Checkpointer
-from harness.trainers.native.comm import World
+from harness.trainers.native.comm.world import World
 from harness.trainers.native.data import Data, combine_digests
 from harness.trainers.native.layers import Factory
 from harness.trainers.native.optimizer import build_optimizers

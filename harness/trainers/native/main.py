@@ -13,8 +13,8 @@ from torch._C._distributed_c10d import FileStore
 
 from harness.errors import CaseError
 from harness.trainers.native.arguments import parse
-from harness.trainers.native.comm import TorchWorld, World
-from harness.trainers.native.shared import SharedWorld
+from harness.trainers.native.comm.shared import SharedWorld
+from harness.trainers.native.comm.world import TorchWorld, World
 
 
 def preload() -> None:
@@ -22,7 +22,7 @@ def preload() -> None:
     import torch._dynamo
     import torch._inductor  # these two: by the deterministic switch, and by any optimizer's first step
 
-    import harness.hardware
+    import harness.machine.hardware
     import harness.trainers.native.loop  # noqa: F401
 
     torch.set_num_threads(1)

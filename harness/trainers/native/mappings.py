@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.trainers.native.comm import Group
+from harness.trainers.native.comm.world import Group
 
 # autograd passes its context untyped
 Context = Any

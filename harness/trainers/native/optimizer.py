@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.trainers.native.arguments import Arguments
-from harness.trainers.native.comm import Group
+from harness.trainers.native.comm.world import Group
 from harness.trainers.native.layers import Spec
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.trainers.native.arguments import Arguments
-from harness.trainers.native.comm import Group, Pipe, World
+from harness.trainers.native.comm.world import Group, Pipe, World
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.trainers.native.arguments import Arguments
-from harness.trainers.native.comm import BACKWARD, FORWARD
+from harness.trainers.native.comm.world import BACKWARD, FORWARD
 from harness.trainers.native.parallel import Layout, Parallel
 from harness.trainers.native.transformer import GPTChunk
 

@@ -77,7 +77,7 @@ def write_provenance(
     folder: Path, args: Arguments, layout: Layout, device: torch.device, switches: dict[str, Any]
 ) -> None:
     """``provenance.json``: what decides the bits of this run, as flat values."""
-    from harness.hardware import describe_cpu
+    from harness.machine.hardware import describe_cpu
 
     cuda = device.type == "cuda"
     about = {

@@ -1,1 +1,0 @@
-"""What ``harness goldens …`` does: list, show, diff, lint, import and approve."""

@@ -1,0 +1,25 @@
+"""Goldens: what a cell is compared with; reading, writing, and what stands behind ``harness goldens``."""
+
+from harness.goldens.golden import (
+    SIZE_LIMIT,
+    Change,
+    Golden,
+    file_name,
+    provenance_of,
+    read,
+    resolve,
+    side_file,
+    write,
+)
+
+__all__ = [
+    "SIZE_LIMIT",
+    "Change",
+    "Golden",
+    "file_name",
+    "provenance_of",
+    "read",
+    "resolve",
+    "side_file",
+    "write",
+]

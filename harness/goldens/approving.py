@@ -1,0 +1,153 @@
+"""The values of finished runs as goldens: one cell's results, or a whole tree of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import GoldenError, HarnessError, NothingToDo, UsageError
+from harness.goldens.store import Planned
+from harness.matrix import HARDWARE, Cell, cases_by_name
+
+if TYPE_CHECKING:
+    from harness.metrics import Series
+
+VERDICT = "verdict.json"
+_SIZE_LIMIT = 64 << 20  # bytes
+_SHOWN = 3  # failed checks by name
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Results that cannot be approved, and why."""
+
+    cell: str
+    reason: str
+
+
+def plan(results: Path, store: Path, cases: Path) -> tuple[list[Planned], list[Refused]]:
+    """Read results and say what approving them would write.
+
+    Args:
+        results: a cell's folder, or any folder above some.
+        store: the goldens.
+        cases: says which metrics of a case are compared.
+
+    Raises:
+        UsageError: there is nothing at ``results``, or a verdict that is none.
+        NothingToDo: there is no verdict.
+    """
+    if not results.is_dir():
+        what = "is no folder" if results.exists() else "is not there"
+        raise UsageError(f"{results}: {what}, expected results", "e.g. results/cpu/dev/<case>")
+    verdicts = sorted(results.rglob(VERDICT))
+    if not verdicts:
+        raise NothingToDo(f"{results}: holds no {VERDICT}", "run the cells first")
+    known = _known(cases)
+    planned: list[Planned] = []
+    refused: list[Refused] = []
+    for path in verdicts:
+        cell, verdict = _verdict(path)
+        reason = _unsound(path.parent, verdict)
+        if reason is None:
+            try:
+                planned.append(_golden(path.parent, cell, verdict["provenance"], store, known))
+            except HarnessError as error:
+                reason = error.message
+        if reason is not None:
+            refused.append(Refused(cell.id, reason))
+    twice = {golden.path for golden in planned if sum(other.path == golden.path for other in planned) > 1}
+    if twice:
+        raise UsageError(f"{results}: holds two runs for {min(twice)}", "approve one of them by its folder")
+    return planned, refused
+
+
+def _known(cases: Path) -> Mapping[str, Path]:
+    return cases_by_name(cases) if cases.is_dir() else {}
+
+
+def _verdict(path: Path) -> tuple[Cell, dict[str, Any]]:
+    try:
+        if path.stat().st_size > _SIZE_LIMIT:
+            raise UsageError(f"{path}: is larger than {_SIZE_LIMIT >> 20} MiB, expected a verdict")
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}", "run the cell again") from error
+    shape = {"cell": str, "status": str, "checks": list, "provenance": dict}
+    for key, kind in shape.items():
+        if not isinstance(found, dict) or not isinstance(found.get(key), kind):
+            raise UsageError(f"{path}: holds no {key}, expected a verdict", "run the cell again")
+    if not all(isinstance(check, dict) for check in found["checks"]):
+        raise UsageError(f"{path}: its checks are not those of a verdict", "run the cell again")
+    try:
+        return Cell.parse(found["cell"]), found
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", "run the cell again") from error
+
+
+def _unsound(folder: Path, verdict: Mapping[str, Any]) -> str | None:
+    """Why a run is no golden: whatever was not about the golden itself has to hold."""
+    if verdict["status"] not in ("passed", "failed"):
+        return f"its status is {verdict['status']}: the run did not come to its end"
+    failed = [
+        str(check.get("name"))
+        for check in verdict["checks"]
+        if check.get("passed") is not True and check.get("against") != "golden"
+    ]
+    if failed:
+        rest = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+        return f"resuming lost something: {', '.join(failed[:_SHOWN])}{rest} failed"
+    if not (folder / "continuous").is_dir():
+        return "there is no uninterrupted run in it: run the cell with --protocol full"
+    if not isinstance(verdict["provenance"].get("fingerprint"), dict):
+        return "its verdict does not say what it ran on: run the cell again"
+    return None
+
+
+def _golden(
+    folder: Path, cell: Cell, provenance: Mapping[str, Any], store: Path, known: Mapping[str, Path]
+) -> Planned:
+    from harness.goldens import file_name, provenance_of
+    from harness.goldens.sources import provenance as old_provenance
+    from harness.metrics import read_metrics
+
+    phase = folder / "continuous"
+    series: Mapping[str, Series] = read_metrics(phase / "tensorboard", phase)
+    wanted, remarks = _metrics(cell, known)
+    series = {name: one for name, one in series.items() if not wanted or name in wanted}
+    if not series:
+        raise GoldenError(f"{phase}: logged none of {', '.join(wanted) or 'any metric'}")
+    target = store / cell.case / file_name(cell.track, HARDWARE[cell.hardware].platform)
+    try:
+        if old_provenance(target).get("statistics"):
+            remarks.append(
+                "the statistics of the old one's repeats are dropped; --golden-update --repeats N makes them"
+            )
+    except GoldenError:
+        pass  # what cannot be read is replaced
+    state = provenance.get("state")
+    return Planned(
+        target,
+        series,
+        provenance_of(
+            provenance["fingerprint"],
+            state if isinstance(state, dict) else {},
+            how="approved",
+            protocol=str(provenance.get("protocol", "full")),
+        )
+        | {"run": {key: provenance[key] for key in ("finished", "commit") if provenance.get(key)}},
+        folder,
+        tuple(remarks),
+    )
+
+
+def _metrics(cell: Cell, known: Mapping[str, Path]) -> tuple[tuple[str, ...], list[str]]:
+    """The metrics that the case compares, as when a golden is recorded; all for a case not at hand."""
+    from harness.cases import load_case
+
+    if cell.case not in known:
+        return (), ["its case is not at hand (--cases): all metrics are taken"]
+    return load_case(known[cell.case]).metrics, []

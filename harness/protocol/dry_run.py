@@ -1,0 +1,88 @@
+"""What ``harness run --dry-run`` prints: each phase's environment and command, ready to paste.
+
+Nothing is started and nothing is written.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from harness.trainers.base import Launch, Phase, PhaseName
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.cases import Case
+    from harness.goldens import Golden
+    from harness.protocol.results import ResultsFolder
+    from harness.trainers.base import Trainer
+
+
+def phases(case: Case, hardware: str, trainer: Trainer, folder: ResultsFolder) -> list[Phase]:
+    """The phases of the protocol ``full``, in the folders that a run would use."""
+    n, k = case.train_iters(hardware), case.resume_at(hardware)
+
+    def phase(name: PhaseName, load: Path | None, start: int, stop: int) -> Phase:
+        return Phase(
+            name=name,
+            folder=folder.phase(name),
+            save=folder.checkpoints(name),
+            load=load,
+            start=start,
+            stop=stop,
+            train_iters=n,
+            save_interval=case.save_interval(hardware),
+        )
+
+    found = [phase("continuous", None, 0, n)]
+    if trainer.resumes(case):
+        if not trainer.can_rewind:
+            found.append(phase("interrupted", None, 0, k))
+        found.append(phase("resumed", folder.checkpoints("resumed-from"), k, n))
+    return found
+
+
+def dry_run(case: Case, hardware: str, trainer: Trainer, phases: Iterable[Phase]) -> str:
+    """Every phase as a block of shell.
+
+    Raises:
+        CaseError, UsageError: a phase that cannot be started.
+    """
+    return "\n".join(_block(phase, trainer.launch(case, hardware, phase), trainer) for phase in phases)
+
+
+def golden_line(golden: Golden | None) -> str:
+    """Which golden is going to be compared with."""
+    if golden is None:
+        return "# golden: none"
+    return f"# golden: {golden.path}" + (" (a fallback: compared by tolerance)" if golden.fallback else "")
+
+
+def _block(phase: Phase, launch: Launch, trainer: Trainer) -> str:
+    ranks = f"{launch.world_size} rank{'s' if launch.world_size > 1 else ''}"
+    lines = [f"# {phase.name}: iterations {phase.start + 1} to {phase.stop}, {ranks}"]
+    if phase.load:
+        source = phase.save.with_name("continuous" if trainer.can_rewind else "interrupted")
+        lines.append(f"# {phase.load} gets the checkpoint of {phase.start} from {source} before")
+    if launch.cwd is not None:
+        lines.append(f"cd {shlex.quote(str(launch.cwd))}")
+    command = [f"{name}={shlex.quote(value)}" for name, value in launch.env.items()]
+    command += _lines(launch.argv)
+    if launch.kind == "fork":
+        lines.append(f"# {ranks}, forked after one import, call {launch.target} with:")
+        lines += [f"#   {line}" for line in command]
+    else:
+        lines.append(" \\\n  ".join(command))
+    return "\n".join([*lines, ""])
+
+
+def _lines(words: Iterable[str]) -> list[str]:
+    """An option and its values a line."""
+    lines: list[list[str]] = []
+    for word in words:
+        if not lines or word.startswith("--"):
+            lines.append([])
+        lines[-1].append(word)
+    return [shlex.join(line) for line in lines]

@@ -1,0 +1,155 @@
+"""The phases of a cell: each launched, timed, and kept with what it left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.launch.launcher import Launcher
+from harness.protocol.observer import Observer
+from harness.protocol.plan import Plan
+from harness.protocol.results import ResultsFolder
+from harness.trainers.base import Phase, PhaseName
+
+if TYPE_CHECKING:
+    from harness.metrics import Series
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a phase left behind: its series, and where its state of the last iteration is."""
+
+    phase: Phase
+    series: Mapping[str, Series]
+    saved: Path
+
+
+class Phases:
+    """Runs the phases of one cell, one after the other, through one launcher.
+
+    Args:
+        plan: what to run.
+        folder: the cell's results.
+        observer: told of the progress.
+        devices: set in the environment of every rank, on top of everything else.
+        launcher: whose warm parent is used, and kept for the next cell; None: one for this cell.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: ResultsFolder,
+        observer: Observer,
+        devices: Mapping[str, str],
+        launcher: Launcher | None = None,
+    ) -> None:
+        self.recorded: dict[str, Recorded] = {}
+        self.plan, self.folder, self.observer = plan, folder, observer
+        self._devices = devices
+        self._launcher, self._lent = launcher or Launcher(), launcher is not None
+        self._timing: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def close(self) -> None:
+        """Leave no process behind but the parent of a launcher that was lent: no rank is below it."""
+        if not self._lent:
+            self._launcher.close()
+
+    def run(self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = "") -> Recorded:
+        """Launch a phase, wait for its end, and read what it logged.
+
+        Args:
+            name: which phase.
+            load: the folder that it resumes from; None: from scratch.
+            start, stop: iterations.
+            folder: what it is called where one name is not enough, as for repeats.
+
+        Raises:
+            TrainerFailed: a rank failed, or hangs.
+            MetricsError: what it logged cannot be read.
+        """
+        from harness.metrics import read_metrics
+
+        phase = self.made(name, load=load, start=start, stop=stop, folder=folder)
+        self.launch(phase)
+        series = {} if name == "probe" else read_metrics(phase.tensorboard, phase.folder)
+        if name == "interrupted" and not self.plan.trainer.can_rewind:
+            # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
+            series = {metric: line.at(0, stop) for metric, line in series.items()}
+            series = {metric: line for metric, line in series.items() if line.steps.size}
+        recorded = Recorded(phase, series, self.plan.trainer.saved(phase.save, stop))
+        self.recorded[folder or name] = recorded
+        return recorded
+
+    def made(self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = "") -> Phase:
+        """A phase with its folders made."""
+        phase = Phase(
+            name=name,
+            folder=self.folder.phase(folder or name),
+            save=self.folder.checkpoints(folder or name),
+            load=load,
+            start=start,
+            stop=stop,
+            train_iters=self.plan.n,
+            save_interval=self.plan.save_interval,
+        )
+        phase.folder.mkdir(parents=True, exist_ok=True)
+        phase.save.mkdir(parents=True, exist_ok=True)
+        return phase
+
+    def launch(
+        self,
+        phase: Phase,
+        *,
+        on_started: Callable[[list[int]], None] | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Run a phase to its end, and time it.
+
+        Args:
+            phase: which.
+            on_started: told the process ids of the ranks.
+            on_progress: told the iteration that every rank has come to.
+
+        Raises:
+            TrainerFailed: a rank failed, or hangs.
+        """
+        plan, name = self.plan, phase.folder.name
+
+        def progress(iteration: int) -> None:
+            self.observer.progress(name, iteration)
+            if on_progress is not None:
+                on_progress(iteration)
+
+        self.observer.phase_started(name, phase.start, phase.stop)
+        launch = plan.trainer.launch(plan.case, plan.cell.hardware, phase)
+        outcome = self._launcher.run(
+            replace(launch, env={**launch.env, **self._devices}),
+            phase=name,
+            folder=phase.folder,
+            timeout=plan.options.heartbeat_timeout,
+            on_progress=progress,
+            on_started=on_started,
+        )
+        self._timing[name] = outcome.seconds
+        self._timing[f"{name} start-up"] = outcome.startup_seconds
+        self.observer.phase_ended(name, outcome.seconds)
+
+    # -- time --------------------------------------------------------------------------------
+
+    def timing(self) -> dict[str, float]:
+        """Seconds of each phase and of what was timed; ``total`` is since the beginning."""
+        return {**self._timing, "total": time.monotonic() - self._began}
+
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add the time of a block to ``what``."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._timing[what] = self._timing.get(what, 0.0) + time.monotonic() - began

@@ -1,0 +1,199 @@
+"""What is going to be run: a cell found fit, or refused with one sentence."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cases import Case, find_case
+from harness.errors import CaseError, UsageError
+from harness.machine.hardware import require
+from harness.matrix import HARDWARE, TRACKS, Cell
+from harness.trainers import environment, get_trainer
+from harness.trainers.base import Trainer
+
+if TYPE_CHECKING:
+    from harness.goldens import Golden
+
+#: When the protocol ``crash`` kills: in the middle of training; while the files of a checkpoint are
+#: being written; when they are there and the tracker does not name them yet.
+CRASH_MOMENTS = ("between-steps", "saving", "before-tracker")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a command line can say about a run.
+
+    Args:
+        protocol: one of :data:`harness.protocol.protocols.PROTOCOLS`; ``auto``: fast where it can be.
+        golden_update: record the golden instead of comparing with it; the verdict is ``failed``.
+        repeats: uninterrupted runs that a recorded golden's statistics come from.
+        keep_checkpoints: also after a pass.
+        heartbeat_timeout: seconds without an iteration after which a rank counts as hung.
+        crash_at, crash_rank: the protocol ``crash``: the moment, and who is killed.
+    """
+
+    protocol: str = "auto"
+    golden_update: bool = False
+    repeats: int = 1
+    keep_checkpoints: bool = False
+    heartbeat_timeout: float | None = None
+    crash_at: str = "between-steps"
+    crash_rank: str = "all"
+
+    def __post_init__(self) -> None:
+        if self.repeats not in (1, *range(3, 101)) or (self.repeats > 1 and not self.golden_update):
+            raise UsageError(f"--repeats {self.repeats}: expected 3 to 100, together with --golden-update")
+        if self.heartbeat_timeout is not None and not 0 < self.heartbeat_timeout < 1e7:
+            raise UsageError(f"--heartbeat-timeout {self.heartbeat_timeout}: expected seconds, above 0")
+        if self.crash_at not in CRASH_MOMENTS:
+            raise UsageError(f"--crash-at {self.crash_at}: expected {', '.join(CRASH_MOMENTS)}")
+        if self.crash_rank != "all" and not (self.crash_rank.isascii() and self.crash_rank.isdigit()):
+            raise UsageError(f"--crash-rank {self.crash_rank}: expected all, or the number of a rank")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A cell that has been found fit to run: everything that can be refused before has not been.
+
+    Args:
+        golden: what to compare with; None when there is none, or when it is to be recorded.
+        n: iterations in all.
+        k: the iteration to resume after.
+        save_interval: iterations between two saves.
+        world_size: ranks.
+        resumes: whether there is a resumed phase (a ``regular`` test of Megatron-LM has none).
+    """
+
+    cell: Cell
+    case: Case
+    trainer: Trainer
+    golden: Golden | None
+    goldens: Path
+    results: Path
+    n: int
+    k: int
+    save_interval: int
+    world_size: int
+    resumes: bool
+    options: Options
+
+    @property
+    def platform(self) -> str:
+        """The golden's name for this hardware."""
+        return HARDWARE[self.cell.hardware].platform
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same run has the same bits."""
+        return self.case.deterministic(self.cell.hardware)
+
+    @property
+    def layouts_differ(self) -> bool:
+        """Whether the resumed phase has other parallel sizes than the first."""
+        first, second = (self.case.arguments(self.cell.hardware, resumed=r) for r in (False, True))
+        sizes = [key for key in {*first, *second} if "parallel-size" in key or "virtual" in key]
+        return any(str(first.get(key, 1)) != str(second.get(key, 1)) for key in sizes)
+
+    def expects_exact(self) -> bool:
+        """Whether the golden is going to be compared bit for bit, as far as can be told before a run.
+
+        A wrong guess costs time and nothing else: the lane is chosen by the fingerprint of the run.
+        """
+        golden = self.golden
+        if golden is None or golden.fallback or not self.deterministic or self.layouts_differ:
+            return False
+        recorded = golden.fingerprint
+        same_torch = recorded.get("torch") == environment.version_of("torch")
+        return same_torch and recorded.get("device") == environment.device(self.cell.hardware)
+
+    @property
+    def reproduce(self) -> str:
+        """The one command line that runs this cell again."""
+        return self._command(self._options())
+
+    @property
+    def record_command(self) -> str:
+        """The one that records its golden."""
+        return self._command(["--golden-update"])
+
+    def _options(self) -> list[str]:
+        said = [] if self.options.protocol == "auto" else ["--protocol", self.options.protocol]
+        if self.options.protocol == "crash":
+            said += ["--crash-at", self.options.crash_at, "--crash-rank", self.options.crash_rank]
+        return said
+
+    def _command(self, options: list[str]) -> str:
+        cell = self.cell
+        if os.environ.get("NOX_CURRENT_SESSION", "").startswith("case("):
+            session = f"case({cell.hardware})({cell.track},{cell.case})"
+            return f'nox -s "{session}"' + (f" -- {shlex.join(options)}" if options else "")
+        words = ["harness", "run", _shown(self.case.directory), "--hardware", cell.hardware]
+        words += ["--track", cell.track, *options]
+        if self.trainer.name == "megatron" and os.environ.get("MEGATRON_LM_PATH"):
+            words += ["--megatron-lm", os.environ["MEGATRON_LM_PATH"]]
+        for name, folder in (("goldens", self.goldens), ("results", self.results)):
+            if folder != Path(name):
+                words += [f"--{name}", _shown(folder)]
+        return shlex.join(words)
+
+
+def prepare(
+    cell: Cell, *, case: Case | None, cases: Path, goldens: Path, results: Path, options: Options
+) -> Plan:
+    """Refuse what cannot be run; otherwise say how.
+
+    Raises:
+        UsageError, CaseError, GoldenError, HardwareMissing: with what was found and expected.
+    """
+    from harness.goldens import resolve
+
+    for kind, name, table in (("hardware", cell.hardware, HARDWARE), ("track", cell.track, TRACKS)):
+        if name not in table:
+            raise UsageError(f"{kind} {name!r}: expected one of {', '.join(table)}")
+    case = case or find_case(cell.case, cases)
+    hardware = cell.hardware
+    trainer = get_trainer(case.trainer(hardware))
+    trainer.check(case, hardware)
+    n, k = case.train_iters(hardware), case.resume_at(hardware)
+    resumes = trainer.resumes(case)
+    if resumes and not 0 < k < n:
+        raise CaseError(
+            f"{case.name}: --train-iters {n} and --save-interval {case.save_interval(hardware)} leave no "
+            f"checkpoint at or before iteration {n // 2} to resume from",
+            "save at N/2",
+        )
+    world_size = trainer.world_size(case, hardware)
+    if options.golden_update:
+        _require_track(cell.track, trainer)
+    # What is broken in the repository is told before what is missing on the machine.
+    platform = HARDWARE[hardware].platform
+    golden = None if options.golden_update else resolve(goldens, case.name, cell.track, platform)
+    require(hardware, world_size)
+    return Plan(
+        cell=cell, case=case, trainer=trainer, golden=golden, goldens=goldens, results=results, n=n, k=k,
+        save_interval=case.save_interval(hardware), world_size=world_size, resumes=resumes, options=options,
+    )  # fmt: skip
+
+
+def _require_track(track: str, trainer: Trainer) -> None:
+    """A golden recorded with another torch than its track's would be compared with for years."""
+    if trainer.name != "native":
+        return
+    found = environment.version_of("torch")
+    if TRACKS[track].torch != found:
+        raise UsageError(
+            f"track {track} is torch {TRACKS[track].torch}, and torch {found} is installed here",
+            "record its goldens through nox, which makes the track's environment",
+        )
+
+
+def _shown(path: Path) -> str:
+    """Relative to here where that is shorter."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

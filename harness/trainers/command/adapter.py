@@ -1,0 +1,170 @@
+"""Anybody's script: two argument lists, and a folder to save into.
+
+``HARNESS.command`` has ``train`` and ``resume``; ``${NAME}`` in them is replaced, and nothing goes
+through a shell. docs/command-trainer.md has a script and a case file to start from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cases.arguments import substitute
+from harness.errors import CaseError, CheckpointError, UsageError
+from harness.machine.hardware import cores
+from harness.trainers.base import Launch, Phase, placeholders
+from harness.trainers.command import checkpoint_names
+from harness.trainers.environment import device, version_of
+
+if TYPE_CHECKING:
+    from harness.cases import Case
+
+_STOPS = ("${EXIT_ITERS}", "$EXIT_ITERS")
+#: Starts :mod:`harness.trainers.command.preemption` from wherever this package is; the script's own
+#: folder and PYTHONPATH are none of its business.
+_PREEMPT = "import sys; sys.path.insert(0, {root!r}); from harness.trainers.command.preemption import main; "
+_PREEMPT += "sys.path.pop(0); sys.exit(main())"
+
+
+#: What decides bits, as far as it can be told from outside.
+_SWITCHES = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "CUBLAS_WORKSPACE_CONFIG", "NCCL_ALGO")
+
+
+@dataclass(frozen=True)
+class _Started:
+    case: Case
+    hardware: str
+    phase: Phase
+
+
+class CommandTrainer:
+    """What the case file says to start."""
+
+    name = "command"
+    can_rewind = False
+
+    def __init__(self) -> None:
+        self._by_folder: dict[Path, _Started] = {}
+        self._by_save: dict[Path, _Started] = {}
+
+    def check(self, case: Case, hardware: str) -> None:
+        """Refuse a command that is not there; raises CaseError."""
+        nowhere = Path(os.devnull)
+        n, k = case.train_iters(hardware), case.resume_at(hardware)
+        for phase in (
+            Phase("continuous", nowhere, nowhere, None, 0, n, n, k),
+            Phase("resumed", nowhere, nowhere, nowhere, k, n, n, k),
+        ):
+            launch = self.launch(case, hardware, phase)
+            program = launch.argv[0]
+            inside = case.directory / program if os.sep in program else None
+            there = inside.is_file() if inside else shutil.which(program, path=launch.env["PATH"])
+            if not there:
+                raise CaseError(
+                    f"{case.name}: HARNESS: command: {program} is not found",
+                    "a relative path begins at the folder of the case file",
+                )
+
+    def resumes(self, case: Case) -> bool:  # noqa: ARG002 - the trainer's contract
+        """Always: there is a command to resume with, and be it the same."""
+        return True
+
+    def world_size(self, case: Case, hardware: str) -> int:  # noqa: ARG002 - the trainer's contract
+        """What the case says; how its command comes to so many processes is its own affair."""
+        return case.harness.world_size or 1
+
+    def launch(self, case: Case, hardware: str, phase: Phase) -> Launch:
+        """The command of a phase, in the folder of its case file; raises CaseError."""
+        if phase.name == "probe":
+            raise UsageError("a command cannot be asked to load and save without a step")
+        train, resume = _commands(case)
+        values = {**os.environ, **placeholders(phase)}
+        argv = substitute(resume if phase.load else train, values)
+        env = dict(zip(case.env_vars, substitute(case.env_vars.values(), values), strict=True))
+        # ``python`` and ``torchrun`` are those of the environment that the harness runs in.
+        path = env.get("PATH", os.environ.get("PATH", ""))
+        env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
+        if phase.stop < phase.train_iters and not stops_by_itself(case):
+            root = str(Path(__file__).resolve().parents[3])
+            argv = [sys.executable, "-c", _PREEMPT.format(root=root),
+                    str(phase.save), str(phase.stop), str(phase.folder), "--", *argv]  # fmt: skip
+        started = _Started(case, hardware, phase)
+        self._by_folder[phase.folder] = self._by_save[phase.save] = started
+        world = self.world_size(case, hardware)
+        return Launch(kind="exec", world_size=world, argv=tuple(argv), env=env, cwd=case.directory)
+
+    def rewind(self, source: Path, target: Path, k: int) -> None:
+        """Copy what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
+        checkpoint_names.put_back(source, target, k)
+
+    def saved(self, save: Path, iteration: int) -> Path:
+        """The checkpoint of ``iteration``; raises CheckpointError.
+
+        A script that goes on in the folder it was resumed from has saved there.
+        """
+        started = self._by_save.get(save)
+        gathered = save.with_name(f".{save.name}.{iteration}")
+        try:
+            return checkpoint_names.checkpoint(save, iteration, gathered)
+        except CheckpointError:
+            load = started.phase.load if started else None
+            if load is None or checkpoint_names.files(save):
+                raise
+            return checkpoint_names.checkpoint(load, iteration, gathered)
+
+    def code(self, case: Case) -> Path:
+        """The folder of the case, which a script usually lies beside."""
+        return case.directory
+
+    def provenance(self, phase_folder: Path) -> dict[str, object]:
+        """What is known of the environment, and what the script wrote into ``provenance.json``.
+
+        Raises:
+            CaseError: the script wrote something else than a flat object.
+        """
+        started = self._by_folder.get(phase_folder)
+        found = _about(started.case, started.hardware) if started else {}
+        path = phase_folder / "provenance.json"
+        if not path.is_file():
+            return found
+        try:
+            own = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise CaseError(f"{path}: is not JSON: {error}") from error
+        if not isinstance(own, dict):
+            raise CaseError(f"{path}: found {type(own).__name__}, expected a JSON object")
+        return found | {key: value for key, value in own.items() if isinstance(value, (str, int, float))}
+
+
+def stops_by_itself(case: Case) -> bool:
+    """Whether the command is told where to stop; if not, it is ended there."""
+    train, _ = _commands(case)
+    return any(mark in word for word in (*train, *case.env_vars.values()) for mark in _STOPS)
+
+
+def _commands(case: Case) -> tuple[Sequence[str], Sequence[str]]:
+    command = case.harness.command
+    if command is None:
+        raise CaseError(
+            f"{case.name}: HARNESS: command is missing",
+            "trainer: command needs command: {train: [...], resume: [...]}",
+        )
+    return command.train, command.resume or command.train
+
+
+def _about(case: Case, hardware: str) -> dict[str, object]:
+    values = {**os.environ, **case.env_vars}
+    return {
+        "threads": values.get("OMP_NUM_THREADS") or str(cores()),
+        **{name.lower(): values.get(name, "") for name in _SWITCHES},
+        "trainer": "command",
+        "torch": version_of("torch"),
+        "device": device(hardware),
+        "layout": f"world {case.harness.world_size or 1}",
+    }

@@ -1,0 +1,1 @@
+"""A checkout of Megatron-LM as it is, and its recipes."""

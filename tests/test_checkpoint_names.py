@@ -1,0 +1,98 @@
+"""The checkpoint of an iteration is found in anybody's folder, by the names of what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.checkpoints import open_checkpoint
+from harness.errors import CheckpointError
+from harness.trainers.command import checkpoint_names
+
+
+def folder(tmp_path: Path, *names: str) -> Path:
+    root = tmp_path / "save"
+    root.mkdir()
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'{{"name": "{name}"}}')
+    return root
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["iter_0000010/a.json", "iter_0000020/a.json"], "iter_0000010"),
+        (["checkpoint-10/a.json", "checkpoint-20/a.json"], "checkpoint-10"),
+        (["global_step10/rank_0.json", "global_step20/rank_0.json", "latest"], "global_step10"),
+        (["epoch=0-step=10.ckpt", "epoch=1-step=20.ckpt", "last.ckpt"], "epoch=0-step=10.ckpt"),
+        (["run/version_0/step=10.ckpt", "run/version_0/step=20.ckpt"], "run/version_0/step=10.ckpt"),
+        (["model-7b-iter10.pt", "model-7b-iter20.pt"], "model-7b-iter10.pt"),
+        (["ckpt_10.pt", "ckpt_20.pt", "fp8_config.json"], "ckpt_10.pt"),
+        (["10/a.json", "20/a.json"], "10"),
+        (["model_10.pt", "model_20.pt"], "model_10.pt"),
+        (["iter_10/rank-10.pt", "iter_20/rank-10.pt"], "iter_10"),
+    ],
+)
+def test_one_file_or_folder_is_the_checkpoint(names: list[str], expected: str, tmp_path: Path) -> None:
+    root = folder(tmp_path, *names)
+    assert checkpoint_names.checkpoint(root, 10, tmp_path / "gathered") == root / expected
+
+
+def test_files_that_share_a_number_are_gathered(tmp_path: Path) -> None:
+    root = folder(tmp_path, "model_10.json", "optim_10.json", "model_20.json", "optim_20.json")
+    found = checkpoint_names.checkpoint(root, 10, tmp_path / "gathered")
+    assert sorted(path.name for path in found.iterdir()) == ["model_10.json", "optim_10.json"]
+    assert open_checkpoint(found).names() == ["model_10.json:name", "optim_10.json:name"]
+
+
+def test_folders_that_share_an_iteration_are_gathered_with_what_is_in_them(tmp_path: Path) -> None:
+    root = folder(tmp_path, "model/step_10/a.json", "optim/step_10/a.json", "model/step_20/a.json")
+    found = checkpoint_names.checkpoint(root, 10, tmp_path / "gathered")
+    assert open_checkpoint(found).names() == ["model/step_10/a.json:name", "optim/step_10/a.json:name"]
+
+
+def test_a_folder_without_iterations_in_its_names_is_one_checkpoint(tmp_path: Path) -> None:
+    root = folder(tmp_path, "last.pt", "epoch_3.pt")
+    assert checkpoint_names.checkpoint(root, 10, tmp_path / "gathered") == root
+
+
+def test_a_missing_checkpoint_is_told_with_those_that_are_there(tmp_path: Path) -> None:
+    root = folder(tmp_path, "step_5.pt", "step_20.pt")
+    with pytest.raises(CheckpointError, match=r"no checkpoint of iteration 10; found: 5, 20"):
+        checkpoint_names.checkpoint(root, 10, tmp_path / "gathered")
+    with pytest.raises(CheckpointError, match="holds no file"):
+        checkpoint_names.checkpoint(tmp_path / "nothing", 10, tmp_path / "gathered")
+
+
+@pytest.mark.parametrize("name", ["step_10.pt.tmp", ".step_10.pt", "step_10.incomplete", "_step_10"])
+def test_what_is_still_being_written_is_no_checkpoint(name: str, tmp_path: Path) -> None:
+    assert not checkpoint_names.state(folder(tmp_path, name), 10)
+
+
+def test_the_state_of_a_checkpoint_changes_while_it_is_written(tmp_path: Path) -> None:
+    root = folder(tmp_path, "step_10/a.json")
+    before = checkpoint_names.state(root, 10)
+    (root / "step_10" / "b.json").write_text("{}")
+    after = checkpoint_names.state(root, 10)
+    assert (len(before), len(after)) == (2, 3)
+
+
+def test_putting_back_leaves_later_checkpoints_out_and_turns_links_to_them(tmp_path: Path) -> None:
+    root = folder(tmp_path, "step_10/a.json", "step_20/a.json", "step_5/a.json", "config.json")
+    (root / "latest").symlink_to("step_20")
+    checkpoint_names.put_back(root, tmp_path / "target", 10)
+    there = sorted(path.name for path in (tmp_path / "target").iterdir())
+    assert there == ["config.json", "latest", "step_10", "step_5"]
+    assert (tmp_path / "target" / "latest").resolve().name == "step_10"
+
+
+def test_what_a_resumed_script_overwrites_does_not_change_the_source(tmp_path: Path) -> None:
+    root = folder(tmp_path, "last.pt")
+    before = (root / "last.pt").read_text()
+    checkpoint_names.put_back(root, tmp_path / "target", 10)
+    with (tmp_path / "target" / "last.pt").open("r+") as file:
+        file.write("xxxx")
+    assert (root / "last.pt").read_text() == before
