@@ -105,9 +105,3 @@ class TrainerFailed(HarnessError):
         self.log = log
         who = f"rank {rank}" if rank is not None else "the trainer"
         super().__init__(f"{phase}: {who} {reason}", f"its log: {log}" if log else "")
-
-
-class Interrupted(HarnessError):
-    """The person at the keyboard ended the run; nothing is left running."""
-
-    exit_code = EXIT_INTERRUPTED

@@ -16,7 +16,6 @@ import pytest
 
 from harness.cases import Case, load_case
 from harness.errors import CaseError, CheckpointError, TrainerFailed, UsageError
-from harness.launch.launcher import run_phase
 from harness.matrix import Cell
 from harness.protocol.dry_run import dry_run, phases
 from harness.protocol.plan import Options
@@ -24,6 +23,7 @@ from harness.protocol.protocols import run_cell
 from harness.protocol.results import ResultsFolder
 from harness.trainers.base import Phase
 from harness.trainers.command.adapter import CommandTrainer, stops_by_itself
+from tests.launching import run_phase
 
 if TYPE_CHECKING:
     from harness.protocol.verdict import Verdict

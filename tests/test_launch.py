@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from harness.errors import CheckpointError, TrainerFailed
-from harness.launch.launcher import Launcher, run_phase
+from harness.launch.launcher import Launcher
 from harness.trainers.base import Launch
+from tests.launching import run_phase
 
 TESTS = Path(__file__).parent
 WORLD = 4

@@ -17,12 +17,12 @@ import pytest
 from harness.cases import Case, load_case
 from harness.checkpoints import iterations
 from harness.errors import CaseError, HarnessError, TrainerFailed, UsageError
-from harness.launch.launcher import run_phase
 from harness.matrix import Cell
 from harness.protocol.plan import Options
 from harness.protocol.protocols import run_cell
 from harness.trainers.base import Phase, PhaseName
 from harness.trainers.megatron.adapter import MegatronTrainer, reason_not_run
+from tests.launching import run_phase
 
 if TYPE_CHECKING:
     from harness.protocol.verdict import Verdict

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.checkpoints import components
 from harness.checkpoints.archives import Stored, is_torch_file, read_json, read_nest, resolve
 from harness.checkpoints.distcp import METADATA, Item, read_metadata
-from harness.checkpoints.entries import Entry, Part, Reader, itemsize
+from harness.checkpoints.entries import Entry, Part, Reader
 from harness.checkpoints.flatten import Value, flatten
 from harness.checkpoints.folders import (
     MANIFEST,
@@ -374,8 +374,3 @@ def _leaves(file: Path) -> dict[str, Callable[[str, int], Entry]]:
         return lambda name, order: _whole(name, leaf, file, order)
 
     return {key: maker(leaf) for key, leaf in flatten(nest, str(file)).items()}
-
-
-def same_item(a: Entry, b: Entry) -> bool:
-    """Whether two entries can be compared element by element."""
-    return (a.dtype, a.shape) == (b.dtype, b.shape) and itemsize(a.dtype) == itemsize(b.dtype)

@@ -156,19 +156,6 @@ class Launcher:
         return self._parent
 
 
-def run_phase(
-    launch: Launch,
-    *,
-    phase: str,
-    folder: Path,
-    timeout: float | None = None,
-    on_progress: Callable[[int], None] | None = None,
-) -> Outcome:
-    """Run one phase with a parent of its own; see :meth:`Launcher.run`."""
-    with Launcher() as launcher:
-        return launcher.run(launch, phase=phase, folder=folder, timeout=timeout, on_progress=on_progress)
-
-
 class _Parent:
     """This side of the warm parent process."""
 
