@@ -95,7 +95,7 @@ def heart(repeats: int, iterations: int) -> tuple[list[float], list[float]]:
             for name, seconds in both.items():
                 folder = Path(scratch, f"{name}{i}")
                 phase = Phase("continuous", folder, folder / "save", None, 0, stop, iterations, 50)
-                words = list(NativeTrainer().launch(case, "cpu", phase).argv)
+                words = list(NativeTrainer(case, "cpu").launch(phase).argv)
                 size = case.world_size("cpu") if name == "many" else 1
                 took = _run(launcher, _TRAINER, size, words if size > 1 else _alone(words), folder)
                 if i >= 0:

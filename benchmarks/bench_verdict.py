@@ -50,7 +50,7 @@ def train(case: Case, folder: Path, load: Path | None, start: int, comm: str) ->
     n, k = case.train_iters("cpu"), case.resume_at("cpu")
     folder.mkdir()
     phase = Phase("resumed" if load else "continuous", folder, folder / "save", load, start, n, n, k)
-    launch = NativeTrainer().launch(case, "cpu", phase)
+    launch = NativeTrainer(case, "cpu").launch(phase)
     words = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         f"--nproc_per_node={launch.world_size}", str(ROOT / "benchmarks" / "their_way" / "train.py"),

@@ -299,7 +299,7 @@ def test_a_hung_command_is_ended_with_all_that_it_has_started(tmp_path: Path) ->
     )
     mark = str(tmp_path)
     a_case = case(tmp_path, train=["python", "-c", script], env={"TEST_MARK": mark})
-    launch = CommandTrainer().launch(a_case, "cpu", one_phase(tmp_path))
+    launch = CommandTrainer(a_case, "cpu").launch(one_phase(tmp_path))
     with pytest.raises(TrainerFailed) as caught:
         run_phase(launch, phase="continuous", folder=tmp_path / "out", timeout=4)
     assert "gave no sign of life" in caught.value.reason
@@ -331,16 +331,16 @@ def test_processes_under_torchrun_are_one_command_to_the_harness(tmp_path: Path)
         "torchrun", "--standalone", "--nproc_per_node", "2", "ranks.py", "${OUTPUT_PATH}",
     ], world_size=2)  # fmt: skip
     (a_case.directory / "ranks.py").write_text(script)
-    trainer, a_phase = CommandTrainer(), one_phase(tmp_path)
-    trainer.check(a_case, "cpu")
-    assert trainer.world_size(a_case, "cpu") == 2
-    run_phase(trainer.launch(a_case, "cpu", a_phase), phase="continuous", folder=a_phase.folder)
+    trainer, a_phase = CommandTrainer(a_case, "cpu"), one_phase(tmp_path)
+    trainer.check()
+    assert trainer.world_size == 2
+    run_phase(trainer.launch(a_phase), phase="continuous", folder=a_phase.folder)
     assert [(a_phase.folder / rank).read_text() for rank in "01"] == ["2", "2"]
 
 
 def test_a_command_starts_beside_its_case_file_with_the_harnesss_own_python(tmp_path: Path) -> None:
     a_case = case(tmp_path, *STOPS, env={"WHERE": "${OUTPUT_PATH}/x", "PATH": "/nowhere"})
-    launch = CommandTrainer().launch(a_case, "cpu", one_phase(tmp_path))
+    launch = CommandTrainer(a_case, "cpu").launch(one_phase(tmp_path))
     assert launch.cwd == a_case.directory
     assert launch.env["WHERE"] == str(tmp_path / "out" / "continuous" / "x")
     assert shutil.which("python", path=launch.env["PATH"]) == str(Path(sys.executable).parent / "python")
@@ -350,12 +350,12 @@ def test_placeholders_of_a_phase_are_its_own(tmp_path: Path) -> None:
     names = ["TENSORBOARD_PATH", "CHECKPOINT_SAVE_PATH", "CHECKPOINT_LOAD_PATH", "OUTPUT_PATH", "TRAIN_ITERS",
              "SAVE_INTERVAL", "EXIT_ITERS"]  # fmt: skip
     a_case = case(tmp_path, train=["true", *(f"${{{name}}}" for name in names)])
-    trainer = CommandTrainer()
-    assert trainer.launch(a_case, "cpu", one_phase(tmp_path, "interrupted", stop=SAVED_AT)).argv[1:] == (
+    trainer = CommandTrainer(a_case, "cpu")
+    assert trainer.launch(one_phase(tmp_path, "interrupted", stop=SAVED_AT)).argv[1:] == (
         f"{tmp_path}/out/interrupted/tensorboard", f"{tmp_path}/save/interrupted",
         f"{tmp_path}/save/interrupted", f"{tmp_path}/out/interrupted", "8", "4", "4",
     )  # fmt: skip
-    assert trainer.launch(a_case, "cpu", one_phase(tmp_path, "resumed")).argv[3] == f"{tmp_path}/load"
+    assert trainer.launch(one_phase(tmp_path, "resumed")).argv[3] == f"{tmp_path}/load"
 
 
 # -- what is refused -------------------------------------------------------------------------------
@@ -384,32 +384,31 @@ def test_a_command_is_a_list_and_is_there(tmp_path: Path) -> None:
     file = a_case.directory / "model_config.yaml"
     file.write_text("MODEL_ARGS: {--train-iters: 8, --save-interval: 4}\nHARNESS: {trainer: command}\n")
     with pytest.raises(CaseError, match="HARNESS: command is missing"):
-        CommandTrainer().check(load_case(file), "cpu")
+        CommandTrainer(load_case(file), "cpu").check()
 
 
 def test_a_probe_is_refused_and_a_missing_checkpoint_told(tmp_path: Path) -> None:
-    trainer, a_case = CommandTrainer(), case(tmp_path)
+    trainer, a_phase = CommandTrainer(case(tmp_path), "cpu"), one_phase(tmp_path)
     with pytest.raises(UsageError, match="load and save without a step"):
-        trainer.launch(a_case, "cpu", Phase("probe", tmp_path, tmp_path, tmp_path, 4, 4, 8, 4))
+        trainer.launch(Phase("probe", tmp_path, tmp_path, tmp_path, 4, 4, 8, 4))
     with pytest.raises(CheckpointError, match="holds no file"):
-        trainer.saved(tmp_path / "save", 8)
+        trainer.saved(a_phase, 8)
 
 
 # -- provenance --------------------------------------------------------------------------------------
 
 
 def test_what_the_script_says_of_itself_is_part_of_the_fingerprint(tmp_path: Path) -> None:
-    trainer, a_phase = CommandTrainer(), one_phase(tmp_path)
-    trainer.launch(case(tmp_path, world_size=2), "cpu", a_phase)
+    trainer, a_phase = CommandTrainer(case(tmp_path, world_size=2), "cpu"), one_phase(tmp_path)
     a_phase.folder.mkdir(parents=True)
     (a_phase.folder / "provenance.json").write_text('{"layout": "DP2", "nested": {}, "mine": 1}')
-    found = trainer.provenance(a_phase.folder)
+    found = trainer.provenance(a_phase)
     assert (found["trainer"], found["layout"], found["mine"]) == ("command", "DP2", 1)
     assert "nested" not in found
     for broken in ("{", "[]"):
         (a_phase.folder / "provenance.json").write_text(broken)
         with pytest.raises(CaseError, match=r"provenance\.json"):
-            trainer.provenance(a_phase.folder)
+            trainer.provenance(a_phase)
 
 
 # -- dry run -----------------------------------------------------------------------------------------
@@ -425,12 +424,12 @@ def test_a_dry_run_can_be_pasted_and_starts_the_same(tmp_path: Path) -> None:
         "resume": ["python", "-c", script, "--load", "${CHECKPOINT_LOAD_PATH}"],
     })  # fmt: skip
     # ``$HOME`` in a case is replaced like any other name.
-    trainer, folder = CommandTrainer(), ResultsFolder(tmp_path / "results")
-    planned = phases(a_case, "cpu", trainer, folder)
+    trainer, folder = CommandTrainer(a_case, "cpu"), ResultsFolder(tmp_path / "results")
+    planned = phases(trainer, folder)
     assert [(phase.name, phase.start, phase.stop) for phase in planned] == [
         ("continuous", 0, 8), ("interrupted", 0, 4), ("resumed", 4, 8),
     ]  # fmt: skip
-    text = dry_run(a_case, "cpu", trainer, planned)
+    text = dry_run(trainer, planned)
     assert not (tmp_path / "results").exists()
     pasted = subprocess.run(["bash", "-s"], input=text, capture_output=True, text=True, check=True)
     assert not pasted.stderr

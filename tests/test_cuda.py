@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_a_planted_fault_is_caught_and_named_there_too(tmp_path: Path, number: i
     (fault,) = (one for one in FAULTS if one.number == number)
     case = find_case(CASE, ROOT / "test_cases")
     original = dict(trainers.TRAINERS)
-    trainer.planted = lambda: trainer.PlantedTrainer(fault.plants, fault.disk)  # type: ignore[attr-defined]
+    trainer.planted = partial(trainer.PlantedTrainer, plants=fault.plants, disk=fault.disk)  # type: ignore[attr-defined]
     trainers.TRAINERS["native"] = f"{trainer.__name__}:planted"
     try:
         verdict = run_cell(

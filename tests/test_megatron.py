@@ -88,9 +88,9 @@ def phase(name: PhaseName = "continuous", *, steps: int = STEPS, at: int = SAVED
     )  # fmt: skip
 
 
-def words(trainer: MegatronTrainer, a_case: Case, a_phase: Phase, hardware: str = "h100") -> list[str]:
+def words(a_case: Case, a_phase: Phase, hardware: str = "h100") -> list[str]:
     """The script's own arguments."""
-    argv = trainer.launch(a_case, hardware, a_phase).argv
+    argv = MegatronTrainer(a_case, hardware).launch(a_phase).argv
     return list(argv[argv.index("pretrain_gpt.py") + 1 :])
 
 
@@ -105,7 +105,7 @@ def test_both_heart_cases_get_the_arguments_that_megatrons_shell_makes_of_their_
     expected = (TESTS / "data" / "megatron" / f"{folder.name}.txt").read_text().splitlines()
     monkeypatch.setenv("DATA_PATH", "/mnt/artifacts")
     monkeypatch.setenv("DATA_CACHE_PATH", "/cache")
-    assert words(MegatronTrainer(), load_case(folder), phase(steps=100, at=50)) == expected
+    assert words(load_case(folder), phase(steps=100, at=50)) == expected
 
 
 def test_the_launcher_is_given_what_megatrons_scripts_give_it(
@@ -113,7 +113,7 @@ def test_the_launcher_is_given_what_megatrons_scripts_give_it(
 ) -> None:
     monkeypatch.setenv("DATA_PATH", "/mnt/artifacts")
     monkeypatch.setenv("MASTER_PORT", "29777")
-    launch = MegatronTrainer().launch(load_case(MOE), "h100", phase(steps=100, at=50))
+    launch = MegatronTrainer(load_case(MOE), "h100").launch(phase(steps=100, at=50))
     script = launch.argv.index("pretrain_gpt.py")
     assert Path(launch.argv[0]).name == "ft_launcher"
     assert launch.argv[1:script] == (
@@ -127,7 +127,7 @@ def test_the_launcher_is_given_what_megatrons_scripts_give_it(
 def test_without_a_launcher_it_is_torchrun_of_this_environment(checkout: Path, tmp_path: Path) -> None:
     import sys
 
-    argv = MegatronTrainer().launch(case(tmp_path, TINY), "cpu", phase()).argv
+    argv = MegatronTrainer(case(tmp_path, TINY), "cpu").launch(phase()).argv
     assert argv[:3] == (sys.executable, "-m", "torch.distributed.run")
     assert "--max-restarts=3" not in argv
     assert argv[argv.index("--tee") + 1] == "0:3,1:3"
@@ -138,7 +138,7 @@ def test_the_environment_is_the_scripts_with_the_cases_own_on_top(
 ) -> None:
     monkeypatch.setenv("NCCL_PROTO", "LL")
     monkeypatch.setenv("NCCL_BUFFSIZE", "")
-    env = MegatronTrainer().launch(case(tmp_path, TINY), "cpu", phase("resumed")).env
+    env = MegatronTrainer(case(tmp_path, TINY), "cpu").launch(phase("resumed")).env
     assert env == {
         "NCCL_PROTO": "LL", "NCCL_ALGO": "Tree", "NCCL_COLLNET_ENABLE": "0", "NCCL_NVLS_ENABLE": "0",
         "NCCL_TUNER_PLUGIN": "", "NCCL_BUFFSIZE": "4194304", "TORCH_NCCL_AVOID_RECORD_STREAMS": "1",
@@ -155,7 +155,7 @@ def test_the_environment_is_the_scripts_with_the_cases_own_on_top(
 def test_a_run_from_the_start_finds_no_checkpoint_where_it_looks_for_one(
     checkout: Path, tmp_path: Path
 ) -> None:
-    given = words(MegatronTrainer(), case(tmp_path, TINY), phase(), "cpu")
+    given = words(case(tmp_path, TINY), phase(), "cpu")
     assert given[given.index("--load") + 1] == "/results/continuous/no_checkpoint"
 
 
@@ -181,22 +181,22 @@ def test_a_value_becomes_the_words_that_the_shell_makes_of_it(
     value: str, expected: list[str], checkout: Path, tmp_path: Path
 ) -> None:
     text = f"MODEL_ARGS:\n  --train-iters: 8\n  --x: {value}\n"
-    given = words(MegatronTrainer(), case(tmp_path, text), phase())
+    given = words(case(tmp_path, text), phase())
     assert given == ["--train-iters", "8", *expected, "--exit-interval", "8"]
 
 
 def test_an_exit_interval_of_the_case_is_replaced_where_it_stands(checkout: Path, tmp_path: Path) -> None:
     text = "MODEL_ARGS:\n  --exit-interval: 3\n  --train-iters: 8\n"
-    assert words(MegatronTrainer(), case(tmp_path, text), phase()) == [
+    assert words(case(tmp_path, text), phase()) == [
         "--exit-interval", "8", "--train-iters", "8",
     ]  # fmt: skip
 
 
 def test_the_resumed_phase_takes_model_args_2_and_no_exit_interval(checkout: Path, tmp_path: Path) -> None:
     text = "MODEL_ARGS:\n  --train-iters: 8\n  --tp: 2\nMODEL_ARGS_2:\n  --train-iters: 8\n  --tp: 1\n"
-    trainer, a_case = MegatronTrainer(), case(tmp_path, text)
-    assert words(trainer, a_case, phase()) == ["--train-iters", "8", "--tp", "2", "--exit-interval", "8"]
-    assert words(trainer, a_case, phase("resumed")) == ["--train-iters", "8", "--tp", "1"]
+    a_case = case(tmp_path, text)
+    assert words(a_case, phase()) == ["--train-iters", "8", "--tp", "2", "--exit-interval", "8"]
+    assert words(a_case, phase("resumed")) == ["--train-iters", "8", "--tp", "1"]
 
 
 def test_a_profile_changes_the_arguments_of_its_hardware_only(checkout: Path, tmp_path: Path) -> None:
@@ -204,10 +204,10 @@ def test_a_profile_changes_the_arguments_of_its_hardware_only(checkout: Path, tm
         "MODEL_ARGS:\n  --train-iters: 8\n  --bf16: true\n  --lr: .1\n"
         "HARNESS:\n  profiles:\n    a100: {--bf16: false, --lr: .2}\n"
     )
-    trainer, a_case = MegatronTrainer(), case(tmp_path, text)
+    a_case = case(tmp_path, text)
     exits = ["--exit-interval", "8"]
-    assert words(trainer, a_case, phase(), "a100") == ["--train-iters", "8", "--lr", ".2", *exits]
-    assert words(trainer, a_case, phase()) == ["--train-iters", "8", "--bf16", "--lr", ".1", *exits]
+    assert words(a_case, phase(), "a100") == ["--train-iters", "8", "--lr", ".2", *exits]
+    assert words(a_case, phase()) == ["--train-iters", "8", "--bf16", "--lr", ".1", *exits]
 
 
 # -- recipes -------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ BARE = "MODEL_ARGS: {--train-iters: 8, --save-interval: 4}\n"
 def test_gpus_and_script_come_from_the_recipe_of_that_machine_or_the_one_most_like_it(
     hardware: str, gpus: int, tmp_path: Path
 ) -> None:
-    node = MegatronTrainer().node(case(tmp_path, BARE), hardware)
+    node = MegatronTrainer(case(tmp_path, BARE), hardware).node
     assert (node.gpus, node.script) == (gpus, "examples/train.py")
 
 
@@ -264,10 +264,10 @@ def test_gpus_and_script_come_from_the_recipe_of_that_machine_or_the_one_most_li
 def test_the_cases_word_and_the_environments_win_over_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer, plain = MegatronTrainer(), case(tmp_path, BARE)
+    plain, said = (case(tmp_path, BARE + text) for text in ("", "HARNESS: {world_size: 3}\n"))
     monkeypatch.setenv("GPUS_PER_NODE", "2")
-    assert trainer.world_size(plain, "h100") == 2
-    assert trainer.world_size(case(tmp_path, BARE + "HARNESS: {world_size: 3}\n"), "h100") == 3
+    assert MegatronTrainer(plain, "h100").world_size == 2
+    assert MegatronTrainer(said, "h100").world_size == 3
 
 
 @pytest.mark.usefixtures("checkout")
@@ -275,7 +275,7 @@ def test_the_cases_word_and_the_environments_win_over_the_recipe(
 def test_a_case_that_no_recipe_names_runs_its_familys_script_on_eight(
     family: str, script: str, tmp_path: Path
 ) -> None:
-    node = MegatronTrainer().node(case(tmp_path, BARE, family=family), "h100")
+    node = MegatronTrainer(case(tmp_path, BARE, family=family), "h100").node
     assert (node.gpus, node.script) == (8, script)
 
 
@@ -303,7 +303,7 @@ def test_what_cannot_be_run_is_refused_with_the_reason(
     text: str, name: str, expected: str, tmp_path: Path
 ) -> None:
     with pytest.raises(HarnessError) as caught:
-        MegatronTrainer().check(case(tmp_path, text, name), "h100")
+        MegatronTrainer(case(tmp_path, text, name), "h100").check()
     assert expected in str(caught.value)
     assert caught.value.exit_code == 2
 
@@ -312,7 +312,7 @@ def test_what_cannot_be_run_is_refused_with_the_reason(
 def test_what_megatrons_scripts_train_twice_or_once_is_run(kind: str, tmp_path: Path) -> None:
     a_case = case(tmp_path, f"TEST_TYPE: {kind}\n" + BARE)
     assert reason_not_run(a_case) is None
-    assert MegatronTrainer().resumes(a_case) == (kind != "regular")
+    assert MegatronTrainer(a_case, "h100").resumes == (kind != "regular")
 
 
 def test_without_a_checkout_the_ways_to_name_one_are_told(
@@ -320,13 +320,13 @@ def test_without_a_checkout_the_ways_to_name_one_are_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="set MEGATRON_LM_PATH, give --megatron-lm"):
-        MegatronTrainer().check(case(tmp_path, BARE), "h100")
+        MegatronTrainer(case(tmp_path, BARE), "h100").check()
     monkeypatch.setenv("MEGATRON_LM_PATH", str(tmp_path / "gone"))
     with pytest.raises(UsageError, match="gone is not there"):
-        MegatronTrainer().check(case(tmp_path, BARE), "h100")
+        MegatronTrainer(case(tmp_path, BARE), "h100").check()
     monkeypatch.setenv("MEGATRON_LM_PATH", str(tmp_path))
     with pytest.raises(UsageError, match=r"pretrain_gpt\.py: is not there"):
-        MegatronTrainer().check(case(tmp_path, BARE), "h100")
+        MegatronTrainer(case(tmp_path, BARE), "h100").check()
 
 
 def test_a_checkout_may_be_named_by_the_projects_own_file(
@@ -337,7 +337,7 @@ def test_a_checkout_may_be_named_by_the_projects_own_file(
     (tmp_path / "mlm" / "pretrain_gpt.py").touch()
     (tmp_path / "mine" / "pyproject.toml").write_text('[tool.harness]\nmegatron-lm = "../mlm"\n')
     monkeypatch.chdir(tmp_path / "mine" / "sub")
-    MegatronTrainer().check(case(tmp_path, BARE), "h100")
+    MegatronTrainer(case(tmp_path, BARE), "h100").check()
 
 
 # -- really started ------------------------------------------------------------------------------
@@ -403,9 +403,9 @@ def test_a_stand_in_started_by_torchrun_is_resumed_and_a_resume_bug_in_it_is_fou
 
 
 def test_a_worker_that_is_killed_ends_the_phase_and_nothing_is_left(stand_in: Path, tmp_path: Path) -> None:
-    trainer, a_case = MegatronTrainer(), case(tmp_path, TINY.replace(f": {STEPS}\n", ": 100000\n"))
+    a_case = case(tmp_path, TINY.replace(f": {STEPS}\n", ": 100000\n"))
     a_phase = Phase("continuous", tmp_path / "out", tmp_path / "save", None, 0, 100000, 100000, 100000)
-    launch = trainer.launch(a_case, "cpu", a_phase)
+    launch = MegatronTrainer(a_case, "cpu").launch(a_phase)
     killed: list[int] = []
 
     def kill_one() -> None:
@@ -452,10 +452,10 @@ def test_allowed_scripts_run_before_and_after_in_the_shell_of_the_command(
     monkeypatch.setenv("PATH", f"{launcher.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("HARNESS_ALLOW_SCRIPTS", "1")
     text = f"{BARE}LAUNCHER: ft_launcher\nBEFORE_SCRIPT: export SAID=$REPEAT\nAFTER_SCRIPT: echo after\n"
-    trainer, a_case = MegatronTrainer(), case(tmp_path, text)
-    trainer.check(a_case, "h100")
+    trainer = MegatronTrainer(case(tmp_path, text), "h100")
+    trainer.check()
     a_phase = Phase("continuous", tmp_path / "out", tmp_path / "save", None, 0, 8, 8, 4)
-    launch = trainer.launch(a_case, "h100", a_phase)
+    launch = trainer.launch(a_phase)
     with pytest.raises(TrainerFailed) as caught:
         run_phase(launch, phase="continuous", folder=a_phase.folder)
     assert "status 5" in caught.value.reason
@@ -468,8 +468,8 @@ def test_allowed_scripts_run_before_and_after_in_the_shell_of_the_command(
 def test_what_megatron_cannot_do_is_refused_and_not_pretended(checkout: Path, tmp_path: Path) -> None:
     nowhere = Path("/results/probe")
     with pytest.raises(UsageError, match="saves after a step only"):
-        MegatronTrainer().launch(
-            case(tmp_path, BARE), "h100", Phase("probe", nowhere, nowhere, nowhere, 4, 4, 8, 4)
+        MegatronTrainer(case(tmp_path, BARE), "h100").launch(
+            Phase("probe", nowhere, nowhere, nowhere, 4, 4, 8, 4)
         )
     with pytest.raises(CaseError, match="no such key"):
         case(tmp_path, BARE + "TEST_TIPE: regular\n")

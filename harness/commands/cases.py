@@ -51,7 +51,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _row(known: KnownCase, root: Path, gpus: int | None) -> dict[str, Any]:
-    from harness.trainers import get_trainer
+    from harness.trainers import trainer_of
 
     case = known.case
     row: dict[str, Any] = {
@@ -65,12 +65,12 @@ def _row(known: KnownCase, root: Path, gpus: int | None) -> dict[str, Any]:
     if case is not None:
         row |= {"trainer": case.trainer(_HARDWARE), "test_type": case.test_type}
     if case is not None and known.state == "run":
-        trainer = get_trainer(case.trainer(_HARDWARE))
+        trainer = trainer_of(case, _HARDWARE)
         row["n"] = case.train_iters(_HARDWARE)
-        row["k"] = case.resume_at(_HARDWARE) if trainer.resumes(case) else None
+        row["k"] = case.resume_at(_HARDWARE) if trainer.resumes else None
         # Megatron-LM's own is in a recipe of the checkout, or the environment's: not known without.
         known_here = case.harness.world_size or gpus
-        row["world_size"] = known_here if trainer.name == "megatron" else trainer.world_size(case, _HARDWARE)
+        row["world_size"] = known_here if trainer.name == "megatron" else trainer.world_size
     return row
 
 

@@ -168,16 +168,16 @@ def _dry_run(case: Case, cell: Cell, arguments: argparse.Namespace) -> int:
     from harness.matrix import HARDWARE, Cell
     from harness.protocol.dry_run import dry_run, golden_line, phases
     from harness.protocol.results import ResultsFolder
-    from harness.trainers import get_trainer
+    from harness.trainers import trainer_of
 
     Cell.parse(cell.id)
-    trainer = get_trainer(case.trainer(cell.hardware))
+    trainer = trainer_of(case, cell.hardware)
     try:
-        trainer.check(case, cell.hardware)
+        trainer.check()
     except UsageError as error:  # what is not installed here may be where this is going to be pasted
         print(f"# not here: {error}")
     golden = resolve(arguments.goldens, case.name, cell.track, HARDWARE[cell.hardware].platform)
     folder = ResultsFolder((arguments.results / cell.hardware / cell.track / cell.case).absolute())
-    text = dry_run(case, cell.hardware, trainer, phases(case, cell.hardware, trainer, folder))
+    text = dry_run(trainer, phases(trainer, folder))
     print(golden_line(golden), text, sep="\n", end="")
     return EXIT_PASSED

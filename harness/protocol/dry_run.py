@@ -14,14 +14,14 @@ from harness.trainers.base import Launch, Phase, PhaseName
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness.cases import Case
     from harness.goldens import Golden
     from harness.protocol.results import ResultsFolder
     from harness.trainers.base import Trainer
 
 
-def phases(case: Case, hardware: str, trainer: Trainer, folder: ResultsFolder) -> list[Phase]:
+def phases(trainer: Trainer, folder: ResultsFolder) -> list[Phase]:
     """The phases of the protocol ``full``, in the folders that a run would use."""
+    case, hardware = trainer.case, trainer.hardware
     n, k = case.train_iters(hardware), case.resume_at(hardware)
 
     def phase(name: PhaseName, load: Path | None, start: int, stop: int) -> Phase:
@@ -37,20 +37,20 @@ def phases(case: Case, hardware: str, trainer: Trainer, folder: ResultsFolder) -
         )
 
     found = [phase("continuous", None, 0, n)]
-    if trainer.resumes(case):
+    if trainer.resumes:
         if not trainer.can_rewind:
             found.append(phase("interrupted", None, 0, k))
         found.append(phase("resumed", folder.checkpoints("resumed-from"), k, n))
     return found
 
 
-def dry_run(case: Case, hardware: str, trainer: Trainer, phases: Iterable[Phase]) -> str:
+def dry_run(trainer: Trainer, phases: Iterable[Phase]) -> str:
     """Every phase as a block of shell.
 
     Raises:
         CaseError, UsageError: a phase that cannot be started.
     """
-    return "\n".join(_block(phase, trainer.launch(case, hardware, phase), trainer) for phase in phases)
+    return "\n".join(_block(phase, trainer.launch(phase), trainer) for phase in phases)
 
 
 def golden_line(golden: Golden | None) -> str:

@@ -81,7 +81,7 @@ class Phases:
             # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
             series = {metric: line.at(0, stop) for metric, line in series.items()}
             series = {metric: line for metric, line in series.items() if line.steps.size}
-        recorded = Recorded(phase, series, self.plan.trainer.saved(phase.save, stop))
+        recorded = Recorded(phase, series, self.plan.trainer.saved(phase, stop))
         self.recorded[folder or name] = recorded
         return recorded
 
@@ -126,7 +126,7 @@ class Phases:
                 on_progress(iteration)
 
         self.observer.phase_started(name, phase.start, phase.stop)
-        launch = plan.trainer.launch(plan.case, plan.cell.hardware, phase)
+        launch = plan.trainer.launch(phase)
         outcome = self._launcher.run(
             replace(launch, env={**launch.env, **self._devices}),
             phase=name,

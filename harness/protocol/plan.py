@@ -12,7 +12,7 @@ from harness.cases import Case, find_case
 from harness.errors import CaseError, UsageError
 from harness.machine.hardware import require
 from harness.matrix import HARDWARE, TRACKS, Cell
-from harness.trainers import environment, get_trainer
+from harness.trainers import environment, trainer_of
 from harness.trainers.base import Trainer
 
 if TYPE_CHECKING:
@@ -64,8 +64,6 @@ class Plan:
         n: iterations in all.
         k: the iteration to resume after.
         save_interval: iterations between two saves.
-        world_size: ranks.
-        resumes: whether there is a resumed phase (a ``regular`` test of Megatron-LM has none).
     """
 
     cell: Cell
@@ -77,9 +75,17 @@ class Plan:
     n: int
     k: int
     save_interval: int
-    world_size: int
-    resumes: bool
     options: Options
+
+    @property
+    def world_size(self) -> int:
+        """Ranks."""
+        return self.trainer.world_size
+
+    @property
+    def resumes(self) -> bool:
+        """Whether there is a resumed phase (a ``regular`` test of Megatron-LM has none)."""
+        return self.trainer.resumes
 
     @property
     def platform(self) -> str:
@@ -156,26 +162,24 @@ def prepare(
             raise UsageError(f"{kind} {name!r}: expected one of {', '.join(table)}")
     case = case or find_case(cell.case, cases)
     hardware = cell.hardware
-    trainer = get_trainer(case.trainer(hardware))
-    trainer.check(case, hardware)
+    trainer = trainer_of(case, hardware)
+    trainer.check()
     n, k = case.train_iters(hardware), case.resume_at(hardware)
-    resumes = trainer.resumes(case)
-    if resumes and not 0 < k < n:
+    if trainer.resumes and not 0 < k < n:
         raise CaseError(
             f"{case.name}: --train-iters {n} and --save-interval {case.save_interval(hardware)} leave no "
             f"checkpoint at or before iteration {n // 2} to resume from",
             "save at N/2",
         )
-    world_size = trainer.world_size(case, hardware)
     if options.golden_update:
         _require_track(cell.track, trainer)
     # What is broken in the repository is told before what is missing on the machine.
     platform = HARDWARE[hardware].platform
     golden = None if options.golden_update else resolve(goldens, case.name, cell.track, platform)
-    require(hardware, world_size)
+    require(hardware, trainer.world_size)
     return Plan(
         cell=cell, case=case, trainer=trainer, golden=golden, goldens=goldens, results=results, n=n, k=k,
-        save_interval=case.save_interval(hardware), world_size=world_size, resumes=resumes, options=options,
+        save_interval=case.save_interval(hardware), options=options,
     )  # fmt: skip
 
 

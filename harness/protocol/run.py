@@ -95,7 +95,7 @@ class Run:
         at = self.k if at is None else at
         load = self.folder.checkpoints("resumed-from")
         try:
-            self.plan.trainer.rewind(source.phase.save, load, at)
+            self.plan.trainer.rewind(source.phase, load, at)
             resumed = self._phase("resumed", load=load, start=at, stop=self.n)
         except (CheckpointError, TrainerFailed) as error:
             cause = error.__cause__ if isinstance(error, TrainerFailed) else error
@@ -285,9 +285,9 @@ class Run:
             return self._probed
         load = self.folder.checkpoints("probe-from")
         try:
-            self.plan.trainer.rewind(source.phase.save, load, self.k)
+            self.plan.trainer.rewind(source.phase, load, self.k)
             probe = self._phase("probe", load=load, start=self.k, stop=self.k)
-            self._probed = diff(self.plan.trainer.saved(source.phase.save, self.k), probe.saved)
+            self._probed = diff(self.plan.trainer.saved(source.phase, self.k), probe.saved)
         except HarnessError as error:  # the diagnosis then goes without it
             self._unprobed = error
             self.observer.note(f"probe: {error}")
@@ -366,7 +366,7 @@ class Run:
 
     def _fingerprint(self, run: Recorded) -> dict[str, Any]:
         return {
-            **self.plan.trainer.provenance(run.phase.folder),
+            **self.plan.trainer.provenance(run.phase),
             "platform": self.plan.platform,
             "deterministic": self.plan.deterministic,
         }
@@ -389,7 +389,7 @@ class Run:
             "case": str(self.plan.case.directory),
             "results": str(self.folder.path),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "commit": commit(self.plan.trainer.code(self.plan.case)),
+            "commit": commit(self.plan.trainer.code()),
         }
         if self._failure is not None:
             self.provenance["error"] = str(self._failure)

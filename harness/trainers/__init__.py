@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from harness.errors import CaseError
-from harness.trainers.base import Trainer
+
+if TYPE_CHECKING:
+    from harness.cases import Case
+    from harness.trainers.base import Trainer
 
 #: name → module:class; imported only when a case asks for it.
 TRAINERS = {
@@ -16,13 +19,14 @@ TRAINERS = {
 }
 
 
-def get_trainer(name: str) -> Trainer:
-    """The trainer called ``name``.
+def trainer_of(case: Case, hardware: str) -> Trainer:
+    """What trains a case on that hardware.
 
     Raises:
-        CaseError: there is none of that name.
+        CaseError: the case asks for a trainer that there is not.
     """
+    name = case.trainer(hardware)
     if name not in TRAINERS:
         raise CaseError(f"trainer {name!r} does not exist; expected one of {', '.join(TRAINERS)}")
     module, _, cls = TRAINERS[name].partition(":")
-    return cast("Trainer", getattr(import_module(module), cls)())
+    return cast("Trainer", getattr(import_module(module), cls)(case, hardware))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -80,13 +80,24 @@ class Launch:
 
 
 class Trainer(Protocol):
-    """What the protocol asks of anything that trains."""
+    """What the protocol asks of anything that trains: one case on one kind of hardware.
 
-    name: str
+    Made as ``Class(case, hardware)``, by the table in :mod:`harness.trainers`.
+    """
+
+    name: ClassVar[str]
     #: Whether a finished run's checkpoint folder can be put back to an earlier iteration.
-    can_rewind: bool
+    can_rewind: ClassVar[bool]
 
-    def check(self, case: Case, hardware: str) -> None:
+    @property
+    def case(self) -> Case:
+        """What is trained."""
+
+    @property
+    def hardware(self) -> str:
+        """On what."""
+
+    def check(self) -> None:
         """Refuse what cannot be run, before anything is started.
 
         Raises:
@@ -94,33 +105,35 @@ class Trainer(Protocol):
             UsageError: something that the trainer needs is not here.
         """
 
-    def resumes(self, case: Case) -> bool:
+    @property
+    def resumes(self) -> bool:
         """Whether the case is resumed at all; if not, it is one phase, compared with its golden."""
 
-    def world_size(self, case: Case, hardware: str) -> int:
+    @property
+    def world_size(self) -> int:
         """Ranks of every phase; on a GPU platform, one a GPU."""
 
-    def launch(self, case: Case, hardware: str, phase: Phase) -> Launch:
+    def launch(self, phase: Phase) -> Launch:
         """Say how ``phase`` is started."""
 
-    def rewind(self, source: Path, target: Path, k: int) -> None:
-        """Fill ``target`` with what a run stopped at iteration ``k`` would have left.
+    def rewind(self, source: Phase, target: Path, k: int) -> None:
+        """Fill ``target`` with what ``source`` would have left, had it stopped at iteration ``k``.
 
-        ``source`` stays untouched; the state at N is compared with it later.
+        What ``source`` saved stays untouched; the state at N is compared with it later.
         """
 
-    def saved(self, save: Path, iteration: int) -> Path:
-        """Where a phase that saved into ``save`` put the checkpoint of ``iteration``.
+    def saved(self, phase: Phase, iteration: int) -> Path:
+        """Where ``phase`` put the checkpoint of ``iteration``.
 
         Raises:
             CheckpointError: there is none (a trainer may also leave that to whoever reads it).
         """
 
-    def code(self, case: Case) -> Path:
+    def code(self) -> Path:
         """A folder of the code under test, whose commit a verdict names."""
 
-    def provenance(self, phase_folder: Path) -> dict[str, object]:
-        """What the trainer wrote about itself while it ran in ``phase_folder``; flat."""
+    def provenance(self, phase: Phase) -> dict[str, object]:
+        """What is known of how ``phase`` ran, as far as it decides the bits; flat."""
 
 
 def placeholders(phase: Phase) -> Mapping[str, str]:

@@ -71,7 +71,7 @@ def judge(
     case = load_case(folder)
     # The table names a class by its place; this one is made for the occasion. A clean run takes the
     # same way, so that both have the same warm process and the same fingerprint.
-    trainer.planted = partial(trainer.PlantedTrainer, plants, disk)  # type: ignore[attr-defined]
+    trainer.planted = partial(trainer.PlantedTrainer, plants=plants, disk=disk)  # type: ignore[attr-defined]
     trainers.TRAINERS["planted"] = f"{trainer.__name__}:planted"
     case = replace(case, harness=replace(case.harness, trainer={"default": "planted"}))
     return run_cell(

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.cases.arguments import substitute
 from harness.errors import CaseError, CheckpointError, UsageError
@@ -37,31 +37,24 @@ _SWITCHES = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "CUBLAS_WORKSPACE_CONFIG", "NCCL
 
 
 @dataclass(frozen=True)
-class _Started:
-    case: Case
-    hardware: str
-    phase: Phase
-
-
 class CommandTrainer:
     """What the case file says to start."""
 
-    name = "command"
-    can_rewind = False
+    case: Case
+    hardware: str
 
-    def __init__(self) -> None:
-        self._by_folder: dict[Path, _Started] = {}
-        self._by_save: dict[Path, _Started] = {}
+    name: ClassVar[str] = "command"
+    can_rewind: ClassVar[bool] = False
 
-    def check(self, case: Case, hardware: str) -> None:
+    def check(self) -> None:
         """Refuse a command that is not there; raises CaseError."""
-        nowhere = Path(os.devnull)
-        n, k = case.train_iters(hardware), case.resume_at(hardware)
+        nowhere, case = Path(os.devnull), self.case
+        n, k = case.train_iters(self.hardware), case.resume_at(self.hardware)
         for phase in (
             Phase("continuous", nowhere, nowhere, None, 0, n, n, k),
             Phase("resumed", nowhere, nowhere, nowhere, k, n, n, k),
         ):
-            launch = self.launch(case, hardware, phase)
+            launch = self.launch(phase)
             program = launch.argv[0]
             inside = case.directory / program if os.sep in program else None
             there = inside.is_file() if inside else shutil.which(program, path=launch.env["PATH"])
@@ -71,18 +64,21 @@ class CommandTrainer:
                     "a relative path begins at the folder of the case file",
                 )
 
-    def resumes(self, case: Case) -> bool:  # noqa: ARG002 - the trainer's contract
+    @property
+    def resumes(self) -> bool:
         """Always: there is a command to resume with, and be it the same."""
         return True
 
-    def world_size(self, case: Case, hardware: str) -> int:  # noqa: ARG002 - the trainer's contract
+    @property
+    def world_size(self) -> int:
         """What the case says; how its command comes to so many processes is its own affair."""
-        return case.harness.world_size or 1
+        return self.case.harness.world_size or 1
 
-    def launch(self, case: Case, hardware: str, phase: Phase) -> Launch:
+    def launch(self, phase: Phase) -> Launch:
         """The command of a phase, in the folder of its case file; raises CaseError."""
         if phase.name == "probe":
             raise UsageError("a command cannot be asked to load and save without a step")
+        case = self.case
         train, resume = _commands(case)
         values = {**os.environ, **placeholders(phase)}
         argv = substitute(resume if phase.load else train, values)
@@ -94,43 +90,38 @@ class CommandTrainer:
             root = str(Path(__file__).resolve().parents[3])
             argv = [sys.executable, "-c", _PREEMPT.format(root=root),
                     str(phase.save), str(phase.stop), str(phase.folder), "--", *argv]  # fmt: skip
-        started = _Started(case, hardware, phase)
-        self._by_folder[phase.folder] = self._by_save[phase.save] = started
-        world = self.world_size(case, hardware)
-        return Launch(kind="exec", world_size=world, argv=tuple(argv), env=env, cwd=case.directory)
+        return Launch(kind="exec", world_size=self.world_size, argv=tuple(argv), env=env, cwd=case.directory)
 
-    def rewind(self, source: Path, target: Path, k: int) -> None:
+    def rewind(self, source: Phase, target: Path, k: int) -> None:
         """Copy what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
-        checkpoint_names.put_back(source, target, k)
+        checkpoint_names.put_back(source.save, target, k)
 
-    def saved(self, save: Path, iteration: int) -> Path:
+    def saved(self, phase: Phase, iteration: int) -> Path:
         """The checkpoint of ``iteration``; raises CheckpointError.
 
         A script that goes on in the folder it was resumed from has saved there.
         """
-        started = self._by_save.get(save)
+        save = phase.save
         gathered = save.with_name(f".{save.name}.{iteration}")
         try:
             return checkpoint_names.checkpoint(save, iteration, gathered)
         except CheckpointError:
-            load = started.phase.load if started else None
-            if load is None or checkpoint_names.files(save):
+            if phase.load is None or checkpoint_names.files(save):
                 raise
-            return checkpoint_names.checkpoint(load, iteration, gathered)
+            return checkpoint_names.checkpoint(phase.load, iteration, gathered)
 
-    def code(self, case: Case) -> Path:
+    def code(self) -> Path:
         """The folder of the case, which a script usually lies beside."""
-        return case.directory
+        return self.case.directory
 
-    def provenance(self, phase_folder: Path) -> dict[str, object]:
+    def provenance(self, phase: Phase) -> dict[str, object]:
         """What is known of the environment, and what the script wrote into ``provenance.json``.
 
         Raises:
             CaseError: the script wrote something else than a flat object.
         """
-        started = self._by_folder.get(phase_folder)
-        found = _about(started.case, started.hardware) if started else {}
-        path = phase_folder / "provenance.json"
+        found = _about(self.case, self.hardware)
+        path = phase.folder / "provenance.json"
         if not path.is_file():
             return found
         try:

@@ -12,8 +12,9 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.cases.arguments import substitute, to_argv
 from harness.checkpoints.folders import iter_dir
@@ -139,21 +140,24 @@ class Node:
     script: str
 
 
+@dataclass(frozen=True)
 class MegatronTrainer:
     """A checkout of Megatron-LM, on one node."""
 
-    name = "megatron"
-    can_rewind = True
+    case: Case
+    hardware: str
 
-    def __init__(self) -> None:
-        self._started: dict[Path, tuple[Case, str, Path, Launch]] = {}
+    name: ClassVar[str] = "megatron"
+    can_rewind: ClassVar[bool] = True
 
-    def resumes(self, case: Case) -> bool:
+    @property
+    def resumes(self) -> bool:
         """A ``regular`` test is one phase, as in Megatron-LM: only its golden is compared."""
-        return case.test_type in _RESUMES
+        return self.case.test_type in _RESUMES
 
-    def check(self, case: Case, hardware: str) -> None:
+    def check(self) -> None:
         """Refuse what cannot be run; raises CaseError or UsageError."""
+        case = self.case
         reason = reason_not_run(case)
         if reason:
             raise CaseError(f"{case.name}: is not run: {reason}")
@@ -162,7 +166,7 @@ class MegatronTrainer:
                 f"{case.name}: has a BEFORE_SCRIPT or an AFTER_SCRIPT, which is shell from a file",
                 "read it, then give --allow-scripts",
             )
-        script = checkout() / self.node(case, hardware).script
+        script = checkout() / self.node.script
         if not script.is_file():
             raise UsageError(f"{script}: is not there", f"does {CHECKOUT} name the checkout?")
         if case.launcher == "ft_launcher" and not _which("ft_launcher"):
@@ -170,19 +174,21 @@ class MegatronTrainer:
                 "LAUNCHER: ft_launcher is not installed here",
                 "install nvidia-resiliency-ext, or take LAUNCHER out of the case",
             )
-        nowhere, n = Path(os.devnull), case.train_iters(hardware)
-        self.launch(case, hardware, Phase("continuous", nowhere, nowhere, None, 0, n, n, 0))
-        if self.resumes(case):
-            self.launch(case, hardware, Phase("resumed", nowhere, nowhere, nowhere, 0, n, n, 0))
+        nowhere, n = Path(os.devnull), case.train_iters(self.hardware)
+        self.launch(Phase("continuous", nowhere, nowhere, None, 0, n, n, 0))
+        if self.resumes:
+            self.launch(Phase("resumed", nowhere, nowhere, nowhere, 0, n, n, 0))
 
-    def node(self, case: Case, hardware: str) -> Node:
+    @cached_property
+    def node(self) -> Node:
         """How many GPUs, and which script: the case's own word, or the recipe's, or the default.
 
         Raises:
             CaseError: the recipe wants several nodes.
         """
+        case = self.case
         said = case.harness.world_size or _number_of(os.environ.get("GPUS_PER_NODE"))
-        product = _product(case, hardware)
+        product = _product(case, self.hardware)
         if product is not None and product.nodes > 1 and not said:
             raise CaseError(
                 f"{case.name}: {product.recipe} runs it on {product.nodes} nodes",
@@ -194,48 +200,58 @@ class MegatronTrainer:
             script=script or _SCRIPTS.get(case.family, _SCRIPT),
         )
 
-    def world_size(self, case: Case, hardware: str) -> int:
+    @property
+    def world_size(self) -> int:
         """Processes, one a GPU; what the parallel sizes leave is data-parallel."""
-        return self.node(case, hardware).gpus
+        return self.node.gpus
 
-    def launch(self, case: Case, hardware: str, phase: Phase) -> Launch:
+    def launch(self, phase: Phase) -> Launch:
         """What torchrun (or ft_launcher) is given, as an argument list; raises CaseError."""
         if phase.name == "probe":
             raise UsageError("Megatron-LM saves after a step only, so what loading alone loses is not told")
-        root, node = checkout(), self.node(case, hardware)
+        case, root, node = self.case, checkout(), self.node
         values = {**os.environ, **_paths(case, phase)}
         command = [*_launcher(case), *_distributed(case, node.gpus, phase.folder / "logs" / "1")]
-        command += [node.script, *_arguments(case, hardware, phase, values)]
-        launch = Launch(
+        command += [node.script, *_arguments(case, self.hardware, phase, values)]
+        return Launch(
             kind="exec",
             world_size=node.gpus,
             argv=_with_scripts(case, command),
             env=_environment(case, root, values),
             cwd=root,
         )
-        self._started[phase.folder] = case, hardware, root, launch
-        return launch
 
-    def rewind(self, source: Path, target: Path, k: int) -> None:
+    def rewind(self, source: Phase, target: Path, k: int) -> None:
         """Link the checkpoint of ``k`` into ``target``; raises CheckpointError.
 
         Megatron-LM's scripts delete ``iter_<N>`` and rewrite the tracker where it lies. That would
         take away what the resumed run's state is compared with, so the same is done in a copy.
         """
-        rewind_folder(source, target, k)
+        rewind_folder(source.save, target, k)
 
-    def saved(self, save: Path, iteration: int) -> Path:
-        """``iter_<iteration>`` below ``save``, whether it is there or not."""
-        return iter_dir(save, iteration)
+    def saved(self, phase: Phase, iteration: int) -> Path:
+        """``iter_<iteration>``, whether it is there or not."""
+        return iter_dir(phase.save, iteration)
 
-    def code(self, case: Case) -> Path:  # noqa: ARG002 - the trainer's contract
+    def code(self) -> Path:
         """The user's checkout."""
         return checkout()
 
-    def provenance(self, phase_folder: Path) -> dict[str, object]:
-        """What the phase was started with, as far as it decides the bits."""
-        started = self._started.get(phase_folder)
-        return _about(*started) if started else {}
+    def provenance(self, phase: Phase) -> dict[str, object]:
+        """What the phase was started with, as far as it decides the bits; the commit is under test."""
+        case, root = self.case, checkout()
+        sizes = case.arguments(self.hardware)
+        layout = [f"{word}{sizes.get(f'--{name}-parallel-size', 1)}" for word, name in _PARALLEL]
+        env = _environment(case, root, {**os.environ, **_paths(case, phase)})
+        return {
+            "trainer": "megatron",
+            "trainer_version": _core_version(root),
+            "torch": version_of("torch"),
+            "transformer_engine": version_of("transformer-engine"),
+            "device": device(self.hardware),
+            "layout": " ".join([*layout, f"world {self.world_size}"]),
+            **{name.lower(): env.get(name, "") for name in _SWITCHES},
+        }
 
 
 # -- parts of a launch ---------------------------------------------------------------------------
@@ -350,21 +366,6 @@ def _with_scripts(case: Case, command: list[str]) -> tuple[str, ...]:
     lines = ["set -euo pipefail", case.before_script or "", '"$@" && status=0 || status=$?',
              case.after_script or "", "exit $status"]  # fmt: skip
     return ("bash", "-c", "\n".join(line for line in lines if line), "harness", *command)
-
-
-def _about(case: Case, hardware: str, root: Path, launch: Launch) -> dict[str, object]:
-    """What decides the bits of a run. Not the commit: that is the code under test."""
-    sizes = case.arguments(hardware)
-    layout = [f"{word}{sizes.get(f'--{name}-parallel-size', 1)}" for word, name in _PARALLEL]
-    return {
-        "trainer": "megatron",
-        "trainer_version": _core_version(root),
-        "torch": version_of("torch"),
-        "transformer_engine": version_of("transformer-engine"),
-        "device": device(hardware),
-        "layout": " ".join([*layout, f"world {launch.world_size}"]),
-        **{name.lower(): launch.env.get(name, "") for name in _SWITCHES},
-    }
 
 
 def _core_version(root: Path) -> str:

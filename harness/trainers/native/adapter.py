@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.cases.arguments import substitute, to_argv
 from harness.checkpoints.folders import iter_dir
@@ -19,66 +20,72 @@ if TYPE_CHECKING:
 _REPEATABLE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring"}
 
 
+@dataclass(frozen=True)
 class NativeTrainer:
     """GPT and MoE in this very repository (``harness/trainers/native``)."""
 
-    name = "native"
-    can_rewind = True
+    case: Case
+    hardware: str
 
-    def check(self, case: Case, hardware: str) -> None:
+    name: ClassVar[str] = "native"
+    can_rewind: ClassVar[bool] = True
+
+    def check(self) -> None:
         """Parse the arguments of both kinds of phase as the ranks will; raises CaseError."""
         nowhere = Path(os.devnull)
-        n = case.train_iters(hardware)
-        self._parse(case, hardware, Phase("continuous", nowhere, nowhere, None, 0, n, n, 0))
-        self._parse(case, hardware, Phase("resumed", nowhere, nowhere, nowhere, 0, n, n, 0))
+        n = self.case.train_iters(self.hardware)
+        self._parse(Phase("continuous", nowhere, nowhere, None, 0, n, n, 0))
+        self._parse(Phase("resumed", nowhere, nowhere, nowhere, 0, n, n, 0))
 
-    def resumes(self, case: Case) -> bool:  # noqa: ARG002 - the trainer's contract
+    @property
+    def resumes(self) -> bool:
         """Always: training that is not resumed is not what this trainer is for."""
         return True
 
-    def world_size(self, case: Case, hardware: str) -> int:
+    @property
+    def world_size(self) -> int:
         """The same for every phase; what another layout of the resumed one leaves is data-parallel."""
-        return case.world_size(hardware)
+        return self.case.world_size(self.hardware)
 
-    def launch(self, case: Case, hardware: str, phase: Phase) -> Launch:
+    def launch(self, phase: Phase) -> Launch:
         """Ranks forked after one import of the trainer."""
         return Launch(
             kind="fork",
-            world_size=self.world_size(case, hardware),
+            world_size=self.world_size,
             target="harness.trainers.native.main:run",
-            argv=self._parse(case, hardware, phase),
+            argv=self._parse(phase),
             env={
                 **_REPEATABLE,
-                "HARNESS_DEVICE": "cpu" if hardware == "cpu" else "cuda",
-                **case.env_vars,
+                "HARNESS_DEVICE": "cpu" if self.hardware == "cpu" else "cuda",
+                **self.case.env_vars,
             },
             cwd=phase.folder,
         )
 
-    def rewind(self, source: Path, target: Path, k: int) -> None:
+    def rewind(self, source: Phase, target: Path, k: int) -> None:
         """Link the checkpoint of ``k`` into ``target``; raises CheckpointError."""
-        rewind_folder(source, target, k)
+        rewind_folder(source.save, target, k)
 
-    def saved(self, save: Path, iteration: int) -> Path:
-        """``iter_<iteration>`` below ``save``, whether it is there or not."""
-        return iter_dir(save, iteration)
+    def saved(self, phase: Phase, iteration: int) -> Path:
+        """``iter_<iteration>``, whether it is there or not."""
+        return iter_dir(phase.save, iteration)
 
-    def code(self, case: Case) -> Path:  # noqa: ARG002 - the trainer's contract
+    def code(self) -> Path:
         """This repository."""
         return Path(__file__).parent
 
-    def provenance(self, phase_folder: Path) -> dict[str, object]:
+    def provenance(self, phase: Phase) -> dict[str, object]:
         """What rank 0 wrote; empty when it did not come that far."""
-        path = phase_folder / "provenance.json"
+        path = phase.folder / "provenance.json"
         found: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
         return found
 
-    def _parse(self, case: Case, hardware: str, phase: Phase) -> tuple[str, ...]:
+    def _parse(self, phase: Phase) -> tuple[str, ...]:
         from harness.trainers.native.arguments import parse
 
-        arguments = dict(case.arguments(hardware, resumed=phase.load is not None))
-        arguments.setdefault("--save-interval", str(case.save_interval(hardware)))
+        arguments = dict(self.case.arguments(self.hardware, resumed=phase.load is not None))
+        arguments.setdefault("--save-interval", str(self.case.save_interval(self.hardware)))
         argv = substitute(to_argv(arguments), placeholders(phase))
         argv = [*argv, "--harness-exit-iters", str(phase.stop)]
-        parse(argv, self.world_size(case, hardware))
+        parse(argv, self.world_size)
         return tuple(argv)
