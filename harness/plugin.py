@@ -113,7 +113,8 @@ class CellPlugin:
         from harness.errors import HardwareMissing, HarnessError
         from harness.launch.launcher import Launcher
         from harness.protocol.plan import Options
-        from harness.protocol.protocols import run_cell
+        from harness.protocol.run import run_cell
+        from harness.report.html import write_report_of
 
         cases = Path(_option(self.config, "--cases") or item.path.parent)
         goldens = _option(self.config, "--goldens")
@@ -136,6 +137,7 @@ class CellPlugin:
                     ),
                     observer=observer,
                     launcher=self.launcher,
+                    report=write_report_of,
                 )
                 if verdict.passed and observer is not None:
                     observer.verdict(verdict)

@@ -19,8 +19,8 @@ from harness.errors import CaseError, CheckpointError, TrainerFailed, UsageError
 from harness.matrix import Cell
 from harness.protocol.dry_run import dry_run, phases
 from harness.protocol.plan import Options
-from harness.protocol.protocols import run_cell
 from harness.protocol.results import ResultsFolder
+from harness.protocol.run import run_cell
 from harness.trainers.base import Phase
 from harness.trainers.command.adapter import CommandTrainer, stops_by_itself
 from tests.launching import run_phase

@@ -60,7 +60,7 @@ def test_a_planted_fault_is_caught_and_named_there_too(tmp_path: Path, number: i
     from harness.cases import find_case
     from harness.matrix import Cell
     from harness.protocol.plan import Options
-    from harness.protocol.protocols import run_cell
+    from harness.protocol.run import run_cell
     from tests.faults import trainer
     from tests.faults.bank import FAULTS
 

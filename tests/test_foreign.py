@@ -18,7 +18,7 @@ from harness.matrix import Cell
 from harness.metrics import read_metrics
 from harness.protocol.judge import resumed_there, saved_state
 from harness.protocol.plan import Options
-from harness.protocol.protocols import run_cell
+from harness.protocol.run import run_cell
 from harness.protocol.verdict import Verdict
 
 SCRIPT = Path(__file__).parent / "stand_ins" / "foreign_trainer.py"

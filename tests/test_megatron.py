@@ -19,7 +19,7 @@ from harness.checkpoints import iterations
 from harness.errors import CaseError, HarnessError, TrainerFailed, UsageError
 from harness.matrix import Cell
 from harness.protocol.plan import Options
-from harness.protocol.protocols import run_cell
+from harness.protocol.run import run_cell
 from harness.trainers.base import Phase, PhaseName
 from harness.trainers.megatron.adapter import MegatronTrainer, reason_not_run
 from tests.launching import run_phase

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ import yaml
 
 from harness.checks import Check
 from harness.commands.cli import main
-from harness.protocol.run import Run
+from harness.protocol.findings import AgainstGolden
+from harness.protocol.steps import Steps
 from harness.protocol.verdict import Verdict, read_verdict
 
 CASES = Path(__file__).parent / "faults" / "cases"
@@ -130,14 +131,15 @@ def test_one_golden_value_off_in_its_last_bit_fails_naming_metric_and_step(
 def test_a_doubt_that_the_reference_does_not_explain_is_not_forgotten(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = Run._against_golden, []
+    original, calls = Steps._against_golden, []
 
-    def first_only(self: Run, *args: Any) -> list[Check]:
+    def first_only(self: Steps, *args: Any) -> AgainstGolden:
         calls.append(1)
         odd = Check("golden: state: rng", None, "golden", "exact", passed=False, message="once")
-        return [*original(self, *args), *([odd] if len(calls) == 1 else [])]
+        found = original(self, *args)
+        return replace(found, checks=(*found.checks, odd)) if len(calls) == 1 else found
 
-    monkeypatch.setattr(Run, "_against_golden", first_only)
+    monkeypatch.setattr(Steps, "_against_golden", first_only)
     assert harness.run("--protocol", "fast") == 1
     assert failed(harness.verdict()) == ["golden: joined: state: rng"]
 

@@ -123,7 +123,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from harness.machine.hardware import hardware_here
     from harness.matrix import Cell
     from harness.protocol.plan import Options
-    from harness.protocol.protocols import run_cell
+    from harness.protocol.run import run_cell
+    from harness.report.html import write_report_of
     from harness.report.terminal import Terminal
 
     case: Case = find_case(arguments.case, arguments.cases)
@@ -148,6 +149,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 crash_rank=arguments.crash_rank,
             ),
             observer=terminal,
+            report=write_report_of,
         )
         terminal.verdict(verdict)
     return verdict.exit_code

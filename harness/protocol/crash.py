@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from harness.checkpoints import iter_dir, latest, verify
 from harness.errors import CheckpointError, TrainerFailed, UsageError
 from harness.protocol import judge
-from harness.protocol.phases import Recorded
+from harness.protocol.findings import Killed, Recorded
 
 if TYPE_CHECKING:
+    from harness.protocol.phases import Phases
     from harness.protocol.plan import Plan
-    from harness.protocol.run import Run
+    from harness.trainers.base import Phase
 
 _TICK = 0.0005  # s; a small checkpoint is written within a few of them
 
@@ -41,57 +42,49 @@ def check_crash(plan: Plan) -> None:
         raise UsageError(f"--crash-rank {rank}: the world has {plan.world_size} ranks")
 
 
-def kill_on_the_way(run: Run) -> tuple[Recorded | None, int]:
-    """Train towards N and kill with SIGKILL at the moment that the options name.
-
-    Returns:
-        What is left on disk and the iteration that its tracker names; (None, 0) when there is
-        nothing to resume from, which is then a failed check.
-
-    """
-    options = run.plan.options
-    phase = run.phases.made("interrupted", load=None, start=0, stop=run.n)
-    killer = _Killer(_moment(options.crash_at, phase.save, run), options.crash_rank)
+def kill_on_the_way(phases: Phases) -> Killed:
+    """Train towards N and kill with SIGKILL at the moment that the options name."""
+    plan, options = phases.plan, phases.plan.options
+    phase = phases.made("interrupted", load=None, start=0, stop=plan.n)
+    killer = _Killer(_moment(options.crash_at, phase.save, plan), options.crash_rank)
     try:
-        run.phases.launch(phase, on_started=killer.start, on_progress=killer.progress)
+        phases.launch(phase, on_started=killer.start, on_progress=killer.progress)
     except TrainerFailed as failure:
         if not killer.killed:
             raise
-        run.observer.note(f"killed {options.crash_at}: {failure.message}")
+        phases.observer.note(f"killed {options.crash_at}: {failure.message}")
     else:
         message = f"the run ended before it could be killed ({options.crash_at}); nothing was tried"
-        run.checks.append(judge.present("crash: was killed", "state", passed=False, message=message))
-        return None, 0
+        check = judge.present("crash: was killed", "state", passed=False, message=message)
+        return Killed(checks=(check,))
     finally:
         killer.stop()
-    at = _what_is_left(run, phase.save)
-    return (Recorded(phase, {}, iter_dir(phase.save, at)), at) if at is not None else (None, 0)
+    return _what_is_left(phase, plan.k)
 
 
-def _what_is_left(run: Run, save: Path) -> int | None:
+def _what_is_left(phase: Phase, k: int) -> Killed:
     """The iteration that the tracker names, if its checkpoint is whole."""
     name = "crash: what is left can be resumed from"
     try:
-        at = latest(save)
+        at = latest(phase.save)
         if at is not None:
-            verify(iter_dir(save, at), hashes=True)
+            verify(iter_dir(phase.save, at), hashes=True)
     except CheckpointError as error:
-        run.checks.append(judge.present(name, "state", passed=False, message=str(error)))
-        return None
+        return Killed(checks=(judge.present(name, "state", passed=False, message=str(error)),))
     if at is None:
-        message = f"there is no tracker in {save}, though the checkpoint of {run.k} had been saved"
-        run.checks.append(judge.present(name, "state", passed=False, message=message))
-        return None
+        message = f"there is no tracker in {phase.save}, though the checkpoint of {k} had been saved"
+        return Killed(checks=(judge.present(name, "state", passed=False, message=message),))
     message = f"the tracker names iteration {at}, and its checkpoint is whole"
-    run.checks.append(judge.present(name, "state", passed=True, message=message))
-    return at
+    check = judge.present(name, "state", passed=True, message=message)
+    left = Recorded(phase=phase, series={}, saved=iter_dir(phase.save, at))
+    return Killed(checks=(check,), left=left, at=at)
 
 
-def _moment(name: str, save: Path, run: Run) -> Callable[[int], bool]:
+def _moment(name: str, save: Path, plan: Plan) -> Callable[[int], bool]:
     """Whether it is time, given the iteration that every rank has come to."""
-    last = iter_dir(save, run.n)
+    last = iter_dir(save, plan.n)
     if name == "between-steps":
-        return lambda iteration: iteration >= (run.k + run.n) // 2
+        return lambda iteration: iteration >= (plan.k + plan.n) // 2
     if name == "saving":
         return lambda _: last.is_dir() and any(last.iterdir())
     return lambda _: _is_written(last)

@@ -5,31 +5,21 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.launch.launcher import Launcher
+from harness.protocol.findings import Recorded
 from harness.protocol.observer import Observer
 from harness.protocol.plan import Plan
 from harness.protocol.results import ResultsFolder
 from harness.trainers.base import Phase, PhaseName
 
-if TYPE_CHECKING:
-    from harness.metrics import Series
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What a phase left behind: its series, and where its state of the last iteration is."""
-
-    phase: Phase
-    series: Mapping[str, Series]
-    saved: Path
-
 
 class Phases:
     """Runs the phases of one cell, one after the other, through one launcher.
+
+    A context manager: no process outlives it.
 
     Args:
         plan: what to run.
@@ -47,15 +37,17 @@ class Phases:
         devices: Mapping[str, str],
         launcher: Launcher | None = None,
     ) -> None:
-        self.recorded: dict[str, Recorded] = {}
         self.plan, self.folder, self.observer = plan, folder, observer
         self._devices = devices
         self._launcher, self._lent = launcher or Launcher(), launcher is not None
         self._timing: dict[str, float] = {}
         self._began = time.monotonic()
 
-    def close(self) -> None:
-        """Leave no process behind but the parent of a launcher that was lent: no rank is below it."""
+    def __enter__(self) -> Phases:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The parent of a launcher that was lent stays: no rank is below it.
         if not self._lent:
             self._launcher.close()
 
@@ -81,9 +73,7 @@ class Phases:
             # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
             series = {metric: line.at(0, stop) for metric, line in series.items()}
             series = {metric: line for metric, line in series.items() if line.steps.size}
-        recorded = Recorded(phase, series, self.plan.trainer.saved(phase, stop))
-        self.recorded[folder or name] = recorded
-        return recorded
+        return Recorded(phase=phase, series=series, saved=self.plan.trainer.saved(phase, stop))
 
     def made(self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = "") -> Phase:
         """A phase with its folders made."""

@@ -1,155 +1,94 @@
 """Train, save, stop, resume, compare; say what was lost.
 
-The protocols read like that sentence. What each step does is in :mod:`harness.protocol.run`.
+The protocols read like that sentence. Each is a generator: what it yields was found by one step, and goes
+into the verdict, also when a later step cannot be taken. What a step does stands in :mod:`.steps`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError, UsageError
-from harness.machine.leases import lease
-from harness.matrix import Cell
+from harness.errors import UsageError
 from harness.protocol.crash import check_crash
-from harness.protocol.observer import Observer, Silent
-from harness.protocol.phases import Phases
-from harness.protocol.plan import Options, Plan, prepare
-from harness.protocol.results import ResultsFolder, claim
-from harness.protocol.run import Run
+from harness.protocol.findings import Found, NotResumed
 
 if TYPE_CHECKING:
-    from harness.cases import Case
-    from harness.launch.launcher import Launcher
-    from harness.protocol.verdict import Verdict
+    from harness.protocol.plan import Plan
+    from harness.protocol.steps import Steps
 
 
-def full(run: Run) -> None:
+def full(steps: Steps) -> Iterator[Found]:
     """1.5 N iterations: the uninterrupted run is there to compare with, whatever happens."""
-    continuous = run.train()
-    run.compare_with_golden(continuous)
-    run.train_again()
-    if not run.plan.resumes:
+    yield (continuous := steps.train())
+    yield steps.compare_with_golden(continuous)
+    yield from steps.train_again()
+    if not steps.plan.resumes:
         return
-    source = continuous if run.plan.trainer.can_rewind else run.interrupt()
-    resumed = run.resume(source)
-    run.compare_with_uninterrupted(resumed, continuous)
-    run.compare_saved_state(resumed, continuous)
+    source = continuous
+    if not steps.plan.trainer.can_rewind:
+        yield (source := steps.interrupt())
+    yield (resumed := steps.resume(source, like=continuous.series))
+    if isinstance(resumed, NotResumed):
+        return
+    yield steps.compare_with_uninterrupted(resumed, continuous)
+    yield steps.compare_saved_state(resumed, continuous, source)
 
 
-def fast(run: Run) -> None:
+def fast(steps: Steps) -> Iterator[Found]:
     """N iterations when all is well: the joined curve and the state at N are those of an exact golden.
 
     On any doubt the uninterrupted reference is run too, so that a failure still tells "resuming is
     broken" from "training changed".
     """
-    if run.plan.golden is None or not run.plan.resumes:
-        return full(run)
-    interrupted = run.interrupt()
-    resumed = run.resume(interrupted)
-    if run.joined_is_golden(interrupted, resumed):
-        return None
-    continuous = run.train()
-    run.compare_with_golden(continuous)
-    run.compare_before(interrupted, continuous)
-    run.compare_with_uninterrupted(resumed, continuous)
-    run.compare_saved_state(resumed, continuous)
-    run.keep_what_is_unexplained()
-    return None
+    golden = steps.plan.golden
+    if golden is None or not steps.plan.resumes:
+        yield from full(steps)
+        return
+    yield (interrupted := steps.interrupt())
+    yield (resumed := steps.resume(interrupted, like=golden.series))
+    yield (joined := steps.compare_joined_with_golden(interrupted, resumed))
+    if joined.equal:
+        return
+    yield (continuous := steps.train())
+    yield (curves := steps.compare_with_golden(continuous))
+    yield (before := steps.compare_before(interrupted, continuous))
+    if isinstance(resumed, NotResumed):
+        return
+    yield (after := steps.compare_with_uninterrupted(resumed, continuous))
+    yield (state := steps.compare_saved_state(resumed, continuous, interrupted))
+    yield joined.unexplained((continuous, curves, before, after, state))
 
 
-def reshard(run: Run) -> None:
+def reshard(steps: Steps) -> Iterator[Found]:
     """``full``, resumed with the parallel sizes of MODEL_ARGS_2: another layout must lose nothing."""
-    full(run)
+    return full(steps)
 
 
-def crash(run: Run) -> None:
+def crash(steps: Steps) -> Iterator[Found]:
     """``full``, but the first process is killed; resumed from what a user would have."""
-    continuous = run.train()
-    run.compare_with_golden(continuous)
-    killed, at = run.interrupt_by_killing()
-    if killed is None:
+    yield (continuous := steps.train())
+    yield steps.compare_with_golden(continuous)
+    yield (killed := steps.interrupt_by_killing())
+    if killed.left is None:
         return
-    if at == run.n:  # the kill came after the last save, and has cost nothing
-        run.compare_saved_state(killed, continuous)
+    if killed.at == steps.plan.n:  # the kill came after the last save, and has cost nothing
+        yield steps.compare_saved_state(killed.left, continuous, continuous)
         return
-    resumed = run.resume(killed, at=at)
-    run.compare_with_uninterrupted(resumed, continuous)
-    run.compare_saved_state(resumed, continuous)
+    yield (resumed := steps.resume(killed.left, at=killed.at, like=continuous.series))
+    if isinstance(resumed, NotResumed):
+        return
+    yield steps.compare_with_uninterrupted(resumed, continuous)
+    yield steps.compare_saved_state(resumed, continuous, continuous)
 
 
-PROTOCOLS: dict[str, Callable[[Run], None]] = {
+PROTOCOLS: dict[str, Callable[[Steps], Iterator[Found]]] = {
     "full": full, "fast": fast, "crash": crash, "reshard": reshard,
 }  # fmt: skip
 
 
-def run_cell(
-    cell: Cell,
-    *,
-    cases: Path,
-    goldens: Path,
-    results: Path,
-    options: Options | None = None,
-    case: Case | None = None,
-    observer: Observer | None = None,
-    launcher: Launcher | None = None,
-) -> Verdict:
-    """Run one cell in this environment and write its ``verdict.json``.
-
-    Args:
-        cell: what to run.
-        cases: the folder that the case is looked for in.
-        goldens: the folder of goldens.
-        results: gets ``<hardware>/<track>/<case>/``.
-        options: how.
-        case: the case itself, when it is not to be looked for.
-        observer: told of the progress.
-        launcher: lent by whoever runs several cells in this environment, so that its warm parent
-            imports the trainer once; None: one for this cell.
-
-    Raises:
-        HarnessError: the cell cannot be run at all; raised before anything is started.
-        KeyboardInterrupt: nothing is left running, and no verdict is written.
-    """
-    options = options or Options()
-    if options.protocol != "auto" and options.protocol not in PROTOCOLS:
-        raise UsageError(f"protocol {options.protocol!r}: expected auto or one of {', '.join(PROTOCOLS)}")
-    plan = prepare(cell, case=case, cases=cases, goldens=goldens, results=results, options=options)
-    name = _chosen(plan)
-    observer = observer or Silent()
-    wait = observer.note
-    with claim(results, cell.hardware, cell.track, cell.case, waiting=wait) as folder:
-        with (
-            lease(cell.hardware, plan.world_size, wait) as devices,
-            Run(Phases(plan, folder, observer, devices, launcher)) as run,
-        ):
-            run.provenance["protocol"] = name
-            PROTOCOLS[name](run)
-            run.record_golden()
-            run.say_what_was_lost()
-        verdict = run.verdict()
-        run.write_state_diff()
-        verdict.write(folder.verdict)
-        _report(plan, folder, verdict, observer)
-        if verdict.passed and not options.keep_checkpoints:
-            folder.remove_checkpoints()
-    return verdict
-
-
-def _report(plan: Plan, folder: ResultsFolder, verdict: Verdict, observer: Observer) -> None:
-    """``report.html``; what keeps it from being written is said, and changes no verdict."""
-    from harness.report.html import write_report
-
-    arguments = plan.case.arguments(plan.cell.hardware)
-    try:
-        write_report(folder.path, verdict, golden=plan.golden, k=plan.k, n=plan.n, arguments=arguments)
-    except (OSError, HarnessError, ValueError) as error:
-        observer.note(f"report: {error}")
-
-
-def _chosen(plan: Plan) -> str:
-    """``auto`` is fast where the golden is going to be exact; recording needs the whole run.
+def choose(plan: Plan) -> str:
+    """The protocol of a plan. ``auto`` is fast where the golden is going to be exact; recording needs it all.
 
     Raises:
         UsageError: the protocol that was asked for does not fit the case.

@@ -14,9 +14,16 @@ from harness.report.words import SIGNS, one_line
 
 if TYPE_CHECKING:
     from harness.goldens import Golden
+    from harness.protocol.plan import Plan
     from harness.protocol.verdict import Verdict
 
 REPORT = "report.html"
+
+
+def write_report_of(plan: Plan, folder: Path, verdict: Verdict) -> Path:
+    """A finished cell's report; what :func:`harness.protocol.run.run_cell` takes as ``report``."""
+    arguments = plan.case.arguments(plan.cell.hardware)
+    return write_report(folder, verdict, golden=plan.golden, k=plan.k, n=plan.n, arguments=arguments)
 
 
 def write_report(

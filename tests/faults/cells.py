@@ -63,7 +63,7 @@ def judge(
     from harness.cases import load_case
     from harness.matrix import Cell
     from harness.protocol.plan import Options
-    from harness.protocol.protocols import run_cell
+    from harness.protocol.run import run_cell
     from tests.faults import trainer
 
     plants = FEATURES.get(name, ()) if plants is None else plants

@@ -137,12 +137,10 @@ def _longest_first(cases: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def prepare(root: Path) -> None:
-    """Of a worker process: leases among the bank's own cells, no HTML."""
+    """Of a worker process: leases among the bank's own cells."""
     from harness.machine.leases import FOLDER_VARIABLE
-    from harness.protocol import protocols as protocol
 
     os.environ[FOLDER_VARIABLE] = str(root / "leases")
-    protocol._report = lambda *_: None
 
 
 def record(bench: Bench, case: str, protocol: str) -> str:

@@ -1,0 +1,149 @@
+"""What follows from all that was found: the golden that is recorded, the diagnosis, the verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import HarnessError
+from harness.protocol import judge
+from harness.protocol.findings import AgainstGolden, Findings, Found, Recorded, SavedState
+
+if TYPE_CHECKING:
+    from harness.diagnosis import Diagnosis
+    from harness.protocol.steps import Steps
+    from harness.protocol.verdict import Verdict
+
+
+def record_golden(steps: Steps, findings: Findings) -> Found:
+    """Approve the uninterrupted run, if that was asked for and resuming it is sound."""
+    plan, run = steps.plan, findings.phase("continuous")
+    if not plan.options.golden_update or run is None:
+        return Found()
+    state = steps.digests(run)  # one that cannot be read is a failed check
+    unsound = [check for check in (*findings.checks, *state.checks) if not check.passed]
+    if unsound:
+        return Found(checks=(*state.checks, judge.golden_refused(list(dict.fromkeys(unsound)))))
+    from harness import goldens
+
+    repeats = findings.repeats()
+    path = plan.goldens / plan.case.name / goldens.file_name(plan.cell.track, plan.platform)
+    provenance = goldens.provenance_of(
+        steps.fingerprint(run),
+        state.digests,
+        repeats=1 + len(repeats),
+        statistics=_statistics(run, repeats),
+    )
+    change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
+    return Found(checks=(judge.golden_recorded(change),))
+
+
+def _statistics(run: Recorded, repeats: list[Any]) -> Mapping[str, Any] | None:
+    if not repeats:
+        return None
+    from harness.checks import statistics_of
+
+    return statistics_of([run.series, *repeats])
+
+
+def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
+    """Name the component, if something was lost; a probe separates load from training."""
+    plan, failed = steps.plan, findings.failures
+    if not failed or plan.options.golden_update:
+        return None
+    from harness.diagnosis import diagnose
+
+    resume_failed = any(check.against != "golden" for check in failed)
+    probed = findings.probed
+    if resume_failed and probed is None and findings.source is not None:
+        probed = steps.probe(findings.source)
+    continuous, resumed = findings.phase("continuous"), findings.phase("resumed")
+    state = findings.last(SavedState)
+    with steps.phases.timed("diagnosis"):
+        return diagnose(
+            findings.checks,
+            continuous=continuous.series if continuous else {},
+            resumed=resumed.series if resumed else None,
+            k=resumed.phase.start if resumed else plan.k,
+            n=plan.n,
+            state=state.difference if state else None,
+            probe=probed.difference if probed and resume_failed else None,
+            deterministic=plan.deterministic,
+            golden_only=not resume_failed,
+            arguments=plan.case.arguments(plan.cell.hardware),
+        )
+
+
+def verdict_of(
+    protocol: str,
+    steps: Steps,
+    findings: Findings,
+    diagnosis: Diagnosis | None,
+    failure: HarnessError | None,
+) -> Verdict:
+    """All of it.
+
+    Args:
+        protocol: the one that was run, not the one that was asked for.
+        failure: what ended the run before it could be judged; None when it could.
+    """
+    from harness.protocol.verdict import Verdict
+
+    checks = findings.checks
+    held = bool(checks) and all(check.passed for check in checks)
+    return Verdict(
+        cell=steps.plan.cell.id,
+        status="error" if failure else "passed" if held else "failed",
+        checks=checks,
+        diagnosis=diagnosis,
+        timing={name: round(seconds, 3) for name, seconds in steps.phases.timing().items()},
+        provenance=_provenance(protocol, steps, findings, failure),
+        reproduce=steps.plan.reproduce,
+    )
+
+
+def _provenance(
+    protocol: str, steps: Steps, findings: Findings, failure: HarnessError | None
+) -> dict[str, Any]:
+    """What ran, for those who read the verdict without having been there."""
+    from harness import __version__
+    from harness.machine.provenance import commit
+
+    plan = steps.plan
+    found: dict[str, Any] = {"protocol": protocol, **_golden(steps, findings)}
+    reference = findings.phase("continuous") or findings.phase("resumed")
+    if reference is not None:
+        with contextlib.suppress(HarnessError):
+            found["fingerprint"] = steps.fingerprint(reference)
+            found["state"] = steps.digests_so_far(reference)
+    found |= {
+        "harness": __version__,
+        "iterations": plan.n,
+        "resumed_after": plan.k if plan.resumes else None,
+        "world_size": plan.world_size,
+        "case": str(plan.case.directory),
+        "results": str(steps.phases.folder.path),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": commit(plan.trainer.code()),
+    }
+    if failure is not None:
+        found["error"] = str(failure)
+    return found
+
+
+def _golden(steps: Steps, findings: Findings) -> dict[str, Any]:
+    """Which golden the run was compared with, and how."""
+    golden, against = steps.plan.golden, findings.last(AgainstGolden)
+    if against is None:
+        return {}
+    if golden is None:
+        return {"golden": "none"}
+    if against.comparison is None:
+        return {}
+    return {
+        "golden": against.comparison.why,
+        "compared": against.comparison.lane,
+        "golden_provenance": dict(golden.provenance),
+    }
