@@ -8,7 +8,8 @@ import pytest
 
 from harness.errors import UsageError
 from harness.matrix import Cell
-from harness.night.night import MISSING, commit, read_night
+from harness.night.night import read_night
+from harness.night.outcome import MISSING, commit
 from tests.nights import COMMITS, green, red, write
 
 CELL = "h100/dev/gpt"

@@ -19,10 +19,11 @@ from harness.checks import Check, Worst
 from harness.diagnosis import Diagnosis
 from harness.goldens import Golden
 from harness.metrics import Series
+from harness.night.outcome import REPORT
 from harness.protocol.verdict import Verdict
 from harness.report import curves
 from harness.report.bands import half_widths
-from harness.report.html import REPORT, render, write_report
+from harness.report.html import render, write_report
 from harness.report.markup import asset, data_block, el, escape
 from harness.report.picture import Layout, Lost, draw
 from tests.made_results import GPT, METRICS, MOE, Made, make_cell, write_events

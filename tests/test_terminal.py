@@ -26,7 +26,7 @@ from harness.protocol.verdict import Verdict
 from harness.report.board import Board, running
 from harness.report.summary import summary
 from harness.report.terminal import Terminal, render
-from harness.report.words import one_line, printable
+from harness.text import one_line, printable
 from tests.made_results import GPT, MOE, Made, make_cell, write_events
 
 ESCAPE = "\x1b"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from harness.errors import AlarmError, UsageError
-from harness.report.words import one_line
+from harness.text import one_line
 
 if TYPE_CHECKING:
     import urllib3

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.alarm.spells import Spell, from_json, to_json
 from harness.errors import UsageError
-from harness.night.night import Outcome, commit
+from harness.night.outcome import Outcome, commit
 
 _FORMAT = 1
 

@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 from harness.matrix import HARDWARE, NAME, TRACKS
-from harness.night.night import commit
+from harness.night.outcome import commit
 
 _BEGIN = re.compile(r"<!-- harness-alarm:begin (\{[^<>]*\}) -->")
 _END = "<!-- harness-alarm:end -->"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from harness.alarm.watch import Step
-from harness.night.night import Outcome
+from harness.night.outcome import Outcome
 from harness.night.quarantine import Quarantine
 from harness.report.github.markdown import block, code, column, cut, title
 

@@ -9,7 +9,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Final, Literal
 
 from harness.alarm.spells import Spell
-from harness.night.night import MISSING, Night, Outcome
+from harness.night.night import Night
+from harness.night.outcome import MISSING, Outcome
 
 if TYPE_CHECKING:
     from harness.alarm.memory import Memory

@@ -12,7 +12,7 @@ from harness.alarm.client import Client
 from harness.alarm.texts import Place
 from harness.alarm.watch import NEWS, Step, Watch
 from harness.report.github.markdown import cut
-from harness.report.words import one_line
+from harness.text import one_line
 
 Format = Literal["auto", "generic", "slack"]
 FORMAT = "harness-alarm/1"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import EXIT_FAILED, EXIT_PASSED, AlarmError, UsageError
-from harness.report.words import one_line
+from harness.text import one_line
 
 if TYPE_CHECKING:
     from harness.alarm.client import Client

@@ -58,7 +58,7 @@ def _expected(arguments: argparse.Namespace) -> list[Cell]:
 def _report(arguments: argparse.Namespace) -> int:
     from datetime import datetime, timezone
 
-    from harness.night.nights import read_nights
+    from harness.night.night import read_nights
     from harness.night.quarantine import read_quarantine
     from harness.report.matrix_page import INDEX, write_matrix_page
 
@@ -77,7 +77,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from harness.night.nights import read_nights
+    from harness.night.night import read_nights
     from harness.report.board import Board
     from harness.report.summary import Line, show
 

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-COMPONENTS: Final = (
-    "weights", "optimizer", "lr-schedule", "rng", "data-order", "grad-scaler", "experts", "embedding",
-    "buffers", "iteration", "checkpoint", "performance", "memory", "nondeterminism", "crash", "unknown",
-)  # fmt: skip
+#: The words for what can be lost, and what each of them means.
+COMPONENTS: Final[Mapping[str, str]] = {
+    "weights": "the model's weights",
+    "optimizer": "the optimizer's state: moments, step counts or master weights",
+    "lr-schedule": "the position of the learning-rate schedule",
+    "rng": "a random number stream",
+    "data-order": "the place in the data",
+    "grad-scaler": "the loss scale of the gradient scaler",
+    "experts": "experts, or their router",
+    "embedding": "the embedding, or the head tied to it",
+    "buffers": "buffers: state that is neither weight nor optimizer",
+    "iteration": "the iteration count",
+    "checkpoint": "the checkpoint itself: missing, torn, or not the one that the tracker names",
+    "performance": "speed",
+    "memory": "memory",
+    "nondeterminism": "nothing for certain: the same run does not repeat its own bits",
+    "crash": "the run: a rank died or hung",
+    "unknown": "something that the evidence does not name",
+}
 #: What a tensor of the model can be called; the optimizer holds moments of each.
 PARAMETERS: Final = ("weights", "experts", "embedding")
 

@@ -1,101 +1,45 @@
-"""One night: the verdicts below a folder of results, and the cells that should have one and do not."""
+"""A night: the cells below a folder of results, and those that should have left something there."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from harness.errors import HarnessError, UsageError
-from harness.matrix import Cell
+from harness.errors import HarnessError, NothingToDo, UsageError
+from harness.matrix import HARDWARE, TRACKS, Cell
+from harness.night.outcome import NO_VERDICT, VERDICT, Outcome, commit, read_outcome
+from harness.protocol.results import MARKER
+from harness.text import one_line
 
-if TYPE_CHECKING:
-    from harness.protocol.verdict import Verdict
-    from harness.report.words import Headline
-
-#: The signature of a cell without a verdict: it says something of the machine, nothing of the cell.
-MISSING = "missing"
-_COMMIT = re.compile(r"[0-9a-f]{7,64}")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one cell.
-
-    Args:
-        cell: which one.
-        verdict: None when there is none that can be read.
-        problem: why not; empty with a verdict.
-    """
-
-    cell: Cell
-    verdict: Verdict | None
-    problem: str = ""
-
-    @property
-    def green(self) -> bool:
-        """Whether everything held."""
-        return self.verdict is not None and self.verdict.passed
-
-    @property
-    def missing(self) -> bool:
-        """Whether the cell should have run, and left nothing."""
-        return self.verdict is None and self.problem == _NO_VERDICT
-
-    @cached_property
-    def headline(self) -> Headline:
-        """What broke, since which step, what was lost, and the command to see it."""
-        from harness.report.words import Headline, headline
-
-        if self.verdict is None:
-            cell = self.cell
-            command = f'nox -s "case({cell.hardware})({cell.track},{cell.case})"'
-            return Headline(self.problem, "no step was judged", "not diagnosed", command)
-        k = self.verdict.provenance.get("resumed_after")
-        return headline(self.verdict, k if type(k) is int else None)
-
-    @property
-    def component(self) -> str:
-        """The word of the diagnosis; empty without one."""
-        diagnosis = self.verdict.diagnosis if self.verdict else None
-        return diagnosis.component if diagnosis else ""
-
-    @property
-    def commit(self) -> str | None:
-        """Of the code that ran; None when nobody knows."""
-        recorded = self.verdict.provenance.get("commit") if self.verdict else None
-        return commit(recorded) or commit(os.environ.get("GITHUB_SHA"))
-
-    @property
-    def signature(self) -> str:
-        """Equal on two nights when the cell is red for the same reason."""
-        if self.verdict is None:
-            return MISSING if self.missing else "unreadable"
-        # Not the step: it moves with the hardware's mood, and each move would be one more comment.
-        failed = sorted(check.name for check in self.verdict.failures)
-        text = "\n".join([self.verdict.status, self.component, *failed])
-        return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
-
-
-_NO_VERDICT = "no verdict: its job never began, was cancelled, or ended before it could write one"
+#: How many folders may lie between a folder of results and a cell's <hardware>/<track>/<case>:
+#: CI unpacks each job's artifact into a folder of its own.
+_DEEP = 2
 
 
 @dataclass(frozen=True)
 class Night:
-    """All outcomes, sorted by cell.
+    """The cells of one folder of results.
 
     Args:
+        name: what the night is called: its folder's name.
+        folder: where it lies.
         outcomes: one per cell.
         expected: the cells that should have run; empty when nobody said.
     """
 
+    name: str
+    folder: Path
     outcomes: tuple[Outcome, ...]
     expected: frozenset[Cell] = frozenset()
+
+    @cached_property
+    def cells(self) -> Mapping[str, Outcome]:
+        """The outcomes by the cell's id."""
+        return {outcome.cell.id: outcome for outcome in self.outcomes}
 
     @property
     def commit(self) -> str | None:
@@ -113,54 +57,102 @@ class Night:
         return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def commit(found: object) -> str | None:
-    """A commit as git names it, without the mark of a changed tree; None for anything else."""
-    if not isinstance(found, str):
-        return None
-    name = found.strip().removesuffix("+").lower()
-    return name if _COMMIT.fullmatch(name) else None
-
-
 def read_night(results: Path, expected: Iterable[Cell] = ()) -> Night:
-    """Read every ``<hardware>/<track>/<case>/verdict.json`` below ``results``.
+    """A night that is over, its cells by their ids.
 
     Args:
         expected: cells that count as red when they have no verdict.
 
     Raises:
-        UsageError: there is nothing to look at.
+        UsageError: there is nothing to look at, or something that is no cell's.
     """
     wanted = frozenset(expected)
-    found = {}
-    for path in sorted(results.glob("*/*/*/verdict.json")):
-        names = path.parent.relative_to(results).parts
-        if any(name.startswith(".") for name in names):  # what a run puts aside before it begins
-            continue
-        outcome = _outcome(path, "/".join(names))
-        found[outcome.cell] = outcome
+    found = {one.cell: one for one in _outcomes(results) if one.state != "unfinished"}
     for cell in wanted - found.keys():
-        found[cell] = Outcome(cell, None, _NO_VERDICT)
+        found[cell] = _missing(results, cell)
     if not found:
         raise UsageError(
-            f"{results}: expected HARDWARE/TRACK/CASE/verdict.json, found none",
+            f"{results}: expected HARDWARE/TRACK/CASE/{VERDICT}, found none",
             "name the folder that the cells were run with as --results",
         )
     outcomes = tuple(sorted(found.values(), key=lambda outcome: outcome.cell.id))
-    return Night(outcomes, wanted)
+    return Night(results.name, results, outcomes, wanted)
 
 
-def _outcome(path: Path, name: str) -> Outcome:
-    from harness.protocol.verdict import read_verdict
+def read_nights(folders: Sequence[Path], expected: Iterable[Cell] = ()) -> list[Night]:
+    """Folders of results, the oldest first, as they were given; their cells in the matrix's order.
 
+    Args:
+        expected: cells that are red in the last night when they left nothing there.
+
+    Raises:
+        NothingToDo: one of them holds no cell's results.
+        UsageError: one of them holds something that is no cell's.
+    """
+    nights = []
+    for name, folder in zip(_names(folders), folders, strict=True):
+        cells = {outcome.cell: outcome for outcome in _outcomes(folder)}
+        if not cells:
+            raise NothingToDo(
+                f"{folder}: holds no results of a cell ({VERDICT} below <hardware>/<track>/<case>/)",
+                "give the folder that --results named, or the one that CI's artifacts were unpacked into",
+            )
+        wanted = frozenset(expected) if folder is folders[-1] else frozenset()
+        for cell in wanted - cells.keys():
+            cells[cell] = _missing(folder, cell)
+        outcomes = tuple(sorted(cells.values(), key=lambda outcome: order(outcome.cell)))
+        nights.append(Night(name, folder, outcomes, wanted))
+    return nights
+
+
+def order(cell: Cell) -> tuple[str, int, int]:
+    """Sorts cells as the matrix has them."""
+    return cell.case, list(HARDWARE).index(cell.hardware), list(TRACKS).index(cell.track)
+
+
+def _missing(folder: Path, cell: Cell) -> Outcome:
+    return Outcome(cell, folder / cell.hardware / cell.track / cell.case, None, NO_VERDICT)
+
+
+def _outcomes(folder: Path) -> Iterator[Outcome]:
+    for base in list(_bases(folder, _DEEP)) or [folder]:
+        for hardware in _folders(base):
+            for track in _folders(hardware):
+                for where in _folders(track):
+                    if (where / VERDICT).exists() or (where / MARKER).exists():
+                        yield read_outcome(_cell(base, where), where)
+
+
+def _cell(base: Path, where: Path) -> Cell:
     try:
-        cell = Cell.parse(name)
+        return Cell.parse("/".join(where.relative_to(base).parts))
     except HarnessError as error:
-        raise UsageError(f"{path}: {error.message}", "only results of cells belong into the folder") from None
+        advice = "only results of cells belong into the folder"
+        raise UsageError(f"{where / VERDICT}: {error.message}", advice) from None
+
+
+def _bases(folder: Path, deep: int) -> Iterator[Path]:
+    below = _folders(folder)
+    if any(path.name in HARDWARE for path in below):
+        yield folder
+    elif deep:
+        for path in below:
+            yield from _bases(path, deep - 1)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Hidden ones are left out: what a run puts aside before it begins."""
     try:
-        verdict = read_verdict(path)
-    # A torn file is no reason to be silent about the other cells: it is this cell's own red.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Outcome(cell, None, f"its verdict.json cannot be read: {type(error).__name__}: {error}")
-    if verdict.cell != name:
-        return Outcome(cell, None, f"its verdict.json is that of {verdict.cell}")
-    return Outcome(cell, verdict)
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The last part of the paths that tells them all apart."""
+    parts = [Path(os.path.abspath(folder)).parts for folder in folders]
+    for place in range(1, min(map(len, parts), default=0) + 1):
+        names = [part[-place] for part in parts]
+        if len(set(names)) == len(names):
+            return [one_line(name) for name in names]
+    return [one_line(folder) for folder in folders]

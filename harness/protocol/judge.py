@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness.checks import Against, Check, Worst
 from harness.errors import CheckpointError, HarnessError, UsageError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from harness.protocol.plan import Plan
 
 Lane = Literal["exact", "tolerance", "envelope"]
+#: The check that fails a cell without a golden.
+NO_GOLDEN: Final = "golden: is there"
 _SHOWN = 3  # names and sentences; the rest is in state_diff.json
 
 
@@ -131,7 +133,7 @@ def no_golden(plan: Plan) -> Check:
 
     path = plan.goldens / plan.case.name / file_name(plan.cell.track, plan.platform)
     return present(
-        "golden: is there",
+        NO_GOLDEN,
         "golden",
         passed=False,
         message=f"there is no golden for this cell ({path}); to record one: {plan.record_command}",

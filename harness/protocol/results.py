@@ -14,7 +14,8 @@ from pathlib import Path
 
 from harness.errors import UsageError
 
-_MARKER = ".harness-cell"
+#: In every folder that a run of the harness made; what has none is never emptied.
+MARKER = ".harness-cell"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def claim(
 
 
 def _empty(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).exists():
         raise UsageError(
             f"{folder}: is not empty, and no run of the harness made it",
             "name another folder with --results",
@@ -87,4 +88,4 @@ def _empty(folder: Path) -> None:
         folder.rename(old)
         shutil.rmtree(old)
     folder.mkdir()
-    (folder / _MARKER).touch()
+    (folder / MARKER).touch()

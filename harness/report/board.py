@@ -17,9 +17,10 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.errors import HarnessError, NothingToDo
-from harness.night.nights import CellResult, read_nights
+from harness.night.night import read_nights
+from harness.night.outcome import Outcome
 from harness.report.summary import Line, show, table, totals
-from harness.report.words import count, one_line
+from harness.text import count, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,18 +80,16 @@ class Board:
         self._results, self._console, self._expected = results, console, expected
         self._said: dict[str, str] = {}
 
-    def look(self) -> list[CellResult]:
+    def look(self) -> list[Outcome]:
         """The cells as they are now: those that left nothing yet are to come."""
-        expected = [CellResult(cell, self._folder(cell), None) for cell in self._expected]
+        expected = [Outcome(cell, self._folder(cell), None) for cell in self._expected]
         try:
             (night,) = read_nights([self._results])
         except NothingToDo:
             return expected
         return [*night.cells.values(), *(one for one in expected if one.cell.id not in night.cells)]
 
-    def follow(
-        self, *, interval: float = 1.0, wait: Callable[[float], None] = time.sleep
-    ) -> list[CellResult]:
+    def follow(self, *, interval: float = 1.0, wait: Callable[[float], None] = time.sleep) -> list[Outcome]:
         """Show the cells until no one is unfinished; without a terminal, a line for each change.
 
         Without ``expected`` nobody knows what is still to come: then it goes on until it is interrupted.
@@ -119,7 +118,7 @@ class Board:
         show([Line.of(cell) for cell in cells], self._console)
         return cells
 
-    def _shown(self, cells: Sequence[CellResult]) -> Group:
+    def _shown(self, cells: Sequence[Outcome]) -> Group:
         lines = [Line.of(cell) for cell in cells]
         open_ = [cell for cell in cells if cell.state == "unfinished" and cell.folder.is_dir()]
         done = [line for line in lines if line.state != "unfinished"]
@@ -137,7 +136,7 @@ class Board:
             Text("Ctrl-C ends this board, not the cells", style="dim"),
         )
 
-    def _changes(self, cells: Sequence[CellResult]) -> None:
+    def _changes(self, cells: Sequence[Outcome]) -> None:
         for cell in cells:
             if cell.state != "unfinished":
                 now = f"{cell.state}"

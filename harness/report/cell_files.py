@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.report.curves import PHASES
-from harness.report.words import one_line, short
+from harness.text import one_line, short
 
 _SIZE_LIMIT = 64 << 20  # bytes of a JSON file
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import MetricsError
 from harness.report.bands import half_widths
-from harness.report.words import count, one_line
+from harness.text import count, one_line
 
 if TYPE_CHECKING:
     from harness.checks import Check

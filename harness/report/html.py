@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.night.outcome import REPORT, SIGNS
 from harness.report import curves, run_sections, sections
 from harness.report.cell_files import look
 from harness.report.markup import Child, asset, data_block, el, page
-from harness.report.words import SIGNS, one_line
+from harness.text import one_line
 
 if TYPE_CHECKING:
     from harness.goldens import Golden
     from harness.protocol.plan import Plan
     from harness.protocol.verdict import Verdict
-
-REPORT = "report.html"
 
 
 def write_report_of(plan: Plan, folder: Path, verdict: Verdict) -> Path:

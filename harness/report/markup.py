@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from harness.report.words import printable
+from harness.text import printable
 
 _VOID = ("meta", "link", "br", "input", "col")
 _SHAPES = ("line", "rect", "circle", "path", "polyline", "polygon")  # of SVG

@@ -10,13 +10,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 from harness.matrix import HARDWARE, TRACKS
-from harness.night.nights import LOSS, MEMORY, TIME, CellResult, History, Night, histories
+from harness.night.history import History, histories
+from harness.night.night import Night
+from harness.night.outcome import SIGNS, STATES, Outcome, State
 from harness.report.drawing import sampled, sparkline
 from harness.report.html import write_text
 from harness.report.markup import Child, Markup, asset, el, page, table
-from harness.report.words import SIGNS, STATES, State, count, duration, headline, resumed_after, short, size
+from harness.text import count, duration, short, size
 
 INDEX = "index.html"
+LOSS, TIME, MEMORY = "lm loss", "iteration-time", "mem-max-allocated-bytes"
 _TREND = 60  # nights of a trend that are drawn
 
 
@@ -95,7 +98,7 @@ def _filter() -> Markup:
 def _matrix(night: Night, base: Path, held: Mapping[str, str]) -> Markup:
     there = {(result.cell.track, result.cell.hardware) for result in night.cells.values()}
     columns = [(track, hardware) for hardware in HARDWARE for track in TRACKS if (track, hardware) in there]
-    cases: dict[str, dict[tuple[str, str], CellResult]] = {}
+    cases: dict[str, dict[tuple[str, str], Outcome]] = {}
     for result in night.cells.values():
         cases.setdefault(result.cell.case, {})[result.cell.track, result.cell.hardware] = result
     head = ("case", *(f"{hardware} · {track}" for track, hardware in columns))
@@ -122,7 +125,7 @@ def _matrix(night: Night, base: Path, held: Mapping[str, str]) -> Markup:
     )
 
 
-def _cell(result: CellResult | None, base: Path, column: str, held: Mapping[str, str]) -> Markup:
+def _cell(result: Outcome | None, base: Path, column: str, held: Mapping[str, str]) -> Markup:
     if result is None:
         return el("td", el("span", "–", class_="muted"), el("span", " not run", class_="said"), class_="none")
     verdict = result.verdict
@@ -137,7 +140,7 @@ def _cell(result: CellResult | None, base: Path, column: str, held: Mapping[str,
         )
         parts.append(_loss(result))
         if not verdict.passed:
-            said = headline(verdict, resumed_after(verdict))
+            said = result.headline
             lost = f"lost: {verdict.diagnosis.component}" if verdict.diagnosis else said.what
             parts.append(el("span", lost, class_="lost"))
             if said.since.startswith("step"):
@@ -151,7 +154,7 @@ def _cell(result: CellResult | None, base: Path, column: str, held: Mapping[str,
     )
 
 
-def _loss(result: CellResult) -> Markup | None:
+def _loss(result: Outcome) -> Markup | None:
     line = result.series.get(LOSS)
     if line is None or not len(line):
         return None
@@ -195,20 +198,42 @@ def _row(one: History, base: Path) -> Markup:
         el("th", case, el("span", f" {hardware} · {track}", class_="muted"), scope="row"),
         el("td", el("ol", strip, class_="nights"), data_label="nights"),
         el("td", said, data_label="red since"),
-        _trend(one, "time per iteration", lambda result: result.typical(TIME), _milliseconds),
-        _trend(one, "memory at most", lambda result: result.highest(MEMORY), size),
-        _trend(one, "final loss", lambda result: result.final(LOSS), short),
+        _trend(one, "time per iteration", lambda result: _typical(result, TIME), _milliseconds),
+        _trend(one, "memory at most", lambda result: _highest(result, MEMORY), size),
+        _trend(one, "final loss", lambda result: _final(result, LOSS), short),
         _trend(one, "whole cell", lambda result: result.seconds, duration),
         data_case=one.cell.lower(),
         data_red=since is not None,
     )  # fmt: skip
 
 
+def _final(result: Outcome, metric: str) -> float | None:
+    """The last value of a metric."""
+    line = result.series.get(metric)
+    return float(line.values[-1]) if line is not None and len(line) else None
+
+
+def _highest(result: Outcome, metric: str) -> float | None:
+    """The highest value of a metric."""
+    line = result.series.get(metric)
+    return float(line.values.max()) if line is not None and len(line) else None
+
+
+def _typical(result: Outcome, metric: str) -> float | None:
+    """The median of a metric, without its first step, which warms up."""
+    import numpy as np
+
+    line = result.series.get(metric)
+    if line is None or not len(line):
+        return None
+    return float(np.median(line.values[1:] if len(line) > 1 else line.values))
+
+
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.4g} ms"
 
 
-def _night(night: Night, result: CellResult | None, base: Path) -> Markup:
+def _night(night: Night, result: Outcome | None, base: Path) -> Markup:
     state = result.state if result else "none"
     words = f"{night.name}: {STATES[result.state] if result else 'not run'}"
     sign = SIGNS[result.state] if result else "–"
@@ -219,7 +244,7 @@ def _night(night: Night, result: CellResult | None, base: Path) -> Markup:
 
 
 def _trend(
-    one: History, label: str, value: Callable[[CellResult], float | None], words: Callable[[float], str]
+    one: History, label: str, value: Callable[[Outcome], float | None], words: Callable[[float], str]
 ) -> Markup:
     values = [
         found

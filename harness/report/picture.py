@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.report.markup import Markup, el, table
-from harness.report.words import count, printable
+from harness.text import count, printable
 
 _SIZES = re.compile(r"\b(TP|CP|PP|VP|DP|EP|ETP)(\d{1,6})\b", re.IGNORECASE)
 _LAYER = re.compile(r"\blayers\.(\d+)\.")

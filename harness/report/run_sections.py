@@ -9,7 +9,7 @@ from urllib.parse import quote
 from harness.report.cell_files import Beside, objects, plain
 from harness.report.markup import Markup, el, table
 from harness.report.picture import Layout, draw, lost_of
-from harness.report.words import count, duration
+from harness.text import count, duration
 
 if TYPE_CHECKING:
     from harness.goldens import Golden

@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.diagnosis import COMPONENTS
+from harness.night.headline import headline
+from harness.night.outcome import SIGNS
 from harness.report.cell_files import Beside, items, number, objects
 from harness.report.curves import Plot
 from harness.report.drawing import line_class, static_plot
 from harness.report.markup import Child, Markup, el, join, quoted, table
-from harness.report.words import (
-    COMPONENTS,
-    SIGNS,
-    count,
-    duration,
-    exact,
-    headline,
-    printable,
-)
+from harness.text import count, duration, exact, printable
 
 if TYPE_CHECKING:
     from harness.checks import Check
+    from harness.night.outcome import State
     from harness.protocol.verdict import Verdict
-    from harness.report.words import State
 
 _TENSORS = 50  # of a component; the rest is in state_diff.json
 _ROWS = 500  # of a metric's table

@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.words import (
-    SIGNS,
-    STATES,
-    Headline,
-    count,
-    duration,
-    headline,
-    one_line,
-    resumed_after,
-)
+from harness.night.headline import Headline, headline, resumed_after
+from harness.night.outcome import SIGNS, STATES
+from harness.text import count, duration, one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,9 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.matrix import Cell
-    from harness.night.nights import CellResult
+    from harness.night.outcome import Outcome, State
     from harness.protocol.verdict import Verdict
-    from harness.report.words import State
 
 STYLES: dict[State, str] = {
     "passed": "green", "failed": "bold red", "error": "bold red", "unreadable": "bold red",
@@ -65,16 +57,11 @@ class Line:
         return Line(verdict.cell, verdict.status, f"{held}/{len(verdict.checks)}", seconds, said)
 
     @staticmethod
-    def of(result: CellResult) -> Line:
+    def of(result: Outcome) -> Line:
         """A cell as its folder of results has it."""
         if result.verdict is not None:
             return Line.of_verdict(result.verdict)
-        said = None
-        if result.red:
-            cell = result.cell
-            command = f'nox -s "case({cell.hardware})({cell.track},{cell.case})"'
-            said = Headline(one_line(result.problem), "no step was judged", "not diagnosed", command)
-        return Line(result.cell.id, result.state, "", None, said)
+        return Line(result.cell.id, result.state, "", None, result.headline if result.red else None)
 
 
 def summary(verdicts: Iterable[Verdict], console: Console) -> None:
@@ -84,9 +71,9 @@ def summary(verdicts: Iterable[Verdict], console: Console) -> None:
 
 def summary_of(results: Path, cells: Iterable[Cell], console: Console) -> None:
     """The same, of ``cells`` as they left their verdicts below ``results``."""
-    from harness.night.nights import read_cell
+    from harness.night.outcome import read_outcome
 
-    found = [read_cell(cell, results / cell.hardware / cell.track / cell.case) for cell in cells]
+    found = [read_outcome(cell, results / cell.hardware / cell.track / cell.case) for cell in cells]
     show([Line.of(one) for one in found], console)
 
 

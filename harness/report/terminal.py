@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.words import exact, one_line
+from harness.text import exact, one_line
 
 if TYPE_CHECKING:
     from harness.checks import Check

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.night.nights import read_nights
+from harness.night.night import read_nights
 from harness.report.html import write_report
 from harness.report.matrix_page import write_matrix_page
 from tests.made_results import GPT, MOE, Made, make_cell

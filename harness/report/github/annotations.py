@@ -13,7 +13,7 @@ from harness.report.github.markdown import cut
 
 if TYPE_CHECKING:
     from harness.checks import Check
-    from harness.night.night import Outcome
+    from harness.night.outcome import Outcome
     from harness.night.quarantine import Entry
     from harness.protocol.verdict import Verdict
 

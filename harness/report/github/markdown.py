@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.report.words import one_line, printable
+from harness.text import one_line, printable
 
 _BACKTICKS = re.compile("`+")
 

@@ -9,7 +9,7 @@ from harness.report.github.markdown import block, code, column, cut
 
 if TYPE_CHECKING:
     from harness.matrix import Cell
-    from harness.night.night import Outcome
+    from harness.night.outcome import Outcome
     from harness.night.quarantine import Entry
 
 #: Bytes that GitHub takes of one step; of more it shows nothing at all.

@@ -1,50 +1,17 @@
-"""What a verdict says to a person: what broke, since which step, what was lost."""
+"""What a verdict says to a person in a hurry: what broke, since which step, what was lost."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING
+
+from harness.diagnosis import COMPONENTS
+from harness.protocol.judge import NO_GOLDEN
+from harness.text import count, one_line
 
 if TYPE_CHECKING:
     from harness.checks import Check
     from harness.protocol.verdict import Verdict
-
-#: Said after "lost:".
-COMPONENTS: Final = {
-    "weights": "the model's weights",
-    "optimizer": "the optimizer's state: moments, step counts or master weights",
-    "lr-schedule": "the position of the learning-rate schedule",
-    "rng": "a random number stream",
-    "data-order": "the place in the data",
-    "grad-scaler": "the loss scale of the gradient scaler",
-    "experts": "experts, or their router",
-    "embedding": "the embedding, or the head tied to it",
-    "buffers": "buffers: state that is neither weight nor optimizer",
-    "iteration": "the iteration count",
-    "checkpoint": "the checkpoint itself: missing, torn, or not the one that the tracker names",
-    "performance": "speed",
-    "memory": "memory",
-    "nondeterminism": "nothing for certain: the same run does not repeat its own bits",
-    "crash": "the run: a rank died or hung",
-    "unknown": "something that the evidence does not name",
-}
-#: The check that fails a cell without a golden.
-NO_GOLDEN: Final = "golden: is there"
-#: How a cell ended: a verdict's status, or why there is none.
-State = Literal["passed", "failed", "error", "unreadable", "missing", "unfinished"]
-STATES: Final[dict[State, str]] = {
-    "passed": "passed", "failed": "failed", "error": "error", "unreadable": "unreadable",
-    "missing": "no verdict", "unfinished": "not finished",
-}  # fmt: skip
-#: Nothing is told by colour alone.
-SIGNS: Final[dict[State, str]] = {
-    "passed": "✓", "failed": "✗", "error": "!", "unreadable": "?", "missing": "?", "unfinished": "…",
-}  # fmt: skip
-#: Control characters, surrogates and direction overrides: they would rewrite the screen around them.
-_HIDDEN = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
-)
 
 
 @dataclass(frozen=True)
@@ -62,50 +29,6 @@ class Headline:
     since: str
     lost: str
     command: str
-
-
-def printable(text: object) -> str:
-    """Untrusted text that can do nothing to a terminal or a page: what is hidden is spelled out."""
-    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), str(text))
-
-
-def one_line(text: object) -> str:
-    """The same, without line ends."""
-    return " ".join(printable(text).split())
-
-
-def duration(seconds: float) -> str:
-    """``0.4 s``, ``13.7 s``, ``2 min 5 s``, ``1 h 40 min``."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
-def size(amount: float) -> str:
-    """``512 B``, ``1.1 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(amount) < 1024:
-            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"
-
-
-def short(value: float) -> str:
-    """A number for a narrow column; exact ones stand elsewhere."""
-    return f"{value:.5g}"
-
-
-def exact(value: float | str | None) -> str:
-    """A value of a check, all its digits; empty for none."""
-    return "" if value is None else printable(value)
-
-
-def count(number: int, noun: str) -> str:
-    """``1 step``, ``3 steps``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def first_failure(verdict: Verdict) -> Check | None:
