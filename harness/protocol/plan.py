@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from harness.cases import Case, find_case
 from harness.errors import CaseError, UsageError
+from harness.machine import environment
 from harness.machine.hardware import require
 from harness.matrix import HARDWARE, TRACKS, Cell
-from harness.trainers import environment, trainer_of
+from harness.trainers import trainer_of
 from harness.trainers.base import Trainer
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from harness.cases.arguments import substitute
 from harness.errors import CaseError, CheckpointError, UsageError
+from harness.machine.environment import device, version_of
 from harness.machine.hardware import cores
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.command import checkpoint_names
-from harness.trainers.environment import device, version_of
 
 if TYPE_CHECKING:
     from harness.cases import Case

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, ClassVar
 from harness.cases.arguments import substitute, to_argv
 from harness.checkpoints.folders import iter_dir
 from harness.errors import CaseError, UsageError
+from harness.machine.environment import device, version_of
 from harness.trainers.base import Launch, Phase, placeholders
-from harness.trainers.environment import device, version_of
 from harness.trainers.megatron import recipes
 from harness.trainers.megatron.recipes import Product
 from harness.trainers.rewind import rewind_folder
