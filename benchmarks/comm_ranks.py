@@ -25,8 +25,9 @@ from torch.distributed.tensor.parallel import (
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from harness.trainers.native import main as native
-from harness.trainers.native.comm.shared import SharedWorld
-from harness.trainers.native.comm.world import Group, TorchWorld, World
+from harness.trainers.native.comm.shared_world import SharedWorld
+from harness.trainers.native.comm.torch_world import TorchWorld
+from harness.trainers.native.comm.world import Group, World
 
 #: The dense model that both sides train; Megatron-LM's names.
 MODEL = {

@@ -17,8 +17,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from harness.trainers.native import main
-from harness.trainers.native.comm.shared import SharedWorld
-from harness.trainers.native.comm.world import BACKWARD, FORWARD, Group, TorchWorld, World, ordered_sum
+from harness.trainers.native.comm.reductions import ordered_sum
+from harness.trainers.native.comm.shared_world import SharedWorld
+from harness.trainers.native.comm.torch_world import TorchWorld
+from harness.trainers.native.comm.world import BACKWARD, FORWARD, Group, World
 
 DTYPES = (
     torch.float32,

@@ -12,7 +12,7 @@ import torch
 from harness.errors import CaseError, TrainerFailed
 from harness.launch.launcher import Launcher
 from harness.trainers.base import Launch
-from harness.trainers.native.comm.world import TorchWorld
+from harness.trainers.native.comm.torch_world import TorchWorld
 from harness.trainers.native.main import join
 from tests.native.conftest import Trains
 from tests.native.test_equivalence import MOE

@@ -13,8 +13,9 @@ from torch._C._distributed_c10d import FileStore
 
 from harness.errors import CaseError
 from harness.trainers.native.arguments import parse
-from harness.trainers.native.comm.shared import SharedWorld
-from harness.trainers.native.comm.world import TorchWorld, World
+from harness.trainers.native.comm.shared_world import SharedWorld
+from harness.trainers.native.comm.torch_world import TorchWorld
+from harness.trainers.native.comm.world import World
 
 
 def preload() -> None:

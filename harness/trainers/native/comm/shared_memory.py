@@ -78,6 +78,11 @@ def _open(link: str) -> int:
             time.sleep(0.001)
 
 
+def whole_pages(size: int) -> int:
+    """``size`` bytes, rounded up to pages; at least one."""
+    return max(1, -(-size // PAGE)) * PAGE
+
+
 def address(memory: mmap.mmap) -> int:
     """Where the mapping begins in this process."""
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))

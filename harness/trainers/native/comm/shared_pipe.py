@@ -2,7 +2,8 @@
 
 A message is written into the shared file and announced by its place and size in the channel's list. It
 goes into the channel's ring while there is room, and past it otherwise, so that to send is never to wait
-for the receiver (a pipeline schedule that sends before it receives would not survive that).
+for the receiver (a pipeline schedule that sends before it receives would not survive that). Either end
+of a message costs a semaphore, a system call and one copy.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from harness.trainers.native.comm.shared_memory import (
     post,
     take,
     try_take,
+    whole_pages,
 )
 
 _LANES = 2
@@ -84,7 +86,7 @@ class _Channel:
             return place
         if not self.past:
             self.far = _RING
-        place, self.far = self.far, self.far + _pages(size)
+        place, self.far = self.far, self.far + whole_pages(size)
         self.past.append(self.count)
         return place
 
@@ -109,13 +111,13 @@ class _Channel:
         while read < size:
             read += os.preadv(self.memory.fd, [data[read:]], self.begin + place + read)
         if place >= _RING:
-            self.memory.free(self.begin + place, _pages(size))
+            self.memory.free(self.begin + place, whole_pages(size))
         self.count += 1
         post(self.taken)
 
 
 class SharedPipe:
-    """:class:`comm.Pipe` over channels of one :class:`Memory`. Making it is collective."""
+    """:class:`Pipe` over channels of one :class:`Memory`. Making it is collective."""
 
     def __init__(self, memory: Memory, rank: int, size: int) -> None:
         self._memory, self._rank, self._size = memory, rank, size
@@ -153,12 +155,8 @@ def pipes_end(size: int) -> int:
 
 
 def _lists_length(size: int) -> int:
-    return -(-size * size * _LANES * _LIST // PAGE) * PAGE
+    return whole_pages(size * size * _LANES * _LIST)
 
 
 def _bytes(x: Tensor) -> Any:  # noqa: ANN401 - numpy's arrays are the buffers that torch can make
     return x.detach().contiguous().view(-1).view(torch.uint8).numpy()
-
-
-def _pages(size: int) -> int:
-    return max(1, -(-size // PAGE)) * PAGE

@@ -1,14 +1,10 @@
-"""Collectives of the ranks of one host through shared memory, behind the interface of :mod:`comm`.
-
-Nothing well kept does this for us: gloo talks to its own host over sockets (since 2025 it has one
-shared-memory path, for all-reduce on x86, which spins and fixes no order of sums), MPI wants to start the
-ranks itself and spins too, and torch is all that this trainer may ask for.
+"""Collectives through shared memory: every member writes into its slot, then reads the slots of all.
 
 A collective is a *round*: every member copies its tensor into its own slot, all meet at the group's
 barrier, every member takes what it needs out of the slots of all. A group has two sets of slots, used in
 turn: who comes to the next barrier has done with the last one's slots, so one barrier a round is enough.
 What does not fit into a slot goes in pieces, a round each. Reductions add from the first member's slot
-on, as :func:`comm.ordered_sum` does. Nobody spins, so that a rank that waits leaves its core to one that
+on, as :func:`ordered_sum` does. Nobody spins, so that a rank that waits leaves its core to one that
 works.
 
 Cost for a group of ``n`` and ``b`` bytes a member, in processor time of a member, since that is the wall
@@ -19,7 +15,6 @@ clock where ranks outnumber cores (``benchmarks/bench_comm.py`` measures it agai
     reduce_scatter     adds b
     all_to_all         reads what it receives, a torch call more for each source
     all_reduce         adds n · b; from _TOGETHER bytes on b, then reads b, for a second barrier
-    send, receive      a semaphore, a system call and one copy each; to send is never to wait
 
 Pages of a slot exist once they are written: 2 · min(b, _SLOT) bytes a member and group.
 """
@@ -33,16 +28,15 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from harness.trainers.native.comm.reductions import reduce_parts
 from harness.trainers.native.comm.shared_memory import (
     BARRIER,
-    PAGE,
     Memory,
     address,
     init_barrier,
     wait_barrier,
+    whole_pages,
 )
-from harness.trainers.native.comm.shared_pipe import SharedPipe, pipes_end
-from harness.trainers.native.comm.world import Group, Pipe, make_group, reduce_parts
 
 _SLOT = 1 << 20  # bytes that a member can share in one round
 _TOGETHER = 1 << 16  # bytes from which members share the work of an all_reduce
@@ -51,7 +45,7 @@ _NO_ROW = torch.Size()  # a tensor of one dimension has rows of this shape
 
 
 class SharedGroup:
-    """:class:`comm.Group` over slots of one :class:`Memory`. Making it is collective over all ranks.
+    """:class:`Group` over slots of one :class:`Memory`. Making it is collective over all ranks.
 
     Args:
         begin: offset of this group's part of the file.
@@ -231,41 +225,5 @@ class SharedGroup:
         return torch.cat(got).view(counts[self.rank], *x.shape[1:])
 
 
-class SharedWorld:
-    """:class:`comm.World` of ranks that were forked on this host, for tensors in host memory.
-
-    Args:
-        rendezvous: path that all ranks were given, in a folder of their own.
-    """
-
-    def __init__(self, rank: int, size: int, rendezvous: str) -> None:
-        self.rank, self.size, self.device = rank, size, torch.device("cpu")
-        self._memory = Memory(rank, size, rendezvous)
-        self._end = pipes_end(size)
-        self._made: dict[tuple[int, ...], Group | None] = {}
-        self._pipe: Pipe | None = None
-
-    def group(self, ranks: Sequence[int]) -> Group | None:
-        key = tuple(ranks)
-        if key not in self._made:
-            self._made[key] = make_group(key, self.rank, self._new)
-        return self._made[key]
-
-    def _new(self, ranks: tuple[int, ...]) -> Group | None:
-        begin = self._end
-        self._end += SharedGroup.length(len(ranks))
-        member = self.rank in ranks
-        group = SharedGroup(self._memory, begin, ranks, ranks.index(self.rank)) if member else None
-        self._memory.wait()  # the first member has made the barrier
-        return group
-
-    def pipe(self) -> Pipe:
-        self._pipe = self._pipe or SharedPipe(self._memory, self.rank, self.size)
-        return self._pipe
-
-    def close(self) -> None:
-        """Nothing: a peer may still read, and the kernel frees the memory after the last one."""
-
-
 def _heads_length(size: int) -> int:
-    return -(-(BARRIER + 2 * size * (size + 1) * 8) // PAGE) * PAGE
+    return whole_pages(BARRIER + 2 * size * (size + 1) * 8)
