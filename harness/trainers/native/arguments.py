@@ -1,6 +1,6 @@
 """Megatron-LM's arguments, as far as the native trainer gives them a meaning.
 
-Three kinds: those in :class:`Arguments` are obeyed; those in ``without_meaning.py`` are known,
+Three kinds: those in :class:`Arguments` are obeyed; those in ``ignored_arguments.py`` are known,
 accepted and reported as having none here; anything else is an error that names it. No torch here:
 the harness checks a case's arguments before it starts a process.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from harness.errors import CaseError
-from harness.trainers.native.without_meaning import WITHOUT_MEANING
+from harness.trainers.native.ignored_arguments import IGNORED
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Arguments:
     harness_exit_iters: int = 0
     # derived
     world_size: int = 1
-    without_meaning: tuple[str, ...] = field(default=())
+    ignored: tuple[str, ...] = field(default=())
 
     @property
     def data_parallel_size(self) -> int:
@@ -155,7 +155,7 @@ class Arguments:
         return int(self.data_path.partition("-")[2] or 10000)
 
 
-_DERIVED = {"world_size", "without_meaning"}
+_DERIVED = {"world_size", "ignored"}
 
 
 def parse(argv: Sequence[str], world_size: int) -> Arguments:
@@ -175,12 +175,12 @@ def parse(argv: Sequence[str], world_size: int) -> Arguments:
     values: dict[str, Any] = {}
     ignored: list[str] = []
     for flag, words in _group(argv):
-        if flag in WITHOUT_MEANING:
+        if flag in IGNORED:
             ignored.append(flag)
         elif flag in known:
             values[known[flag].name] = _convert(flag, str(known[flag].type), words)
         else:
-            near = difflib.get_close_matches(flag, [*known, *WITHOUT_MEANING], n=1)
+            near = difflib.get_close_matches(flag, [*known, *IGNORED], n=1)
             hint = f"did you mean {near[0]}?" if near else "the native trainer does not know it"
             raise CaseError(f"argument {flag}: no such argument of Megatron-LM is known here", hint)
     missing = [
@@ -249,7 +249,7 @@ def _derive(values: dict[str, Any], world: int, ignored: tuple[str, ...]) -> Arg
     values.setdefault("lr_decay_iters", values["train_iters"])
     values.setdefault("start_weight_decay", values.get("weight_decay", 0.01))
     values.setdefault("end_weight_decay", values.get("weight_decay", 0.01))
-    args = Arguments(**values, world_size=world, without_meaning=ignored)
+    args = Arguments(**values, world_size=world, ignored=ignored)
     _check_parallel(args)
     _check_options(args)
     return args

@@ -60,8 +60,8 @@ def run(
         timeout=timedelta(minutes=30),
     )
     world = join(rank, world_size, device, rendezvous)
-    if rank == 0 and args.without_meaning:
-        print("accepted, without meaning here:", *args.without_meaning, flush=True)
+    if rank == 0 and args.ignored:
+        print("accepted, without meaning here:", *args.ignored, flush=True)
     trainer = Trainer(args, world)
     if rank == 0:
         write_provenance(Path(folder), args, trainer.parallel.layout, device, switches)

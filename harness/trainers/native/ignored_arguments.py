@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 #: Known to Megatron-LM, accepted here, and without effect on a trainer of this size: reason by name.
-WITHOUT_MEANING: Final[dict[str, str]] = {
+IGNORED: Final[dict[str, str]] = {
     "--vocab-file": "the synthetic corpus has no tokenizer files",
     "--merge-file": "the synthetic corpus has no tokenizer files",
     "--tokenizer-type": "tokens are drawn, not tokenized",
