@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from harness.errors import CaseError
@@ -183,20 +183,7 @@ def parse(argv: Sequence[str], world_size: int) -> Arguments:
             near = difflib.get_close_matches(flag, [*known, *IGNORED], n=1)
             hint = f"did you mean {near[0]}?" if near else "the native trainer does not know it"
             raise CaseError(f"argument {flag}: no such argument of Megatron-LM is known here", hint)
-    missing = [
-        flag
-        for flag, f in known.items()
-        if f.name not in values
-        and f.name
-        in (
-            "num_layers",
-            "hidden_size",
-            "num_attention_heads",
-            "seq_length",
-            "micro_batch_size",
-            "train_iters",
-        )
-    ]
+    missing = [flag for flag, f in known.items() if f.default is MISSING and f.name not in values]
     if missing:
         raise CaseError(f"arguments: {', '.join(missing)} missing", "add to MODEL_ARGS")
     return _derive(values, world_size, tuple(ignored))
