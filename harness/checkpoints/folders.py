@@ -103,6 +103,24 @@ def read_manifest(folder: Path) -> Mapping[str, Any] | None:
     return checked
 
 
+def require_manifest(folder: Path) -> Mapping[str, Any]:
+    """:func:`read_manifest` of a checkpoint that must have one: the native trainer writes it last.
+
+    Raises:
+        CheckpointError: there is none, and as there.
+    """
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        return manifest
+    path = folder / MANIFEST
+    if path.is_file():
+        raise CheckpointError(f"{path}: lists no files, expected the manifest of a checkpoint", _TORN)
+    raise CheckpointError(
+        f"{folder}: has no {MANIFEST}, which is written when everything else is there",
+        "the save was not finished: resume from an earlier iteration",
+    )
+
+
 @dataclass(frozen=True)
 class Verified:
     """What :func:`verify` looked at: files, their bytes, and whether against hashes of a manifest."""
@@ -128,14 +146,9 @@ def verify(folder: Path, *, hashes: bool = False, manifest: bool = False) -> Ver
     """
     if not folder.exists():
         raise CheckpointError(f"{folder}: not found", "take an iteration that is there")
-    found = read_manifest(folder) if folder.is_dir() else None
+    found = require_manifest(folder) if manifest else read_manifest(folder)
     if found is not None:
         return _verify_manifest(folder, found["files"], hashes=hashes)
-    if manifest:
-        raise CheckpointError(
-            f"{folder}: has no {MANIFEST}, which is written when everything else is there",
-            "the save was not finished: resume from an earlier iteration",
-        )
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
     if not files:
         raise CheckpointError(f"{folder}: holds no file", _TORN)

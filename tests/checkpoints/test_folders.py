@@ -79,6 +79,15 @@ def test_missing_manifest_is_an_error_where_one_belongs(tmp_path: Path) -> None:
         verify(folder, manifest=True)
 
 
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"files": [1]}'])
+def test_manifest_of_somebody_else_is_none_and_no_excuse_where_one_belongs(tmp_path: Path, text: str) -> None:
+    folder = save({"w": 1}, tmp_path / "it" / "model.pt").parent
+    (folder / "manifest.json").write_text(text)
+    assert not verify(folder).manifest
+    with pytest.raises(CheckpointError, match=r"manifest\.json: lists no files"):
+        verify(folder, manifest=True)
+
+
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd"])
 def test_manifest_that_points_outside_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"files": {name: {"bytes": 1, "sha256": ""}}}))

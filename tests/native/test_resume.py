@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.checkpoints import diff
+from harness.checkpoints import MANIFEST, TRACKER, diff, iter_dir
 from harness.errors import CheckpointError, TrainerFailed
 from tests.native.conftest import Run, Trains
 from tests.native.test_equivalence import MOE
@@ -100,7 +100,7 @@ def test_resumed_run_equals_uninterrupted_run(variant: str, train: Trains) -> No
     run = train(world, **extra)
     resumed = train(world, load=train.rewound(run, K), **extra)
     assert_same_from_k(run, resumed)
-    difference = diff(run.checkpoints / f"iter_{N:07d}", resumed.checkpoints / f"iter_{N:07d}")
+    difference = diff(iter_dir(run.checkpoints, N), iter_dir(resumed.checkpoints, N))
     assert difference.compared > 20
     assert difference.entries == ()
 
@@ -134,7 +134,7 @@ def test_distributed_checkpoint_loads_in_another_layout(train: Trains) -> None:
         **quiet,
         harness_exit_iters=K,
     )
-    difference = diff(run.checkpoints / f"iter_{K:07d}", probe.checkpoints / f"iter_{K:07d}")
+    difference = diff(iter_dir(run.checkpoints, K), iter_dir(probe.checkpoints, K))
     assert [entry for entry in difference.entries if entry.component != "rng"] == []
 
 
@@ -149,7 +149,7 @@ def test_ranks_with_padding_only_of_the_vocabulary_are_saved_and_resumed(kind: s
     run = train(4, **extra)
     resumed = train(4, load=train.rewound(run, K), **extra)
     assert_same_from_k(run, resumed)
-    assert diff(run.checkpoints / f"iter_{N:07d}", resumed.checkpoints / f"iter_{N:07d}").entries == ()
+    assert diff(iter_dir(run.checkpoints, N), iter_dir(resumed.checkpoints, N)).entries == ()
 
 
 def test_torch_checkpoint_refuses_another_layout_by_name(train: Trains) -> None:
@@ -172,6 +172,18 @@ def test_torn_checkpoint_is_refused_by_file_name(kind: str, train: Trains) -> No
     victim.write_bytes(content[: len(content) // 2])
     with pytest.raises((CheckpointError, TrainerFailed), match=victim.name):
         train(1, ckpt_format=kind, load=load)
+
+
+def test_checkpoint_whose_save_did_not_end_is_refused_and_says_which(train: Trains) -> None:
+    run = train(1)
+    unfinished = train.rewound(run, K)
+    (iter_dir(unfinished, K) / MANIFEST).unlink()
+    with pytest.raises(TrainerFailed, match=rf"iter_{K:07d}: has no {MANIFEST}, which is written when"):
+        train(1, load=unfinished)
+    ahead = train.rewound(run, K)
+    (ahead / TRACKER).write_text(str(N))
+    with pytest.raises(TrainerFailed, match=rf"{TRACKER}: names iteration {N}, but .* found: {K}"):
+        train(1, load=ahead)
 
 
 def test_same_arguments_give_the_same_bits(train: Trains) -> None:

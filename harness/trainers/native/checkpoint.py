@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,30 +31,14 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from harness.checkpoints import safe_reader
-from harness.checkpoints.folders import sha256
+from harness.checkpoints.checkpoint import NATIVE_FORMAT
+from harness.checkpoints.components import TIED_COPY, TIED_SOURCE, tied_source
+from harness.checkpoints.folders import MANIFEST, TRACKER, iter_dir, latest, require_manifest, sha256
 from harness.errors import CheckpointError
 from harness.trainers.native.arguments import Arguments
-from harness.trainers.native.state import TIED_COPY, TIED_SOURCE, Entry, TrainingState
+from harness.trainers.native.state import Entry, TrainingState
 
-TRACKER = "latest_checkpointed_iteration.txt"
-MANIFEST = "manifest.json"
-FORMAT = "native-torch-1"
-
-
-def iteration_folder(root: Path, iteration: int) -> Path:
-    """``root/iter_0000050``."""
-    return root / f"iter_{iteration:07d}"
-
-
-def read_tracker(root: Path) -> int | None:
-    """The iteration that the tracker names; None when there is no tracker."""
-    tracker = root / TRACKER
-    if not tracker.exists():
-        return None
-    text = tracker.read_text(errors="replace").strip()
-    if not text.isdigit():
-        raise CheckpointError(f"{tracker}: found {text[:40]!r}, expected an iteration number")
-    return int(text)
+_RANK_FILE = "model_optim_rng.pt"  # of the torch format, one in each model-parallel rank's folder
 
 
 def write_durably(path: Path, write: Callable[[Any], object]) -> None:
@@ -137,7 +121,7 @@ class Checkpointer:
         """Write the state at the present iteration under ``--save``."""
         self.wait()
         root = Path(self.args.save)
-        folder = iteration_folder(root, self.state.iteration)
+        folder = iter_dir(root, self.state.iteration)
         self._fresh_folder(folder)
         entries = self.state.entries(optim=not self.args.no_save_optim, rng=not self.args.no_save_rng)
         about = self._about()
@@ -206,7 +190,7 @@ class Checkpointer:
             target.mkdir(parents=True, exist_ok=True)
             # clone: a view would drag its whole buffer into the file
             content = {
-                "format": FORMAT,
+                "format": NATIVE_FORMAT,
                 "tensors": {k: e.local.detach().clone() for k, e in entries.items()},
                 "shards": {
                     k: [list(e.shape), list(e.offset)]
@@ -217,7 +201,7 @@ class Checkpointer:
                 if any(s.tied_copy for s in self.state.factory.specs.values())
                 else {},
             }
-            write_durably(target / "model_optim_rng.pt", lambda file: torch.save(content, file))
+            write_durably(target / _RANK_FILE, lambda file: torch.save(content, file))
         self._barrier()
 
     def _rank_folder(self) -> str:
@@ -263,13 +247,13 @@ class Checkpointer:
     def load(self) -> bool:
         """Restore from ``--load`` what its tracker names; False where there is nothing to load."""
         root = Path(self.args.load)
-        iteration = read_tracker(root) if self.args.load else None
+        iteration = latest(root) if self.args.load else None
         if iteration is None:
             if self.args.exit_on_missing_checkpoint:
                 raise CheckpointError(f"{root / TRACKER}: not found", "check --load")
             return False
-        folder = iteration_folder(root, iteration)
-        manifest = _check_manifest(folder)
+        folder = iter_dir(root, iteration)
+        manifest = require_manifest(folder)
         if manifest["format"] == "torch":
             values = self._read_torch(folder, manifest)
         else:
@@ -284,7 +268,7 @@ class Checkpointer:
             optimizer.publish()
         return True
 
-    def _read_torch(self, folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
+    def _read_torch(self, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
         mine = self._about()["layout"]
         saved = manifest["layout"]
         apart = [n for n in ("tp", "pp", "vp", "ep", "etp") if saved[n] != mine[n]]
@@ -295,13 +279,13 @@ class Checkpointer:
                 f"{folder}: saved with {found}, this run has {wanted}",
                 "only torch_dist checkpoints load in another layout",
             )
-        path = folder / self._rank_folder() / "model_optim_rng.pt"
+        path = folder / self._rank_folder() / _RANK_FILE
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as cause:
             raise CheckpointError(f"{path}: cannot be read: {cause}") from cause
-        if content.get("format") != FORMAT:
-            raise CheckpointError(f"{path}: format {content.get('format')!r}, expected {FORMAT!r}")
+        if content.get("format") != NATIVE_FORMAT:
+            raise CheckpointError(f"{path}: format {content.get('format')!r}, expected {NATIVE_FORMAT!r}")
         tensors: dict[str, Tensor] = content["tensors"]
         return tensors
 
@@ -312,10 +296,9 @@ class Checkpointer:
         renamed: dict[str, str] = {}
         for key, entry in self.state.entries().items():
             source = key
-            if source not in held and source.endswith(TIED_COPY):
+            if source not in held and (tied := tied_source(key)):
                 # Saved where one stage held both ends: the copy begins as the embedding itself.
-                source = source.replace(TIED_COPY, TIED_SOURCE)
-                renamed[key] = source
+                source = renamed[key] = tied
             if source not in held:
                 continue
             stored = held[source]
@@ -335,23 +318,3 @@ class Checkpointer:
         )
         values = {key: box.entry.local for key, box in boxes.items()}
         return values | {key: values[source] for key, source in renamed.items()}
-
-
-def _check_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        files = manifest["files"].items()
-    except (OSError, ValueError, KeyError, AttributeError) as cause:
-        raise CheckpointError(
-            f"{path}: {cause}: the checkpoint is incomplete", "resume from an earlier iteration"
-        ) from cause
-    for name, about in files:
-        found = (folder / name).stat().st_size if (folder / name).is_file() else None
-        if found != about["bytes"]:
-            state = "is missing" if found is None else f"has {found} bytes"
-            raise CheckpointError(
-                f"{folder / name}: {state}, expected {about['bytes']} bytes",
-                "the checkpoint is torn: resume from an earlier iteration",
-            )
-    return manifest

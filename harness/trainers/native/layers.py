@@ -263,7 +263,7 @@ class VocabParallelEmbedding(nn.Module):
         args, self.tp = factory.args, factory.parallel.tp
         self.vocab = VocabRange.of(args, self.tp)
         self.weight = factory.parameter(
-            f"{name}.weight",
+            name,
             (args.vocab_size, args.hidden_size),
             std=args.init_method_std,
             rows=(self.vocab.first, self.vocab.padded),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.checkpoints.components import TIED_SOURCE
 from harness.trainers.native import moe
 from harness.trainers.native.arguments import Arguments
 from harness.trainers.native.checkpoint import Checkpointer
@@ -160,7 +161,7 @@ class Trainer:
         group = self.parallel.embedding
         if group is not None and not self.args.untie_embeddings_and_output_weights:
             for optimizer, slot in slots:
-                first = slot.spec.name == "embedding.word_embeddings.weight"
+                first = slot.spec.name == TIED_SOURCE
                 if first or slot.spec.tied_copy:
                     grad = optimizer.main_grad(slot)
                     grad.copy_(group.all_reduce(grad))

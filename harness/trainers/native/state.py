@@ -18,8 +18,6 @@ from harness.trainers.native.rng import Streams
 from harness.trainers.native.schedules import LossScaler, ParamScheduler
 from harness.trainers.native.transformer import GPTChunk
 
-TIED_COPY = "output_layer.weight"
-TIED_SOURCE = "embedding.word_embeddings.weight"
 _GROUP_FIELDS = ("lr", "max_lr", "min_lr", "weight_decay", "eps", "beta1", "beta2")
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from harness.checkpoints.components import TIED_COPY, TIED_SOURCE
 from harness.trainers.native import mappings
 from harness.trainers.native.layers import (
     ColumnParallelLinear,
@@ -110,7 +111,7 @@ class Embedding(nn.Module):
         super().__init__()
         args = factory.args
         self.tp, self.sequence_parallel = factory.parallel.tp, args.sequence_parallel
-        self.word_embeddings = VocabParallelEmbedding(factory, "embedding.word_embeddings")
+        self.word_embeddings = VocabParallelEmbedding(factory, TIED_SOURCE)
         self.position_embeddings = factory.parameter(
             "embedding.position_embeddings.weight",
             (args.max_position_embeddings, args.hidden_size),
@@ -146,13 +147,13 @@ class OutputLayer(nn.Module):
             tied
             if tied is not None
             else factory.parameter(
-                "output_layer.weight",
+                TIED_COPY,
                 (args.vocab_size, args.hidden_size),
                 std=args.init_method_std,
                 rows=(self.vocab.first, self.vocab.padded),
                 edge=True,
                 tied_copy=not untied,
-                values_of=None if untied else "embedding.word_embeddings.weight",
+                values_of=None if untied else TIED_SOURCE,
             )
         )
 

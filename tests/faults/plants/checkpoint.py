@@ -17,8 +17,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from harness.checkpoints.folders import TRACKER, iter_dir
 from harness.trainers.native import checkpoint
-from harness.trainers.native.checkpoint import TRACKER, Box, Checkpointer
+from harness.trainers.native.checkpoint import Box, Checkpointer
 from harness.trainers.native.state import Entry
 from tests.faults.plants.patching import Method, instead_of
 
@@ -34,8 +35,7 @@ def killed(source: Path, target: Path, _: int) -> None:
 
 def as_it_is(source: Path, target: Path, k: int) -> None:
     """The checkpoint of ``k``, and the tracker if there is one."""
-    name = f"iter_{k:07d}"
-    shutil.copytree(source / name, target / name)
+    shutil.copytree(iter_dir(source, k), iter_dir(target, k))
     if (source / TRACKER).exists():
         (target / TRACKER).write_text(f"{k}\n")
 
@@ -83,7 +83,7 @@ def torn_accepted() -> None:
                 with data.open("r+b") as file:
                     file.truncate(data.stat().st_size // 2)
 
-    @instead_of(checkpoint, "_check_manifest")
+    @instead_of(checkpoint, "require_manifest")
     def manifest(_: Method, folder: Path) -> dict[str, Any]:
         return {"format": "torch_dist", "iteration": int(folder.name.removeprefix("iter_"))}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.checkpoints.components import TIED_COPY, TIED_SOURCE
 from harness.trainers.native.checkpoint import Checkpointer
 from harness.trainers.native.layers import DelayedScaling
 from harness.trainers.native.state import Entry, TrainingState
@@ -29,7 +30,7 @@ def counter_reset() -> None:
 
 def head_dropped() -> None:
     """The output layer is taken for tied: it is not saved, and loaded as the embedding."""
-    head, source = "model.output_layer.weight", "model.embedding.word_embeddings.weight"
+    head, source = f"model.{TIED_COPY}", f"model.{TIED_SOURCE}"
 
     @instead_of(TrainingState, "entries")
     def entries(original: Method, self: TrainingState, **parts: bool) -> dict[str, Entry]:
