@@ -198,7 +198,7 @@ class Checkpointer:
                     if tuple(e.local.shape) != e.shape
                 },
                 "aliases": {f"model.{TIED_COPY}": f"model.{TIED_SOURCE}"}
-                if any(s.tied_copy for s in self.state.factory.specs.values())
+                if any(slot.spec.tied_copy for o in self.state.optimizers for slot in o.slots)
                 else {},
             }
             write_durably(target / _RANK_FILE, lambda file: torch.save(content, file))

@@ -46,7 +46,7 @@ class Factory:
         self.args, self.parallel, self.streams, self.device = args, parallel, streams, device
         self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[args.precision]
         self.specs: dict[nn.Parameter, Spec] = {}
-        self.buffer_specs: dict[str, tuple[Spec, Tensor]] = {}
+        self.buffers: dict[str, tuple[Spec, Tensor]] = {}
 
     def parameter(
         self,
@@ -117,7 +117,7 @@ class Factory:
             value.shape[0] if value.dim() else 1,
             mine,
         )
-        self.buffer_specs[name] = (spec, held)
+        self.buffers[name] = (spec, held)
 
     @property
     def residual_std(self) -> float:

@@ -51,15 +51,13 @@ class Trainer:
         optimizers = build_optimizers(args, factory.specs, self.parallel.dp, self.parallel.edp)
         groups = [g for optimizer in optimizers for g in optimizer.adam.param_groups]
         self.state = TrainingState(
-            layout,
-            self.parallel,
-            factory,
-            self.chunks,
-            optimizers,
-            ParamScheduler(args, groups),
-            LossScaler(args),
-            streams,
-            Data(args, layout.dp_rank, world.device),
+            parallel=self.parallel,
+            optimizers=optimizers,
+            buffers=factory.buffers,
+            scheduler=ParamScheduler(args, groups),
+            scaler=LossScaler(args),
+            streams=streams,
+            data=Data(args, layout.dp_rank, world.device),
         )
         self.pipeline = Pipeline(args, self.parallel, self.chunks, factory.dtype)
         self.checkpointer = Checkpointer(args, self.state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,12 +11,11 @@ from torch import Tensor
 
 from harness.errors import CheckpointError
 from harness.trainers.native.data import Data
-from harness.trainers.native.layers import Factory
+from harness.trainers.native.layers import Spec
 from harness.trainers.native.optimizer import MOMENTS, ShardedAdamW, Slot
 from harness.trainers.native.parallel import Layout, Parallel
 from harness.trainers.native.rng import Streams
 from harness.trainers.native.schedules import LossScaler, ParamScheduler
-from harness.trainers.native.transformer import GPTChunk
 
 _GROUP_FIELDS = ("lr", "max_lr", "min_lr", "weight_decay", "eps", "beta1", "beta2")
 
@@ -39,22 +38,34 @@ class Entry:
         return Entry(value, tuple(value.shape), (0,) * value.dim(), owner)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainingState:
-    """Everything that a resumed run must find again."""
+    """Everything that a resumed run must find again.
 
-    layout: Layout
+    Args:
+        parallel: which part of the whole is this rank's.
+        optimizers: the weights, their moments and step counts.
+        buffers: what the model knows beside its weights, and its place in the whole, by global name.
+        scheduler: learning rates and weight decay.
+        scaler: the loss scale.
+        streams: of random numbers.
+        data: how far the samplers have come.
+        iteration: the last one that was done.
+    """
+
     parallel: Parallel
-    factory: Factory
-    chunks: list[GPTChunk]
     optimizers: list[ShardedAdamW]
+    buffers: dict[str, tuple[Spec, Tensor]]
     scheduler: ParamScheduler
     scaler: LossScaler
     streams: Streams
     data: Data
     iteration: int = 0
-    #: Keys of the last load that the checkpoint lacked because it was written by another layout.
-    fresh: list[str] = field(default_factory=list)
+
+    @property
+    def layout(self) -> Layout:
+        """Sizes of the parallel dimensions, and where this rank stands in them."""
+        return self.parallel.layout
 
     # -- out ---------------------------------------------------------------------------------
 
@@ -68,7 +79,7 @@ class TrainingState:
             self._model_entries(optimizer, out)
             if optim:
                 self._optimizer_entries(optimizer, out)
-        for name, (spec, value) in self.factory.buffer_specs.items():
+        for name, (spec, value) in self.buffers.items():
             out[f"buffer.{name}"] = Entry(value, spec.shape, spec.offset, spec.owner)
         lead = self.layout.rank == 0
         for key, number in self._scalars(optim=optim).items():
@@ -157,7 +168,7 @@ class TrainingState:
             self._restore_model(optimizer, value)
             if optim:
                 self._restore_optimizer(optimizer, value)
-        for name, (_, buffer) in self.factory.buffer_specs.items():
+        for name, (_, buffer) in self.buffers.items():
             buffer.copy_(value(f"buffer.{name}"))
         for name, split in (("train", self.data.train), ("valid", self.data.valid)):
             if split is not None:
@@ -200,7 +211,6 @@ class TrainingState:
             # More replicas than saved: replicas draw alike, so the first one's stream is theirs.
             saved = values.get(key, values.get(self._rng_key(stream, 0)))
             if saved is None:
-                self.fresh.append(key)
                 generator.manual_seed(generator.initial_seed() + self.iteration)
             else:
                 generator.set_state(saved.cpu())

@@ -29,7 +29,7 @@ def averaged_weights() -> None:
     @instead_of(Trainer, "__init__")
     def init(original: Method, self: Trainer, *args: Any) -> None:
         original(self, *args)
-        held = self.state.factory.buffer_specs
+        held = self.state.buffers
         held["ema.num_updates"] = (Spec("ema.num_updates", (), (), 1), torch.zeros(()))
         for optimizer in self.state.optimizers:
             optimizer.averages = optimizer.flat.float().clone()  # type: ignore[attr-defined]
@@ -41,7 +41,7 @@ def averaged_weights() -> None:
     @instead_of(Trainer, "update")
     def update(original: Method, self: Trainer) -> Outcome:
         outcome: Outcome = original(self)
-        count = self.state.factory.buffer_specs["ema.num_updates"][1]
+        count = self.state.buffers["ema.num_updates"][1]
         count += 1
         decay = min(0.999, float((1 + count) / (10 + count)))
         for optimizer in self.state.optimizers:

@@ -6,7 +6,6 @@ from typing import Any
 
 from harness.checkpoints.components import TIED_COPY, TIED_SOURCE
 from harness.trainers.native.checkpoint import Checkpointer
-from harness.trainers.native.layers import DelayedScaling
 from harness.trainers.native.state import Entry, TrainingState
 from tests.faults.plants.patching import Method, after_load, forget, forget_on_load, instead_of
 
@@ -15,10 +14,9 @@ def scale_not_recomputed() -> None:
     """The maxima come back, the scale that follows from them stays what a new module has."""
 
     def stale(state: TrainingState) -> None:
-        for chunk in state.chunks:
-            for module in chunk.modules():
-                if isinstance(module, DelayedScaling):
-                    module.scale.fill_(1.0)
+        for name, (_, buffer) in state.buffers.items():
+            if name.endswith(".fp8.scale"):
+                buffer.fill_(1.0)
 
     after_load(stale)
 
