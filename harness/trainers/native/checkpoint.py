@@ -214,8 +214,7 @@ class Checkpointer:
         dp, out = self.state.parallel.dp, {}
         for stream, mine in self.state.streams.state().items():
             for i, one in enumerate(dp.all_gather(mine.unsqueeze(0)).unbind(0)):
-                key = f"rng.{stream}.{self.layout.tp_rank}_{self.layout.pp_rank}_{i}"
-                out[key] = Entry.whole(one)
+                out[self.state.rng_key(stream, i)] = Entry.whole(one)
         return out
 
     def _about(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from harness.errors import CheckpointError
-from harness.trainers.native.data import Data
+from harness.trainers.native.data import Data, Sampler
 from harness.trainers.native.layers import Spec
 from harness.trainers.native.optimizer import MOMENTS, ShardedAdamW, Slot
 from harness.trainers.native.parallel import Layout, Parallel
 from harness.trainers.native.rng import Streams
 from harness.trainers.native.schedules import LossScaler, ParamScheduler
 
+#: Gives the tensor of a global key, or raises CheckpointError.
+_Value = Callable[[str], Tensor]
 _GROUP_FIELDS = ("lr", "max_lr", "min_lr", "weight_decay", "eps", "beta1", "beta2")
 
 
@@ -122,10 +124,15 @@ class TrainingState:
         shards = {name: optimizer.moments[name] for name in MOMENTS}
         return {"master": optimizer.master, **shards} if optimizer.has_masters else shards
 
-    def _groups(self) -> Iterable[tuple[str, dict[str, Any]]]:
+    def _groups(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for optimizer in self.optimizers:
             for group in optimizer.adam.param_groups:
                 yield f"optimizer.group.{group['name']}", group
+
+    def _samplers(self) -> Iterator[tuple[str, Sampler]]:
+        for name, split in (("train", self.data.train), ("valid", self.data.valid)):
+            if split is not None:
+                yield f"data.{name}", split.sampler
 
     def _scalars(self, *, optim: bool) -> dict[str, float | int]:
         out: dict[str, float | int] = {"iteration": self.iteration}
@@ -136,18 +143,17 @@ class TrainingState:
                 out |= {f"{prefix}.{name}": float(values[name]) for name in _GROUP_FIELDS}
             out |= {f"scheduler.{k}": float(v) for k, v in self.scheduler.state().items()}
             out |= {f"grad_scaler.{k}": float(v) for k, v in self.scaler.state().items()}
-        for name, split in (("train", self.data.train), ("valid", self.data.valid)):
-            if split is not None:
-                out |= {f"data.{name}.{k}": v for k, v in split.sampler.state().items()}
+        for prefix, sampler in self._samplers():
+            out |= {f"{prefix}.{k}": v for k, v in sampler.state().items()}
         return out
 
-    def _rng_key(self, stream: str, dp_rank: int) -> str:
+    def rng_key(self, stream: str, dp_rank: int) -> str:
+        """Global key of the stream of this rank's replica number ``dp_rank``."""
         return f"rng.{stream}.{self.layout.tp_rank}_{self.layout.pp_rank}_{dp_rank}"
 
     def _rng(self) -> dict[str, Tensor]:
         return {
-            self._rng_key(stream, self.layout.dp_rank): state
-            for stream, state in self.streams.state().items()
+            self.rng_key(stream, self.layout.dp_rank): state for stream, state in self.streams.state().items()
         }
 
     # -- in ----------------------------------------------------------------------------------
@@ -170,23 +176,21 @@ class TrainingState:
                 self._restore_optimizer(optimizer, value)
         for name, (_, buffer) in self.buffers.items():
             buffer.copy_(value(f"buffer.{name}"))
-        for name, split in (("train", self.data.train), ("valid", self.data.valid)):
-            if split is not None:
-                fields = split.sampler.state()
-                split.sampler.restore({k: int(value(f"data.{name}.{k}")) for k in fields})
+        for prefix, sampler in self._samplers():
+            sampler.restore({k: int(value(f"{prefix}.{k}")) for k in sampler.state()})
         self.iteration = int(value("iteration"))
         if optim:
             self._restore_schedules(value)
         if rng:
             self._restore_rng(values)
 
-    def _restore_model(self, optimizer: ShardedAdamW, value: Any) -> None:  # noqa: ANN401 - local callable
+    def _restore_model(self, optimizer: ShardedAdamW, value: _Value) -> None:
         for slot in optimizer.slots:
             rows = slot.spec.rows
             target = optimizer.flat[slot.start : slot.stop].view_as(slot.parameter)
             target[:rows].copy_(value(f"model.{slot.spec.name}"))
 
-    def _restore_optimizer(self, optimizer: ShardedAdamW, value: Any) -> None:  # noqa: ANN401 - local callable
+    def _restore_optimizer(self, optimizer: ShardedAdamW, value: _Value) -> None:
         for name, shard in self._shards(optimizer).items():
             whole = torch.zeros(optimizer.size, device=shard.device)
             for slot in optimizer.slots:
@@ -195,7 +199,7 @@ class TrainingState:
             shard.copy_(whole[optimizer.begin : optimizer.end])
         optimizer.set_steps([float(value(f"optimizer.step.{slot.spec.name}")) for slot in optimizer.slots])
 
-    def _restore_schedules(self, value: Any) -> None:  # noqa: ANN401 - local callable
+    def _restore_schedules(self, value: _Value) -> None:
         for prefix, group in self._groups():
             group["max_lr"] = float(value(f"{prefix}.max_lr"))
             group["min_lr"] = float(value(f"{prefix}.min_lr"))
@@ -207,9 +211,9 @@ class TrainingState:
 
     def _restore_rng(self, values: dict[str, Tensor]) -> None:
         for stream, generator in self.streams.generators.items():
-            key = self._rng_key(stream, self.layout.dp_rank)
+            key = self.rng_key(stream, self.layout.dp_rank)
             # More replicas than saved: replicas draw alike, so the first one's stream is theirs.
-            saved = values.get(key, values.get(self._rng_key(stream, 0)))
+            saved = values.get(key, values.get(self.rng_key(stream, 0)))
             if saved is None:
                 generator.manual_seed(generator.initial_seed() + self.iteration)
             else:

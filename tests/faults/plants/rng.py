@@ -16,7 +16,7 @@ from tests.faults.plants.patching import Method, instead_of
 def peers_stream() -> None:
     """Streams of a stage are saved as copies of one: one rank's is written, all restore it."""
 
-    @instead_of(TrainingState, "_rng_key")
+    @instead_of(TrainingState, "rng_key")
     def key(_: Method, self: TrainingState, stream: str, __: int) -> str:
         return f"rng.{stream}.0_{self.layout.pp_rank}_0"
 
