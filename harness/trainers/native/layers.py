@@ -288,7 +288,7 @@ class _CrossEntropy(torch.autograd.Function):
             logits = logits.clone()
             logits[..., vocab.real :] = float("-inf")
         top = logits.amax(-1)
-        top = tp.all_reduce(top, "max") if tp.size > 1 else top
+        top = tp.all_reduce(top, "max")
         shifted = logits - top.unsqueeze(-1)
         local = labels - vocab.first
         mine = (local >= 0) & (local < vocab.real)
@@ -297,7 +297,7 @@ class _CrossEntropy(torch.autograd.Function):
         picked = picked.where(mine, torch.zeros_like(picked))
         weights = shifted.exp_()
         both = torch.stack([weights.sum(-1), picked])
-        total, picked = (tp.all_reduce(both) if tp.size > 1 else both).unbind(0)
+        total, picked = tp.all_reduce(both).unbind(0)
         ctx.save_for_backward(weights.div_(total.unsqueeze(-1)), local, mine)
         return total.log() - picked
 

@@ -192,9 +192,7 @@ class Trainer:
     # -- numbers -----------------------------------------------------------------------------
 
     def _everywhere(self, values: Tensor) -> list[float]:
-        values = values.to(self.device)
-        group = self.parallel.world
-        result: list[float] = (group.all_reduce(values) if group.size > 1 else values).tolist()
+        result: list[float] = self.parallel.world.all_reduce(values.to(self.device)).tolist()
         return result
 
     def _sums(self, losses: list[Tensor], count: int) -> dict[str, float]:

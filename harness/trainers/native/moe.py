@@ -103,7 +103,7 @@ class Router(nn.Module):
         # tokens on all TP ranks; each rank attaches its own tokens' part of that sum.
         sums = probs.sum(0)
         both = torch.stack([counts, sums.detach()])
-        counts, all_sums = (self.tp.all_reduce(both) if self.tp.size > 1 else both).unbind(0)
+        counts, all_sums = self.tp.all_reduce(both).unbind(0)
         tokens = probs.shape[0] * self.tp.size
         factor = self.coeff * self.experts / (tokens * self.topk) * counts / tokens
         self.aux_total += float((factor * all_sums).sum()) / self.coeff
@@ -239,6 +239,6 @@ def update_expert_bias(routers: list[Router], rate: float, groups: list[Any]) ->
         if router.biased:
             counts = router.tokens_per_expert
             for group in groups:
-                counts = group.all_reduce(counts) if group.size > 1 else counts
+                counts = group.all_reduce(counts)
             router.expert_bias += rate * torch.sign(counts.mean() - counts)
             router.tokens_per_expert.zero_()

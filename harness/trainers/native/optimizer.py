@@ -191,12 +191,12 @@ class ShardedAdamW:
         shard = self.flat[self.begin : self.end]
         if self.has_masters:
             shard.copy_(self.master)
-        if self.sharded and self.group.size > 1:
+        if self.sharded:
             self.flat.copy_(self.group.all_gather(shard))
 
     def gather(self, shard: Tensor) -> Tensor:
         """The whole flat tensor from every rank's shard."""
-        return self.group.all_gather(shard) if self.sharded and self.group.size > 1 else shard
+        return self.group.all_gather(shard) if self.sharded else shard
 
     def steps(self) -> list[float]:
         """Adam's step count of each parameter, in slot order, also of those sharded elsewhere."""
@@ -205,7 +205,7 @@ class ShardedAdamW:
         for slot, piece, _, _ in self.pieces:
             counts[index[id(slot)]] = float(self.adam.state[piece]["step"])
         mine = torch.tensor(list(counts.values()), dtype=torch.float64, device=self.flat.device)
-        if self.sharded and self.group.size > 1:
+        if self.sharded:
             mine = self.group.all_reduce(mine, "max")
         result: list[float] = mine.tolist()
         return result
