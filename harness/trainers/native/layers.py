@@ -15,7 +15,7 @@ from harness.trainers.native import mappings
 from harness.trainers.native.arguments import Arguments
 from harness.trainers.native.comm.world import Group
 from harness.trainers.native.parallel import Parallel
-from harness.trainers.native.rng import Streams
+from harness.trainers.native.rng import COMMON, MODEL_PARALLEL, Streams
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class ColumnParallelLinear(nn.Module):
         self.fp8 = DelayedScaling(factory, f"{name}.fp8") if args.fp8_format else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = (mappings.gather_rows if self.sequence_parallel else mappings.copy_to)(x, self.tp)
+        x = mappings.into_tensor_parallel(x, self.tp, sequence_parallel=self.sequence_parallel)
         if self.fp8 is not None:
             x = self.fp8(x)
         return F.linear(x, self.weight, self.bias)
@@ -233,9 +233,28 @@ class RowParallelLinear(nn.Module):
         if self.fp8 is not None:
             x = self.fp8(x)
         y = F.linear(x, self.weight)
-        collect = mappings.reduce_scatter_rows if self.sequence_parallel else mappings.reduce_from
-        y = collect(y, self.tp)
+        y = mappings.out_of_tensor_parallel(y, self.tp, sequence_parallel=self.sequence_parallel)
         return y if self.bias is None else y + self.bias
+
+
+class Dropout(nn.Module):
+    """Dropout by one of the rank's own streams, while training."""
+
+    def __init__(self, factory: Factory, p: float, stream: str) -> None:
+        super().__init__()
+        self.streams, self.p, self.stream = factory.streams, p, stream
+
+    @staticmethod
+    def hidden(factory: Factory) -> Dropout:
+        """Of activations between layers.
+
+        With sequence parallelism each TP rank holds other tokens, so it must draw other masks.
+        """
+        args = factory.args
+        return Dropout(factory, args.hidden_dropout, MODEL_PARALLEL if args.sequence_parallel else COMMON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.streams.dropout(x, self.p, self.stream) if self.training else x
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,16 @@ def reduce_scatter_rows(x: Tensor, group: Group) -> Tensor:
     return x if group.size == 1 else _ReduceScatter.apply(x, group)
 
 
+def into_tensor_parallel(x: Tensor, tp: Group, *, sequence_parallel: bool) -> Tensor:
+    """What every rank of TP needs whole, before its share of the work: ``[s(/tp), b, h] → [s, b, h]``."""
+    return gather_rows(x, tp) if sequence_parallel else copy_to(x, tp)
+
+
+def out_of_tensor_parallel(x: Tensor, tp: Group, *, sequence_parallel: bool) -> Tensor:
+    """The sum of all shares of the work, or this rank's rows of it: ``[s, b, h] → [s(/tp), b, h]``."""
+    return reduce_scatter_rows(x, tp) if sequence_parallel else reduce_from(x, tp)
+
+
 def split_rows(x: Tensor, group: Group) -> Tensor:
     """This member's ``[n / size, …]`` of an ``x`` that all members hold; the gradient is gathered."""
     return x if group.size == 1 else _Split.apply(x, group)

@@ -12,6 +12,7 @@ from harness.checkpoints.components import TIED_COPY, TIED_SOURCE
 from harness.trainers.native import mappings
 from harness.trainers.native.layers import (
     ColumnParallelLinear,
+    Dropout,
     Factory,
     LayerNorm,
     RowParallelLinear,
@@ -20,7 +21,7 @@ from harness.trainers.native.layers import (
     vocab_parallel_cross_entropy,
 )
 from harness.trainers.native.moe import MoELayer
-from harness.trainers.native.rng import COMMON, MODEL_PARALLEL
+from harness.trainers.native.rng import MODEL_PARALLEL
 
 
 class SelfAttention(nn.Module):
@@ -33,7 +34,7 @@ class SelfAttention(nn.Module):
         args = factory.args
         self.heads = args.num_attention_heads // factory.parallel.layout.tp
         self.width = args.hidden_size // args.num_attention_heads
-        self.p, self.streams = args.attention_dropout, factory.streams
+        self.dropout = Dropout(factory, args.attention_dropout, MODEL_PARALLEL)
         # Rows are ordered head by head as (q, k, v), so that a cut over TP is a cut between heads.
         self.linear_qkv = ColumnParallelLinear(
             factory, f"{name}.linear_qkv", args.hidden_size, 3 * args.hidden_size
@@ -54,8 +55,7 @@ class SelfAttention(nn.Module):
         )
         scores = torch.bmm(q, k.transpose(1, 2)).float() / math.sqrt(self.width)
         probs = scores.masked_fill(self.mask[:s, :s], float("-inf")).softmax(-1).to(x.dtype)
-        if self.training:
-            probs = self.streams.dropout(probs, self.p, MODEL_PARALLEL)
+        probs = self.dropout(probs)
         context = torch.bmm(probs, v).view(b, self.heads, s, self.width)
         merged = context.permute(2, 0, 1, 3).reshape(s, b, self.heads * self.width)
         y: Tensor = self.linear_proj(merged)
@@ -92,16 +92,12 @@ class TransformerLayer(nn.Module):
             self.mlp = MoELayer(factory, f"{name}.mlp", shared_expert)
         else:
             self.mlp = MLP(factory, f"{name}.mlp", args.ffn_hidden_size)
-        self.p, self.streams = args.hidden_dropout, factory.streams
-        # With sequence parallelism each TP rank holds other tokens, so it must draw other masks.
-        self.stream = MODEL_PARALLEL if args.sequence_parallel else COMMON
-
-    def dropout(self, x: Tensor) -> Tensor:
-        return self.streams.dropout(x, self.p, self.stream) if self.training else x
+        self.dropout = Dropout.hidden(factory)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.dropout(self.self_attention(self.input_layernorm(x)))
-        return x + self.dropout(self.mlp(self.pre_mlp_layernorm(x)))
+        y: Tensor = x + self.dropout(self.mlp(self.pre_mlp_layernorm(x)))
+        return y
 
 
 class Embedding(nn.Module):
@@ -118,15 +114,15 @@ class Embedding(nn.Module):
             std=args.init_method_std,
             edge=True,
         )
-        self.p, self.streams = args.hidden_dropout, factory.streams
-        self.stream = MODEL_PARALLEL if args.sequence_parallel else COMMON
+        self.dropout = Dropout.hidden(factory)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.word_embeddings(tokens)
         x = x + self.position_embeddings[: x.shape[0]].unsqueeze(1)
         if self.sequence_parallel:
             x = mappings.split_rows(x, self.tp)
-        return self.streams.dropout(x, self.p, self.stream) if self.training else x
+        y: Tensor = self.dropout(x)
+        return y
 
 
 class OutputLayer(nn.Module):
@@ -158,7 +154,7 @@ class OutputLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = (mappings.gather_rows if self.sequence_parallel else mappings.copy_to)(x, self.tp)
+        x = mappings.into_tensor_parallel(x, self.tp, sequence_parallel=self.sequence_parallel)
         return F.linear(x, self.weight)
 
 
