@@ -23,7 +23,7 @@ _NOISE = 0.1
 
 
 def make_corpus(args: Arguments) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Token ids ``[corpus_tokens]`` int64; depends on the vocabulary size and length only."""
+    """Token ids, int64; they depend on the vocabulary's size and the corpus's length only."""
     random = np.random.Generator(np.random.PCG64([20231, args.vocab_size]))
     table = random.integers(0, args.vocab_size, (args.vocab_size, _SUCCESSORS))
     choice = random.integers(0, _SUCCESSORS, args.corpus_tokens)
@@ -34,7 +34,7 @@ def make_corpus(args: Arguments) -> np.ndarray[Any, np.dtype[np.int64]]:
     for i in range(args.corpus_tokens):
         last = int(strays[i]) if stray[i] else int(table[last, choice[i]])
         tokens[i] = last
-    return tokens
+    return tokens  # [args.corpus_tokens]
 
 
 class Sampler:
@@ -47,7 +47,7 @@ class Sampler:
 
     def _shuffle(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         random = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
-        return random.permutation(self.size)
+        return random.permutation(self.size)  # [self.size]
 
     def take(self, count: int) -> list[int]:
         """The next ``count`` sample indices, over an epoch's end where need be."""
@@ -60,7 +60,7 @@ class Sampler:
             taken.append(int(self._order[self.position]))
             self.position += 1
         self.consumed += count
-        return taken
+        return taken  # [count]
 
     def state(self) -> dict[str, int]:
         """Where the next sample comes from."""
@@ -82,9 +82,9 @@ class Split:
     length: int
 
     def sample(self, index: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Tokens ``[length + 1]`` of a sample: inputs and, one on, labels."""
+        """Tokens of a sample: inputs and, one on, labels."""
         start = index * self.length
-        return self.tokens[start : start + self.length + 1]
+        return self.tokens[start : start + self.length + 1]  # [s+1]
 
 
 class Data:
@@ -125,11 +125,11 @@ class Data:
         batches, digests = [], []
         for start in range(0, samples, size * dp):
             first = start + self.dp_rank * size
-            rows = np.stack([split.sample(i) for i in indices[first : first + size]])
+            rows = np.stack([split.sample(i) for i in indices[first : first + size]])  # [b, s+1]
             digests.append(int.from_bytes(hashlib.sha256(rows.tobytes()).digest()[:6], "big"))
-            both = torch.from_numpy(rows).to(self.device)
+            both = torch.from_numpy(rows).to(self.device)  # [b, s+1]
             batches.append(Batch(both[:, :-1].contiguous(), both[:, 1:].contiguous()))
-        return batches, digests
+        return batches, digests  # [m], [m]
 
 
 def combine_digests(parts: list[int]) -> int:

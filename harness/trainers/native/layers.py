@@ -129,7 +129,7 @@ class DelayedScaling(nn.Module):
     """FP8 (e4m3) of a linear layer's input by delayed scaling: the scale comes from past maxima.
 
     The value is rounded to float8 and back, so that it runs on any device; gradients pass straight
-    through. State: ``amax_history`` [1, length] and ``scale`` [1] of each tensor-parallel rank.
+    through. ``[…] → […]``. State, of each TP rank: ``amax_history`` [1, length] and ``scale`` [1].
     """
 
     amax_history: Tensor
@@ -152,7 +152,7 @@ class DelayedScaling(nn.Module):
         self.limit = torch.finfo(torch.float8_e4m3fn).max
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.scale.clone()
+        scale = self.scale.clone()  # [1]
         if self.training:
             with torch.no_grad():
                 self.amax_history.copy_(self.amax_history.roll(1, 1))
@@ -164,7 +164,7 @@ class DelayedScaling(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the hidden dimension; replicated over TP."""
+    """Layer normalisation, replicated over TP. ``[s(/tp), b, h] → [s(/tp), b, h]``."""
 
     def __init__(self, factory: Factory, name: str) -> None:
         super().__init__()
@@ -173,18 +173,15 @@ class LayerNorm(nn.Module):
         partial = args.sequence_parallel
         self.weight = factory.parameter(
             f"{name}.weight", self.shape, fill=1.0, decay=False, sum_over_tp=partial
-        )
-        self.bias = factory.parameter(f"{name}.bias", self.shape, decay=False, sum_over_tp=partial)
+        )  # [h]
+        self.bias = factory.parameter(f"{name}.bias", self.shape, decay=False, sum_over_tp=partial)  # [h]
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
 
 
 class ColumnParallelLinear(nn.Module):
-    """``y = x Wᵀ + b`` with the rows of ``W`` [out, in] over TP.
-
-    Input ``[s(/tp if sequence parallel), b, in]``, output ``[s, b, out/tp]``.
-    """
+    """``y = x Wᵀ + b`` with the rows of ``W`` over TP. ``[s(/tp), b, i] → [s, b, o/tp]``."""
 
     def __init__(self, factory: Factory, name: str, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -192,25 +189,25 @@ class ColumnParallelLinear(nn.Module):
         self.sequence_parallel = args.sequence_parallel
         self.weight = factory.parameter(
             f"{name}.weight", (outputs, inputs), cuts={0: self.tp}, std=args.init_method_std
-        )
+        )  # [o/tp, i]
         self.bias = (
             None
             if args.disable_bias_linear
             else factory.parameter(f"{name}.bias", (outputs,), cuts={0: self.tp}, decay=False)
-        )
+        )  # [o/tp]
         self.fp8 = DelayedScaling(factory, f"{name}.fp8") if args.fp8_format else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = mappings.into_tensor_parallel(x, self.tp, sequence_parallel=self.sequence_parallel)
+        x = mappings.into_tensor_parallel(x, self.tp, sequence_parallel=self.sequence_parallel)  # [s, b, i]
         if self.fp8 is not None:
             x = self.fp8(x)
         return F.linear(x, self.weight, self.bias)
 
 
 class RowParallelLinear(nn.Module):
-    """``y = x Wᵀ + b`` with the columns of ``W`` [out, in] over TP; the bias is added once.
+    """``y = x Wᵀ + b`` with the columns of ``W`` over TP. ``[s, b, i/tp] → [s(/tp), b, o]``.
 
-    Input ``[s, b, in/tp]``, output ``[s(/tp if sequence parallel), b, out]``.
+    The bias is added once.
     """
 
     def __init__(self, factory: Factory, name: str, inputs: int, outputs: int) -> None:
@@ -219,26 +216,26 @@ class RowParallelLinear(nn.Module):
         self.sequence_parallel = args.sequence_parallel
         self.weight = factory.parameter(
             f"{name}.weight", (outputs, inputs), cuts={1: self.tp}, std=factory.residual_std
-        )
+        )  # [o, i/tp]
         self.bias = (
             None
             if args.disable_bias_linear
             else factory.parameter(
                 f"{name}.bias", (outputs,), decay=False, sum_over_tp=self.sequence_parallel
             )
-        )
+        )  # [o]
         self.fp8 = DelayedScaling(factory, f"{name}.fp8") if args.fp8_format else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fp8 is not None:
             x = self.fp8(x)
-        y = F.linear(x, self.weight)
+        y = F.linear(x, self.weight)  # [s, b, o], a part of the sum
         y = mappings.out_of_tensor_parallel(y, self.tp, sequence_parallel=self.sequence_parallel)
         return y if self.bias is None else y + self.bias
 
 
 class Dropout(nn.Module):
-    """Dropout by one of the rank's own streams, while training."""
+    """Dropout by one of the rank's own streams, while training. ``[…] → […]``."""
 
     def __init__(self, factory: Factory, p: float, stream: str) -> None:
         super().__init__()
@@ -269,7 +266,7 @@ class VocabRange:
     def of(args: Arguments, tp: Group) -> VocabRange:
         """Megatron-LM's padding: up to a multiple of ``make_vocab_size_divisible_by · TP``."""
         unit = args.make_vocab_size_divisible_by * tp.size
-        padded = math.ceil(args.vocab_size / unit) * unit // tp.size
+        padded = math.ceil(args.vocab_size / unit) * unit // tp.size  # v/tp
         first = padded * tp.rank
         return VocabRange(first, padded, max(0, min(padded, args.vocab_size - first)))
 
@@ -287,17 +284,17 @@ class VocabParallelEmbedding(nn.Module):
             std=args.init_method_std,
             rows=(self.vocab.first, self.vocab.padded),
             edge=True,
-        )
+        )  # [v/tp, h]
 
     def forward(self, tokens: Tensor) -> Tensor:
-        local = tokens.t() - self.vocab.first
-        mine = (local >= 0) & (local < self.vocab.padded)
-        rows = F.embedding(local.where(mine, torch.zeros_like(local)), self.weight)
+        local = tokens.t() - self.vocab.first  # [s, b]
+        mine = (local >= 0) & (local < self.vocab.padded)  # [s, b]
+        rows = F.embedding(local.where(mine, torch.zeros_like(local)), self.weight)  # [s, b, h]
         return mappings.reduce_from(rows * mine.unsqueeze(-1).to(rows.dtype), self.tp)
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross entropy of logits whose vocabulary is cut over TP; ``[s, b, v/tp]`` float32 → ``[s, b]``."""
+    """Cross entropy of logits (float32) whose vocabulary is cut over TP. ``[s, b, v/tp] → [s, b]``."""
 
     @staticmethod
     def forward(
@@ -306,29 +303,29 @@ class _CrossEntropy(torch.autograd.Function):
         if vocab.real < vocab.padded:
             logits = logits.clone()
             logits[..., vocab.real :] = float("-inf")
-        top = logits.amax(-1)
+        top = logits.amax(-1)  # [s, b]
         top = tp.all_reduce(top, "max")
-        shifted = logits - top.unsqueeze(-1)
-        local = labels - vocab.first
-        mine = (local >= 0) & (local < vocab.real)
+        shifted = logits - top.unsqueeze(-1)  # [s, b, v/tp]
+        local = labels - vocab.first  # [s, b]
+        mine = (local >= 0) & (local < vocab.real)  # [s, b]
         local = local.where(mine, torch.zeros_like(local))
-        picked = shifted.gather(-1, local.unsqueeze(-1)).squeeze(-1)
+        picked = shifted.gather(-1, local.unsqueeze(-1)).squeeze(-1)  # [s, b]
         picked = picked.where(mine, torch.zeros_like(picked))
-        weights = shifted.exp_()
-        both = torch.stack([weights.sum(-1), picked])
-        total, picked = tp.all_reduce(both).unbind(0)
+        weights = shifted.exp_()  # [s, b, v/tp]
+        both = torch.stack([weights.sum(-1), picked])  # [2, s, b]
+        total, picked = tp.all_reduce(both).unbind(0)  # each [s, b]
         ctx.save_for_backward(weights.div_(total.unsqueeze(-1)), local, mine)
         return total.log() - picked
 
     @staticmethod
     def backward(ctx: mappings.Context, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        softmax, local, mine = ctx.saved_tensors
-        result = softmax.clone()
+        softmax, local, mine = ctx.saved_tensors  # [s, b, v/tp], [s, b], [s, b]
+        result = softmax.clone()  # [s, b, v/tp]
         result.scatter_add_(-1, local.unsqueeze(-1), -mine.to(result.dtype).unsqueeze(-1))
         return result.mul_(grad.unsqueeze(-1)), None, None, None
 
 
 def vocab_parallel_cross_entropy(logits: Tensor, labels: Tensor, tp: Group, vocab: VocabRange) -> Tensor:
-    """Loss of each token, in nats. ``logits [s, b, v/tp]``, ``labels [s, b]`` → ``[s, b]`` float32."""
-    loss: Tensor = _CrossEntropy.apply(logits.float(), labels, tp, vocab)
+    """Loss of each token, in nats, float32. ``[s, b, v/tp] → [s, b]``, and ``labels [s, b]``."""
+    loss: Tensor = _CrossEntropy.apply(logits.float(), labels, tp, vocab)  # [s, b]
     return loss

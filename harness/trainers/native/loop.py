@@ -124,7 +124,7 @@ class Trainer:
             squares += optimizer.sum_of_squares(optimizer.shard_grads)
             zeros += optimizer.zeros() if args.log_num_zeros_in_grad else 0
         bad = 0.0 if math.isfinite(squares) else 1.0
-        found = torch.tensor([0.0 if bad else squares, zeros, bad], dtype=torch.float64)
+        found = torch.tensor([0.0 if bad else squares, zeros, bad], dtype=torch.float64)  # [3]
         total, count, overflow = self._everywhere(found)
         skipped = bool(overflow) and args.fp16
         norm = math.sqrt(total) if not overflow else math.inf
@@ -232,5 +232,5 @@ class Trainer:
 
     def _digest(self, mine: list[int]) -> int:
         # By micro-batch, then replica: the order of the samples, whatever the layout.
-        parts = self.parallel.dp.all_gather(torch.tensor([mine], device=self.device))
+        parts = self.parallel.dp.all_gather(torch.tensor([mine], device=self.device))  # [dp, m]
         return combine_digests(parts.t().flatten().tolist())

@@ -103,50 +103,53 @@ class _ReduceScatterUneven(torch.autograd.Function):
 
 
 def copy_to(x: Tensor, group: Group) -> Tensor:
-    """Identity; the gradient is summed over the group. Shape kept."""
+    """Identity; the gradient is summed over the group. ``[…] → […]``."""
     return x if group.size == 1 else _Copy.apply(x, group)
 
 
 def reduce_from(x: Tensor, group: Group) -> Tensor:
-    """Sum over the group; the gradient passes unchanged. Shape kept."""
+    """Sum over the group; the gradient passes unchanged. ``[…] → […]``."""
     return x if group.size == 1 else _Reduce.apply(x, group)
 
 
 def gather_rows(x: Tensor, group: Group) -> Tensor:
-    """``[n, …] → [n · size, …]``; the gradient is reduce-scattered."""
+    """All members' rows. ``[n, …] → [g*n, …]``; the gradient is reduce-scattered."""
     return x if group.size == 1 else _Gather.apply(x, group)
 
 
 def reduce_scatter_rows(x: Tensor, group: Group) -> Tensor:
-    """``[n · size, …] → [n, …]``, summed; the gradient is gathered."""
+    """This member's share of the sum. ``[g*n, …] → [n, …]``; the gradient is gathered."""
     return x if group.size == 1 else _ReduceScatter.apply(x, group)
 
 
 def into_tensor_parallel(x: Tensor, tp: Group, *, sequence_parallel: bool) -> Tensor:
-    """What every rank of TP needs whole, before its share of the work: ``[s(/tp), b, h] → [s, b, h]``."""
+    """What every rank of TP needs whole, before its share of the work. ``[s(/tp), b, i] → [s, b, i]``."""
     return gather_rows(x, tp) if sequence_parallel else copy_to(x, tp)
 
 
 def out_of_tensor_parallel(x: Tensor, tp: Group, *, sequence_parallel: bool) -> Tensor:
-    """The sum of all shares of the work, or this rank's rows of it: ``[s, b, h] → [s(/tp), b, h]``."""
+    """The sum of all shares of the work, or this rank's rows of it. ``[s, b, o] → [s(/tp), b, o]``."""
     return reduce_scatter_rows(x, tp) if sequence_parallel else reduce_from(x, tp)
 
 
 def split_rows(x: Tensor, group: Group) -> Tensor:
-    """This member's ``[n / size, …]`` of an ``x`` that all members hold; the gradient is gathered."""
+    """This member's share of what all members hold. ``[g*n, …] → [n, …]``; the gradient is gathered."""
     return x if group.size == 1 else _Split.apply(x, group)
 
 
 def all_to_all(x: Tensor, group: Group, send: Sequence[int], receive: Sequence[int]) -> Tensor:
-    """Rows exchanged by counts; the gradient takes the way back."""
+    """Rows exchanged by counts: ``[sum(send), …] → [sum(receive), …]``; the gradient takes the way back."""
     return x if group.size == 1 else _AllToAll.apply(x, group, send, receive)
 
 
 def gather_uneven(x: Tensor, group: Group, counts: Sequence[int]) -> Tensor:
-    """Rows of all members, ``counts[i]`` from member ``i``; the gradient is reduce-scattered."""
+    """Rows of all members, ``counts[i]`` from member ``i``: ``[n, …] → [sum(counts), …]``.
+
+    The gradient is reduce-scattered.
+    """
     return x if group.size == 1 else _GatherUneven.apply(x, group, counts)
 
 
 def reduce_scatter_uneven(x: Tensor, group: Group, counts: Sequence[int]) -> Tensor:
-    """Inverse of :func:`gather_uneven`, summed; the gradient is gathered."""
+    """Inverse of :func:`gather_uneven`, summed: ``[sum(counts), …] → [n, …]``; the gradient is gathered."""
     return x if group.size == 1 else _ReduceScatterUneven.apply(x, group, counts)

@@ -66,7 +66,7 @@ class Router(nn.Module):
             (self.experts, args.hidden_size),
             std=args.init_method_std,
             sum_over_tp=args.sequence_parallel,
-        )
+        )  # [e, h]
         self.biased = args.moe_router_enable_expert_bias
         if self.biased:
             factory.buffer(self, "expert_bias", f"{name}.expert_bias", torch.zeros(self.experts))
@@ -78,36 +78,36 @@ class Router(nn.Module):
         self.aux_total = 0.0
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``[t, h]`` → weights ``[t, k]`` float32, experts ``[t, k]`` int64, and ``x`` with the loss."""
-        logits = F.linear(x.float(), self.weight.float())
+        """Weights (float32) and numbers (int64) of the experts of ``x [t, h]``, and ``x`` with the loss."""
+        logits = F.linear(x.float(), self.weight.float())  # [t, e]
         if self.sigmoid:
-            scores = logits.sigmoid()
-            choice = scores + self.expert_bias if self.biased else scores
-            chosen = choice.topk(self.topk, dim=-1).indices
+            scores = logits.sigmoid()  # [t, e]
+            choice = scores + self.expert_bias if self.biased else scores  # [t, e]
+            chosen = choice.topk(self.topk, dim=-1).indices  # [t, k]
             weights = scores.gather(-1, chosen)
-            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-            probs = scores / (scores.sum(-1, keepdim=True) + 1e-20)
+            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)  # [t, k]
+            probs = scores / (scores.sum(-1, keepdim=True) + 1e-20)  # [t, e]
         else:
-            top, chosen = logits.topk(self.topk, dim=-1)
-            weights = top.softmax(-1)
-            probs = logits.softmax(-1)
-        counts = torch.bincount(chosen.flatten(), minlength=self.experts).float()
+            top, chosen = logits.topk(self.topk, dim=-1)  # each [t, k]
+            weights = top.softmax(-1)  # [t, k]
+            probs = logits.softmax(-1)  # [t, e]
+        counts = torch.bincount(chosen.flatten(), minlength=self.experts).float()  # [e]
         if self.training and self.biased:
             self.tokens_per_expert += counts
         if self.training and self.coeff:
             x = self._balance(x, probs, counts)
-        return weights, chosen, x
+        return weights, chosen, x  # [t, k], [t, k], [t, h]
 
     def _balance(self, x: Tensor, probs: Tensor, counts: Tensor) -> Tensor:
         # Switch-style: experts · Σ (share of tokens) · (mean probability), over the micro-batch's
         # tokens on all TP ranks; each rank attaches its own tokens' part of that sum.
-        sums = probs.sum(0)
-        both = torch.stack([counts, sums.detach()])
-        counts, all_sums = self.tp.all_reduce(both).unbind(0)
+        sums = probs.sum(0)  # [e]
+        both = torch.stack([counts, sums.detach()])  # [2, e]
+        counts, all_sums = self.tp.all_reduce(both).unbind(0)  # each [e]
         tokens = probs.shape[0] * self.tp.size
-        factor = self.coeff * self.experts / (tokens * self.topk) * counts / tokens
+        factor = self.coeff * self.experts / (tokens * self.topk) * counts / tokens  # [e]
         self.aux_total += float((factor * all_sums).sum()) / self.coeff
-        attached: Tensor = _AttachAuxLoss.apply(x, (factor * sums).sum())
+        attached: Tensor = _AttachAuxLoss.apply(x, (factor * sums).sum())  # [t, h]
         return attached
 
     def take_aux_loss(self) -> float:
@@ -117,7 +117,7 @@ class Router(nn.Module):
 
 
 class GroupedExperts(nn.Module):
-    """This rank's experts; each one's inner width is cut over ETP. Biases are not used."""
+    """This rank's experts; each one's inner width is cut over ETP. ``[n, h] → [n, h]``. No biases."""
 
     def __init__(self, factory: Factory, name: str) -> None:
         super().__init__()
@@ -130,17 +130,17 @@ class GroupedExperts(nn.Module):
             cuts={0: parallel.ep, 1: parallel.etp},
             std=args.init_method_std,
             expert=True,
-        )
+        )  # [e/ep, f/etp, h]
         self.weight2 = factory.parameter(
             f"{name}.linear_fc2.weight",
             shape2,
             cuts={0: parallel.ep, 2: parallel.etp},
             std=factory.residual_std,
             expert=True,
-        )
+        )  # [e/ep, h, f/etp]
 
     def forward(self, x: Tensor, counts: list[int]) -> Tensor:
-        """``x [t, h]`` sorted by local expert, ``counts`` a count for each; partial sums over ETP."""
+        """Of rows sorted by local expert, ``counts [e/ep]`` of them for each; a part of the sum over ETP."""
         parts = [
             F.linear(F.gelu(F.linear(part, w1)), w2)
             for part, w1, w2 in zip(x.split(counts), self.weight1, self.weight2, strict=True)
@@ -156,17 +156,17 @@ class Route:
     source, EP source, expert) by local expert, and ``ungroup`` undoes it.
     """
 
-    order: Tensor
-    send: list[int]
-    receive: list[int]
-    gathered: list[int]
-    group: Tensor
-    ungroup: Tensor
-    per_expert: list[int]
+    order: Tensor  # [t*k]
+    send: list[int]  # [ep]
+    receive: list[int]  # [ep]
+    gathered: list[int]  # [etp]
+    group: Tensor  # [n]
+    ungroup: Tensor  # [n]
+    per_expert: list[int]  # [e/ep]
 
 
 class MoELayer(nn.Module):
-    """Experts in place of the MLP. ``[s(/tp), b, h]`` in and out."""
+    """Experts in place of the MLP. ``[s(/tp), b, h] → [s(/tp), b, h]``."""
 
     def __init__(self, factory: Factory, name: str, shared: nn.Module | None) -> None:
         super().__init__()
@@ -178,45 +178,45 @@ class MoELayer(nn.Module):
         self.local = factory.args.num_experts // self.ep.size
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        weights, chosen, flat = self.router(flat)
+        flat = x.reshape(-1, x.shape[-1])  # [t, h]
+        weights, chosen, flat = self.router(flat)  # [t, k], [t, k], [t, h]
         route = self._route(chosen)
         k = chosen.shape[-1]
-        pairs = flat.unsqueeze(1).expand(-1, k, -1).reshape(-1, flat.shape[-1])[route.order]
-        arrived = mappings.all_to_all(pairs, self.ep, route.send, route.receive)
-        arrived = mappings.gather_uneven(arrived, self.etp, route.gathered)
+        pairs = flat.unsqueeze(1).expand(-1, k, -1).reshape(-1, flat.shape[-1])[route.order]  # [t*k, h]
+        arrived = mappings.all_to_all(pairs, self.ep, route.send, route.receive)  # [sum(route.receive), h]
+        arrived = mappings.gather_uneven(arrived, self.etp, route.gathered)  # [sum(route.gathered), h]
         done = self.experts(arrived[route.group], route.per_expert)[route.ungroup]
-        done = mappings.reduce_scatter_uneven(done, self.etp, route.gathered)
-        back = mappings.all_to_all(done, self.ep, route.receive, route.send)
-        pairs = back[torch.argsort(route.order)].view(flat.shape[0], k, -1)
-        y: Tensor = (pairs * weights.unsqueeze(-1).to(pairs.dtype)).sum(1).view_as(x)
+        done = mappings.reduce_scatter_uneven(done, self.etp, route.gathered)  # [sum(route.receive), h]
+        back = mappings.all_to_all(done, self.ep, route.receive, route.send)  # [t*k, h]
+        pairs = back[torch.argsort(route.order)].view(flat.shape[0], k, -1)  # [t, k, h]
+        y: Tensor = (pairs * weights.unsqueeze(-1).to(pairs.dtype)).sum(1).view_as(x)  # [s(/tp), b, h]
         return y if self.shared_experts is None else y + self.shared_experts(x)
 
     def _route(self, chosen: Tensor) -> Route:
         experts, local = self.router.experts, self.local
-        order = chosen.flatten().argsort(stable=True)
-        counts = torch.bincount(chosen.flatten(), minlength=experts)
-        # [etp · ep members, experts], members ordered ETP fastest
-        table: list[list[int]] = self.tp_ep.all_gather(counts.unsqueeze(0)).tolist()
-        mine = counts.tolist()
-        send = [sum(mine[e * local : (e + 1) * local]) for e in range(self.ep.size)]
+        order = chosen.flatten().argsort(stable=True)  # [t*k]
+        counts = torch.bincount(chosen.flatten(), minlength=experts)  # [e]
+        # Of every rank that experts are laid over, ETP fastest.
+        table: list[list[int]] = self.tp_ep.all_gather(counts.unsqueeze(0)).tolist()  # [ep*etp, e]
+        mine = counts.tolist()  # [e]
+        send = [sum(mine[e * local : (e + 1) * local]) for e in range(self.ep.size)]  # [ep]
         here = range(self.ep.rank * local, (self.ep.rank + 1) * local)
 
         def source(etp: int, ep: int) -> list[int]:
             return table[ep * self.etp.size + etp]
 
-        receive = [sum(source(self.etp.rank, ep)[e] for e in here) for ep in range(self.ep.size)]
+        receive = [sum(source(self.etp.rank, ep)[e] for e in here) for ep in range(self.ep.size)]  # [ep]
         # Rows arrive as segments (ETP source, EP source, local expert): label each with its expert.
         segments = [
             [source(etp, ep)[e] for e in here] for etp in range(self.etp.size) for ep in range(self.ep.size)
-        ]
+        ]  # [etp*ep, e/ep]
         gathered = [
             sum(map(sum, segments[i * self.ep.size : (i + 1) * self.ep.size])) for i in range(self.etp.size)
-        ]
-        lengths = torch.tensor(segments).flatten()
-        labels = torch.arange(local).repeat(len(segments)).repeat_interleave(lengths)
-        group = labels.argsort(stable=True)
-        per_expert = [sum(column) for column in zip(*segments, strict=True)]
+        ]  # [etp]
+        lengths = torch.tensor(segments).flatten()  # [etp*e]
+        labels = torch.arange(local).repeat(len(segments)).repeat_interleave(lengths)  # [sum(gathered)]
+        group = labels.argsort(stable=True)  # [sum(gathered)]
+        per_expert = [sum(column) for column in zip(*segments, strict=True)]  # [e/ep]
         return Route(
             order,
             send,
@@ -237,7 +237,7 @@ def update_expert_bias(routers: list[Router], rate: float, groups: list[Any]) ->
     """After a step, move each expert's bias towards balance: up where it got too few tokens."""
     for router in routers:
         if router.biased:
-            counts = router.tokens_per_expert
+            counts = router.tokens_per_expert  # [e]
             for group in groups:
                 counts = group.all_reduce(counts)
             router.expert_bias += rate * torch.sign(counts.mean() - counts)

@@ -2,7 +2,7 @@
 
 Dense and expert parameters have an optimizer each, as in Megatron-LM, since their replicas lie on
 different ranks. Each holds one flat gradient buffer (float32) and one flat parameter buffer (model
-dtype) of which the model's parameters are views.
+dtype), ``[p]``, of which the model's parameters are views; masters and moments are its shard, ``[p(/r)]``.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class ShardedAdamW:
         parts = group.size if self.sharded else 1
         self.size = -(-end // parts) * parts
         first = self.slots[0].parameter
-        self.grads = torch.zeros(self.size, device=first.device)
-        self.flat = torch.zeros(self.size, dtype=first.dtype, device=first.device)
+        self.grads = torch.zeros(self.size, device=first.device)  # [p]
+        self.flat = torch.zeros(self.size, dtype=first.dtype, device=first.device)  # [p]
         for slot in self.slots:
             self.flat[slot.start : slot.stop].copy_(slot.parameter.detach().flatten())
             slot.parameter.data = self.flat[slot.start : slot.stop].view_as(slot.parameter)
@@ -69,12 +69,12 @@ class ShardedAdamW:
         length = self.size // parts
         self.begin = length * (group.rank if self.sharded else 0)
         self.end = self.begin + length
-        shard = self.flat[self.begin : self.end]
+        shard = self.flat[self.begin : self.end]  # [p(/r)]
         # A float32 model is its own master: one copy, nothing to keep equal.
         self.has_masters = first.dtype != torch.float32
-        self.master = shard.float() if self.has_masters else shard
+        self.master = shard.float() if self.has_masters else shard  # [p(/r)]
         self.moments = {name: torch.zeros_like(self.master) for name in MOMENTS}
-        self.shard_grads = self.grads[self.begin : self.end]
+        self.shard_grads = self.grads[self.begin : self.end]  # [p(/r)]
         self.pieces: list[tuple[Slot, nn.Parameter, int, int]] = []
         self.adam = self._build(args)
         self.owned = self._find_owned()
@@ -145,11 +145,11 @@ class ShardedAdamW:
         """Average over the replicas and multiply by ``scale``; leaves this rank's shard."""
         if self.group.size > 1:
             if self.sharded:
-                self.shard_grads = self.group.reduce_scatter(self.grads)
+                self.shard_grads = self.group.reduce_scatter(self.grads)  # [p/r]
             else:
-                self.shard_grads = self.group.all_reduce(self.grads)
+                self.shard_grads = self.group.all_reduce(self.grads)  # [p]
         else:
-            self.shard_grads = self.grads[self.begin : self.end]
+            self.shard_grads = self.grads[self.begin : self.end]  # [p]
         self.shard_grads.mul_(scale / self.replicas)
 
     def _find_owned(self) -> list[tuple[int, int]]:
@@ -167,8 +167,8 @@ class ShardedAdamW:
         """Σ v² of the owned elements of a shard-sized tensor, in float64: by parameter, then over them."""
         total = 0.0
         if self.owned:
-            squares = values.double().square_()
-            sums = torch.stack([squares[near:far].sum() for near, far in self.owned])
+            squares = values.double().square_()  # [p(/r)]
+            sums = torch.stack([squares[near:far].sum() for near, far in self.owned])  # [len(self.owned)]
             for one in sums.tolist():  # not sum(): its rounding depends on Python's version
                 total += one
         return total
@@ -188,14 +188,14 @@ class ShardedAdamW:
 
     def publish(self) -> None:
         """Masters → model dtype → every replica."""
-        shard = self.flat[self.begin : self.end]
+        shard = self.flat[self.begin : self.end]  # [p(/r)]
         if self.has_masters:
             shard.copy_(self.master)
         if self.sharded:
             self.flat.copy_(self.group.all_gather(shard))
 
     def gather(self, shard: Tensor) -> Tensor:
-        """The whole flat tensor from every rank's shard."""
+        """The whole flat tensor from every rank's shard. ``[p(/r)] → [p]``."""
         return self.group.all_gather(shard) if self.sharded else shard
 
     def steps(self) -> list[float]:

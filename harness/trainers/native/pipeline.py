@@ -20,10 +20,10 @@ from harness.trainers.native.transformer import GPTChunk
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: ``tokens`` and ``labels`` int64 ``[micro batch, sequence]``."""
+    """One micro-batch, int64."""
 
-    tokens: Tensor
-    labels: Tensor
+    tokens: Tensor  # [b, s]
+    labels: Tensor  # [b, s]
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,17 @@ class Pipeline:
         self.layout, self.pipe, self.chunks = layout, parallel.pipe, chunks
         self.dtype = dtype
         rows = args.seq_length // (layout.tp if args.sequence_parallel else 1)
-        self.shape = (rows, args.micro_batch_size, args.hidden_size)
+        self.shape = (rows, args.micro_batch_size, args.hidden_size)  # of activations: [s(/tp), b, h]
         self.previous = layout.stage_neighbour(-1)
         self.next = layout.stage_neighbour(1)
 
     def _forward(self, chunk: GPTChunk, batch: Batch) -> tuple[Tensor, Tensor]:
         if chunk.first:
-            x = batch.tokens
+            x = batch.tokens  # [b, s]
         else:
-            x = self.pipe.receive(self.shape, self.dtype, self.previous, FORWARD)
+            x = self.pipe.receive(self.shape, self.dtype, self.previous, FORWARD)  # [s(/tp), b, h]
             x.requires_grad_(torch.is_grad_enabled())
-        y = chunk(x, batch.labels)
+        y = chunk(x, batch.labels)  # [s(/tp), b, h] or [], the loss
         if not chunk.last:
             self.pipe.send(y.detach(), self.next, FORWARD)
         return x, y
@@ -98,7 +98,7 @@ class Pipeline:
             scale: factor of each micro-batch's loss in the backward pass.
 
         Returns:
-            The micro-batches' mean losses, on the last stage; empty elsewhere.
+            The micro-batches' mean losses, ``[]`` each, on the last stage; empty elsewhere.
         """
         alive: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         losses: list[Tensor] = []
@@ -114,7 +114,7 @@ class Pipeline:
             if chunk.last:
                 (y * scale).backward()
             else:
-                grad = self.pipe.receive(self.shape, self.dtype, self.next, BACKWARD)
+                grad = self.pipe.receive(self.shape, self.dtype, self.next, BACKWARD)  # [s(/tp), b, h]
                 torch.autograd.backward(y, grad)
             if not chunk.first:
                 assert x.grad is not None

@@ -29,7 +29,7 @@ class Streams:
         }
 
     def dropout(self, x: Tensor, p: float, stream: str) -> Tensor:
-        """Zero elements with probability ``p`` and scale the rest by ``1 / (1 - p)``."""
+        """Zero elements with probability ``p``, scale the rest by ``1 / (1 - p)``. ``[…] → […]``."""
         if p == 0.0:
             return x
         keep = torch.empty_like(x, requires_grad=False)

@@ -106,7 +106,7 @@ class TrainingState:
 
     def _optimizer_entries(self, optimizer: ShardedAdamW, out: dict[str, Entry]) -> None:
         for name, shard in self._shards(optimizer).items():
-            whole = optimizer.gather(shard)
+            whole = optimizer.gather(shard)  # [p]
             for slot in optimizer.slots:
                 out[f"optimizer.{name}.{slot.spec.name}"] = self._entry(optimizer, slot, whole)
         for slot, count in zip(optimizer.slots, optimizer.steps(), strict=True):
@@ -192,7 +192,7 @@ class TrainingState:
 
     def _restore_optimizer(self, optimizer: ShardedAdamW, value: _Value) -> None:
         for name, shard in self._shards(optimizer).items():
-            whole = torch.zeros(optimizer.size, device=shard.device)
+            whole = torch.zeros(optimizer.size, device=shard.device)  # [p]
             for slot in optimizer.slots:
                 part = whole[slot.start : slot.stop].view_as(slot.parameter)
                 part[: slot.spec.rows].copy_(value(f"optimizer.{name}.{slot.spec.name}"))

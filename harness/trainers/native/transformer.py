@@ -1,4 +1,4 @@
-"""The GPT model, cut into pipeline chunks. Activations are ``[s, b, h]``, as in Megatron-LM."""
+"""The GPT model, cut into pipeline chunks. Activations are ``[s(/tp), b, h]``, as in Megatron-LM."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ from harness.trainers.native.rng import MODEL_PARALLEL
 
 
 class SelfAttention(nn.Module):
-    """Causal self-attention with heads over TP; softmax in fp32, dropout on the probabilities."""
+    """Causal self-attention with heads over TP. ``[s(/tp), b, h] → [s(/tp), b, h]``.
+
+    Softmax in fp32, dropout on the probabilities.
+    """
 
     mask: Tensor
 
     def __init__(self, factory: Factory, name: str) -> None:
         super().__init__()
         args = factory.args
-        self.heads = args.num_attention_heads // factory.parallel.layout.tp
-        self.width = args.hidden_size // args.num_attention_heads
+        self.heads = args.num_attention_heads // factory.parallel.layout.tp  # a/tp
+        self.width = args.hidden_size // args.num_attention_heads  # d
         self.dropout = Dropout(factory, args.attention_dropout, MODEL_PARALLEL)
         # Rows are ordered head by head as (q, k, v), so that a cut over TP is a cut between heads.
         self.linear_qkv = ColumnParallelLinear(
@@ -42,28 +45,27 @@ class SelfAttention(nn.Module):
         self.linear_proj = RowParallelLinear(
             factory, f"{name}.linear_proj", args.hidden_size, args.hidden_size
         )
-        mask = torch.ones(args.seq_length, args.seq_length, dtype=torch.bool).triu(1)
+        mask = torch.ones(args.seq_length, args.seq_length, dtype=torch.bool).triu(1)  # [s, s]
         self.register_buffer("mask", mask.to(factory.device), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.linear_qkv(x)
+        qkv = self.linear_qkv(x)  # [s, b, 3*h/tp]
         s, b, _ = qkv.shape
-        # [s, b, heads, 3, width] → three of [b · heads, s, width]
+        parts = qkv.view(s, b, self.heads, 3, self.width)  # [s, b, a/tp, 3, d]
         q, k, v = (
-            part.permute(1, 2, 0, 3).reshape(b * self.heads, s, self.width)
-            for part in qkv.view(s, b, self.heads, 3, self.width).unbind(3)
-        )
-        scores = torch.bmm(q, k.transpose(1, 2)).float() / math.sqrt(self.width)
+            part.permute(1, 2, 0, 3).reshape(b * self.heads, s, self.width) for part in parts.unbind(3)
+        )  # each [b*a/tp, s, d]
+        scores = torch.bmm(q, k.transpose(1, 2)).float() / math.sqrt(self.width)  # [b*a/tp, s, s]
         probs = scores.masked_fill(self.mask[:s, :s], float("-inf")).softmax(-1).to(x.dtype)
-        probs = self.dropout(probs)
-        context = torch.bmm(probs, v).view(b, self.heads, s, self.width)
-        merged = context.permute(2, 0, 1, 3).reshape(s, b, self.heads * self.width)
-        y: Tensor = self.linear_proj(merged)
+        probs = self.dropout(probs)  # [b*a/tp, s, s]
+        context = torch.bmm(probs, v).view(b, self.heads, s, self.width)  # [b, a/tp, s, d]
+        merged = context.permute(2, 0, 1, 3).reshape(s, b, self.heads * self.width)  # [s, b, h/tp]
+        y: Tensor = self.linear_proj(merged)  # [s(/tp), b, h]
         return y
 
 
 class MLP(nn.Module):
-    """Two linear layers around GELU, the inner width over TP."""
+    """Two linear layers around GELU, the inner width over TP. ``[s(/tp), b, h] → [s(/tp), b, h]``."""
 
     def __init__(self, factory: Factory, name: str, inner: int) -> None:
         super().__init__()
@@ -72,12 +74,16 @@ class MLP(nn.Module):
         self.linear_fc2 = RowParallelLinear(factory, f"{name}.linear_fc2", inner, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.linear_fc2(F.gelu(self.linear_fc1(x)))
+        inner = F.gelu(self.linear_fc1(x))  # [s, b, f/tp]
+        y: Tensor = self.linear_fc2(inner)  # [s(/tp), b, h]
         return y
 
 
 class TransformerLayer(nn.Module):
-    """Pre-norm layer: attention, then MLP or experts, each with dropout on the residual."""
+    """Pre-norm layer: attention, then MLP or experts. ``[s(/tp), b, h] → [s(/tp), b, h]``.
+
+    Each has dropout on the residual.
+    """
 
     def __init__(self, factory: Factory, index: int) -> None:
         super().__init__()
@@ -117,10 +123,10 @@ class Embedding(nn.Module):
         self.dropout = Dropout.hidden(factory)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.word_embeddings(tokens)
-        x = x + self.position_embeddings[: x.shape[0]].unsqueeze(1)
+        x = self.word_embeddings(tokens)  # [s, b, h]
+        x = x + self.position_embeddings[: x.shape[0]].unsqueeze(1)  # [s, b, h] + [s, 1, h]
         if self.sequence_parallel:
-            x = mappings.split_rows(x, self.tp)
+            x = mappings.split_rows(x, self.tp)  # [s/tp, b, h]
         y: Tensor = self.dropout(x)
         return y
 
@@ -151,10 +157,10 @@ class OutputLayer(nn.Module):
                 tied_copy=not untied,
                 values_of=None if untied else TIED_SOURCE,
             )
-        )
+        )  # [v/tp, h]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = mappings.into_tensor_parallel(x, self.tp, sequence_parallel=self.sequence_parallel)
+        x = mappings.into_tensor_parallel(x, self.tp, sequence_parallel=self.sequence_parallel)  # [s, b, h]
         return F.linear(x, self.weight)
 
 
@@ -181,16 +187,16 @@ class GPTChunk(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
         if self.embedding is not None:
-            x = self.embedding(x)
+            x = self.embedding(x)  # [s(/tp), b, h]
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x)  # [s(/tp), b, h]
         if self.output_layer is None or self.final_layernorm is None or labels is None:
             return x
-        logits = self.output_layer(self.final_layernorm(x))
+        logits = self.output_layer(self.final_layernorm(x))  # [s, b, v/tp]
         losses = vocab_parallel_cross_entropy(
             logits, labels.t(), self.output_layer.tp, self.output_layer.vocab
-        )
-        return losses.mean()
+        )  # [s, b]
+        return losses.mean()  # []
 
 
 def build_chunks(factory: Factory) -> list[GPTChunk]:

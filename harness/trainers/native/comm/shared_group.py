@@ -63,9 +63,9 @@ class SharedGroup:
         heads = memoryview(self._memory)[BARRIER:].cast("q")
         self._heads = [
             [heads[(i + turn * self.size) * width :][:width] for i in range(self.size)] for turn in (0, 1)
-        ]
+        ]  # [2, g, g+1]
         slots = torch.frombuffer(self._memory, dtype=torch.uint8)[_heads_length(self.size) :]
-        self._slots = slots.view(2, self.size, _SLOT)
+        self._slots = slots.view(2, self.size, _SLOT)  # [2, g, _SLOT]
         self._turn = 0
         self._views: dict[tuple[object, ...], list[Tensor]] = {}
 
@@ -86,23 +86,23 @@ class SharedGroup:
         return views
 
     def _shaped(self, dtype: torch.dtype, shape: torch.Size) -> list[Tensor]:
-        """The slots of this turn as tensors of one shape."""
+        """The slots of this turn as ``g`` tensors of one shape."""
         key = (self._turn, dtype, shape)
         found = self._views.get(key)
         if found is None:
             size = shape.numel() * dtype.itemsize
-            slots = self._slots[self._turn]
+            slots = self._slots[self._turn]  # [g, _SLOT]
             found = self._known(key, lambda: [slot[:size].view(dtype).view(shape) for slot in slots])
         return found
 
     def _rows(self, dtype: torch.dtype, row: torch.Size, turn: int | None = None) -> list[Tensor]:
-        """The slots of this turn (or another) as tensors of as many rows as they hold."""
+        """The slots of this turn (or another) as ``g`` tensors of as many rows as they hold."""
         turn = self._turn if turn is None else turn
         key = (turn, dtype, row, "rows")
         found = self._views.get(key)
         if found is None:
             rows = _SLOT // max(1, row.numel() * dtype.itemsize)
-            slots = self._slots[turn, :, : rows * row.numel() * dtype.itemsize]
+            slots = self._slots[turn, :, : rows * row.numel() * dtype.itemsize]  # [g, n]
             found = self._known(key, lambda: [slot.view(dtype).view(rows, *row) for slot in slots])
         return found
 

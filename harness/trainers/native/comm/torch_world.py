@@ -30,7 +30,7 @@ class TorchGroup:
             kind = dist.ReduceOp.SUM if op == "sum" else dist.ReduceOp.MAX
             dist.all_reduce(out, op=kind, group=self.pg)
             return out
-        gathered = self.all_gather(x.reshape(1, -1))
+        gathered = self.all_gather(x.reshape(1, -1))  # [g, x.numel()]
         return reduce_parts(gathered.unbind(0), op).view(x.shape)
 
     def all_gather(self, x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class TorchGroup:
 
     def reduce_scatter_uneven(self, x: Tensor, counts: Sequence[int]) -> Tensor:
         mine = counts[self.rank]
-        received = self.all_to_all(x, counts, [mine] * self.size)
+        received = self.all_to_all(x, counts, [mine] * self.size)  # [g*mine, …]
         return ordered_sum(received.split([mine] * self.size))
 
     def barrier(self) -> None:

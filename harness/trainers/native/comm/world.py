@@ -39,22 +39,25 @@ class Group(Protocol):
         """Number of members."""
 
     def all_reduce(self, x: Tensor, op: str = "sum") -> Tensor:
-        """Element-wise ``sum`` or ``max`` over the group; shape of ``x``."""
+        """Element-wise ``sum`` or ``max`` over the group. ``[…] → […]``."""
 
     def all_gather(self, x: Tensor) -> Tensor:
-        """Concatenation of all members' equally shaped ``x`` along dimension 0."""
+        """The rows of all members, as many of each. ``[n, …] → [g*n, …]``."""
 
     def reduce_scatter(self, x: Tensor) -> Tensor:
-        """Sum over the group of this member's equal share of dimension 0."""
+        """This member's rows of the sum over the group, as many for each. ``[g*n, …] → [n, …]``."""
 
     def all_to_all(self, x: Tensor, send: Sequence[int], receive: Sequence[int]) -> Tensor:
-        """Rows of ``x`` split by ``send``; returns ``sum(receive)`` rows ordered by source."""
+        """``send[i]`` rows to member ``i``, ``receive[i]`` from it, ordered by source.
+
+        ``[sum(send), …] → [sum(receive), …]``.
+        """
 
     def all_gather_uneven(self, x: Tensor, counts: Sequence[int]) -> Tensor:
-        """Concatenation along dimension 0; member ``i`` contributes ``counts[i]`` rows."""
+        """The rows of all members, ``counts[i]`` of member ``i``. ``[n, …] → [sum(counts), …]``."""
 
     def reduce_scatter_uneven(self, x: Tensor, counts: Sequence[int]) -> Tensor:
-        """Sum over the group of rows ``counts[:rank]`` … of ``x``; returns ``counts[rank]`` rows."""
+        """This member's rows of the sum, ``counts[i]`` for member ``i``. ``[sum(counts), …] → [n, …]``."""
 
     def barrier(self) -> None:
         """Return when every member has called it."""
