@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.rows import row, show
 from harness.cases import find_case
 from harness.launch.launcher import Launcher
-from harness.metrics import read_tensorboard
+from harness.metrics import read_metrics
 from harness.trainers.base import Launch, Phase
 from harness.trainers.native.adapter import NativeTrainer
 
@@ -77,7 +77,7 @@ def steps(repeats: int, iterations: int) -> tuple[list[float], list[float]]:
             folder = Path(scratch, f"ours{i}")
             words = _words({**arguments, "--tensorboard-dir": folder / "tensorboard"})
             _run(one, _TRAINER, TP * PP, words, folder)
-            seconds = read_tensorboard(folder / "tensorboard")["iteration-time"].values
+            seconds = read_metrics(folder / "tensorboard", folder)["iteration-time"].values
             ours.append(statistics.median(seconds[2:].tolist()))
             folder = Path(scratch, f"theirs{i}")
             _run(other, "benchmarks.comm_ranks:dtensor", TP * PP, [str(iterations // 3)], folder)

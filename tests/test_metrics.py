@@ -20,7 +20,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
 from harness.errors import MetricsError
-from harness.metrics import Series, read_json_lines, read_metrics, read_tensorboard
+from harness.metrics import Series, read_metrics
 from harness.metrics.events import masked_crc
 
 #: A loaded machine is no reason to fail.
@@ -37,6 +37,11 @@ def write_events(path: Path, events: list[Event]) -> list[int]:
             starts.append(file.tell())
             writer.write(event.SerializeToString())
     return starts
+
+
+def read(folder: Path, *, killed: bool = False) -> dict[str, Series]:
+    """What a phase logged that has everything in one folder."""
+    return read_metrics(folder, folder, killed=killed)
 
 
 def scalar(step: int, clock: float = 0.0, **values: float) -> Event:
@@ -107,7 +112,7 @@ def test_a_series_followed_by_another_holds_both_in_order() -> None:
 
 
 def test_a_simple_value_is_the_float64_that_its_float32_is(curve: Callable[[], Path]) -> None:
-    series = read_tensorboard(curve())["lm loss"]
+    series = read(curve())["lm loss"]
     assert series.steps.tolist() == [1, 2, 3, 4, 5]
     assert series.values.tolist() == [float(np.float32(i / 3)) for i in range(1, 6)]
 
@@ -120,7 +125,7 @@ def test_torch_s_writer_in_both_styles_is_read(tmp_path: Path) -> None:
             writer.add_scalar("double", step + 0.1, step, new_style=True, double_precision=True)
             writer.add_text("text", "words", step)
             writer.add_histogram("histogram", np.arange(9), step)
-    found = read_tensorboard(tmp_path)
+    found = read(tmp_path)
     single = [float(np.float32(step + 0.1)) for step in range(3)]
     assert sorted(found) == ["double", "new", "old"]
     assert found["old"].values.tolist() == found["new"].values.tolist() == single
@@ -147,7 +152,7 @@ def test_a_scalar_tensor_of_any_numeric_type_is_a_value(
     tmp_path: Path, fields: dict[str, object], value: float
 ) -> None:
     write_events(tmp_path / "tfevents.1", [tensor(4, "loss", **fields)])
-    series = read_tensorboard(tmp_path)["loss"]
+    series = read(tmp_path)["loss"]
     assert (series.steps.tolist(), series.values.tolist()) == ([4], [value])
 
 
@@ -155,26 +160,26 @@ def test_a_tensor_of_several_numbers_is_no_curve(tmp_path: Path) -> None:
     shape = {"dim": [{"size": 2}]}
     events = [tensor(1, "pair", dtype=1, float_val=[1.0, 2.0], tensor_shape=shape), scalar(1, loss=1.0)]
     write_events(tmp_path / "tfevents.1", events)
-    assert list(read_tensorboard(tmp_path)) == ["loss"]
+    assert list(read(tmp_path)) == ["loss"]
 
 
 def test_files_of_one_second_are_read_in_the_order_of_their_clocks(tmp_path: Path) -> None:
     write_events(tmp_path / "a" / "events.out.tfevents.7.b", [scalar(1, 7.1, loss=1.0)])
     write_events(tmp_path / "events.out.tfevents.7.a", [scalar(2, 7.5, loss=2.0)])
     write_events(tmp_path / "events.out.tfevents.9.a", [scalar(2, 9.0, loss=3.0)])
-    series = read_tensorboard(tmp_path)["loss"]
+    series = read(tmp_path)["loss"]
     assert series.steps.tolist() == [1, 2, 2]
     assert series.values.tolist() == [1.0, 2.0, 3.0]
 
 
 def test_repeated_and_backward_steps_are_kept_as_logged(tmp_path: Path) -> None:
     write_events(tmp_path / "tfevents.1", [scalar(step, loss=step) for step in (1, 2, 2, 1)])
-    assert read_tensorboard(tmp_path)["loss"].steps.tolist() == [1, 2, 2, 1]
+    assert read(tmp_path)["loss"].steps.tolist() == [1, 2, 2, 1]
 
 
 def test_nan_and_infinity_are_kept_as_values(tmp_path: Path) -> None:
     write_events(tmp_path / "tfevents.1", [scalar(1, loss=math.nan), scalar(2, loss=math.inf)])
-    values = read_tensorboard(tmp_path)["loss"].values
+    values = read(tmp_path)["loss"].values
     assert math.isnan(values[0])
     assert values[1] == math.inf
 
@@ -182,7 +187,7 @@ def test_nan_and_infinity_are_kept_as_values(tmp_path: Path) -> None:
 def test_a_curve_over_samples_is_left_out(tmp_path: Path) -> None:
     event = Event(step=16, summary=Summary(value=[Summary.Value(tag="lm loss vs samples", simple_value=1)]))
     write_events(tmp_path / "tfevents.1", [event, scalar(1, lm_loss=1.0)])
-    assert list(read_tensorboard(tmp_path)) == ["lm loss"]
+    assert list(read(tmp_path)) == ["lm loss"]
 
 
 @UNHURRIED
@@ -201,12 +206,12 @@ def test_records_of_any_sizes_pass_their_checksums_and_a_flipped_bit_does_not(cu
         folder = Path(name)
         events = [scalar(1, **{"m" * cut: 1.0}), scalar(2, **{"n" * (extra + 1): 2.0}), scalar(3, m=3.0)]
         starts = write_events(folder / "tfevents.1", events)
-        assert len(read_tensorboard(folder)) >= 1
+        assert len(read(folder)) >= 1
         data = bytearray((folder / "tfevents.1").read_bytes())
         data[starts[1] + 12] ^= 1 << (extra % 8)
         (folder / "tfevents.1").write_bytes(data)
         with pytest.raises(MetricsError, match=rf"tfevents\.1: the record at byte {starts[1]} "):
-            read_tensorboard(folder)
+            read(folder)
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 20])
@@ -217,7 +222,7 @@ def test_a_torn_record_is_an_error_that_names_file_and_offset(curve: Callable[[]
     path.write_bytes(whole[:-cut])
     last = 4 * (len(whole) // 5)
     with pytest.raises(MetricsError, match=rf"{path.name}: the record at byte {last} ends after"):
-        read_tensorboard(folder)
+        read(folder)
 
 
 def test_after_a_kill_only_the_torn_last_record_is_left_out(curve: Callable[[], Path]) -> None:
@@ -226,12 +231,12 @@ def test_after_a_kill_only_the_torn_last_record_is_left_out(curve: Callable[[], 
     whole = path.read_bytes()
     for cut in (1, 20, len(whole) // 5 - 3):
         path.write_bytes(whole[:-cut])
-        assert read_tensorboard(folder, killed=True)["lm loss"].steps.tolist() == [1, 2, 3, 4]
+        assert read(folder, killed=True)["lm loss"].steps.tolist() == [1, 2, 3, 4]
     damaged = bytearray(whole)
     damaged[20] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(MetricsError, match="the record at byte 0 has data whose checksum"):
-        read_tensorboard(folder, killed=True)
+        read(folder, killed=True)
 
 
 def test_a_damaged_length_is_an_error(curve: Callable[[], Path]) -> None:
@@ -241,24 +246,24 @@ def test_a_damaged_length_is_an_error(curve: Callable[[], Path]) -> None:
     data[0] ^= 1
     path.write_bytes(data)
     with pytest.raises(MetricsError, match="the record at byte 0 has a length whose checksum"):
-        read_tensorboard(folder)
+        read(folder)
 
 
 def test_a_whole_record_that_holds_no_event_is_an_error(tmp_path: Path) -> None:
     with (tmp_path / "tfevents.1").open("wb") as file:
         RecordWriter(file).write(b"\xff\xff\xff")
     with pytest.raises(MetricsError, match="the record at byte 0 does not hold an event"):
-        read_tensorboard(tmp_path)
+        read(tmp_path)
 
 
 def test_a_folder_without_event_files_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(MetricsError, match=str(tmp_path / "nowhere")):
-        read_tensorboard(tmp_path / "nowhere")
+        read(tmp_path / "nowhere")
 
 
 def test_an_empty_event_file_has_no_series(tmp_path: Path) -> None:
     (tmp_path / "tfevents.1").touch()
-    assert read_tensorboard(tmp_path) == {}
+    assert read(tmp_path) == {}
 
 
 # -- JSON lines ------------------------------------------------------------------------------------
@@ -275,7 +280,7 @@ def test_json_lines_by_step_or_iteration_become_series(tmp_path: Path) -> None:
         tmp_path, {"step": 1, "lm loss": 2.5}, "", {"iteration": 2, "lm loss": 2.25, "count": 3},
         '{"step": 3, "lm loss": NaN, "count": -Infinity}',
     )  # fmt: skip
-    found = read_json_lines(path)
+    found = read(path.parent)
     assert found["lm loss"].steps.tolist() == [1, 2, 3]
     assert found["lm loss"].values[:2].tolist() == [2.5, 2.25]
     assert math.isnan(found["lm loss"].values[2])
@@ -304,7 +309,7 @@ def test_json_lines_by_step_or_iteration_become_series(tmp_path: Path) -> None:
 def test_a_bad_line_is_an_error_that_names_it(tmp_path: Path, line: str, said: str) -> None:
     path = write_lines(tmp_path, {"step": 1, "lm loss": 1.0}, line)
     with pytest.raises(MetricsError) as caught:
-        read_json_lines(path)
+        read(path.parent)
     assert caught.value.message.startswith(f"{path}:2: ")
     assert said in caught.value.message
 
@@ -314,8 +319,8 @@ def test_a_torn_last_line_is_an_error_unless_the_process_was_killed(tmp_path: Pa
     with path.open("a") as file:
         file.write('{"step": 2, "lm lo')
     with pytest.raises(MetricsError, match=r"metrics\.jsonl:2: "):
-        read_json_lines(path)
-    assert read_json_lines(path, killed=True)["lm loss"].steps.tolist() == [1]
+        read(path.parent)
+    assert read(path.parent, killed=True)["lm loss"].steps.tolist() == [1]
 
 
 # -- both ------------------------------------------------------------------------------------------
@@ -324,9 +329,13 @@ def test_a_torn_last_line_is_an_error_unless_the_process_was_killed(tmp_path: Pa
 def test_neither_source_is_an_error_that_says_what_to_write_and_where(tmp_path: Path) -> None:
     with pytest.raises(MetricsError) as caught:
         read_metrics(tmp_path / "tensorboard", tmp_path)
-    assert str(tmp_path / "tensorboard") in caught.value.message
-    assert str(tmp_path / "metrics.jsonl") in caught.value.message
-    assert "${TENSORBOARD_PATH}" in caught.value.advice
+    assert caught.value.message == (
+        f"{tmp_path}/tensorboard: no event file, and no {tmp_path}/metrics.jsonl: the trainer logged nothing"
+    )
+    assert caught.value.advice == (
+        "let it write TensorBoard events to ${TENSORBOARD_PATH},"
+        " or one JSON object a line to ${OUTPUT_PATH}/metrics.jsonl"
+    )
 
 
 def test_where_both_sources_have_a_metric_the_event_files_count(tmp_path: Path) -> None:

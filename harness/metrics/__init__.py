@@ -1,5 +1,6 @@
-"""Series, and their readers: one module a format."""
+"""Series, and their readers: one module a format, one row of :mod:`harness.metrics.reading`."""
 
-from harness.metrics.series import Series, join, read_json_lines, read_metrics, read_tensorboard
+from harness.metrics.reading import read_metrics
+from harness.metrics.series import Series, join
 
-__all__ = ["Series", "join", "read_json_lines", "read_metrics", "read_tensorboard"]
+__all__ = ["Series", "join", "read_metrics"]

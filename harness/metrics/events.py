@@ -9,13 +9,14 @@ TensorBoard (0.3 s).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import MetricsError
+from harness.metrics.series import Series
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,7 @@ _DOUBLE = struct.Struct("<d")
 
 
 @dataclass
-class Scalars:
+class _Scalars:
     """Steps and values of a tag, as logged."""
 
     steps: list[int] = field(default_factory=list)
@@ -41,14 +42,42 @@ class Scalars:
 
 
 @dataclass(frozen=True)
-class EventFile:
+class _EventFile:
     """The clock of a file's first event, and its scalars by tag."""
 
     began: float
-    scalars: dict[str, Scalars]
+    scalars: dict[str, _Scalars]
 
 
-def read_events(path: Path, *, killed: bool) -> EventFile:
+def files(folder: Path) -> list[Path]:
+    """All event files under ``folder``, by name: their names begin with the second they were begun."""
+    return sorted((p for p in folder.rglob("*tfevents*") if p.is_file()), key=lambda p: (p.name, p))
+
+
+def read(paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
+    """Every scalar of the event files, files in the order they were begun.
+
+    ``simple_value`` and scalar ``tensor`` values count; a float32 stays the number that it is.
+
+    Args:
+        paths: the files.
+        killed: leave out a last record that was torn by a kill.
+
+    Raises:
+        MetricsError: a record is torn or corrupted.
+    """
+    # Two processes may begin a file in the same second; the first event's clock tells which was first.
+    inside = sorted((_read_file(path, killed=killed) for path in paths), key=lambda one: one.began)
+    found: dict[str, _Scalars] = {}
+    for one in inside:
+        for tag, scalars in one.scalars.items():
+            there = found.setdefault(tag, _Scalars())
+            there.steps += scalars.steps
+            there.values += scalars.values
+    return {tag: Series(tag, s.steps, s.values) for tag, s in found.items()}  # type: ignore[arg-type]
+
+
+def _read_file(path: Path, *, killed: bool) -> _EventFile:
     """Read an event file to its end.
 
     Args:
@@ -64,7 +93,7 @@ def read_events(path: Path, *, killed: bool) -> EventFile:
         raise MetricsError(f"{path}: cannot be read: {error.strerror or error}") from error
     spans = _frames(path, data, killed=killed)
     _verify(path, data, spans)
-    began, found = float("inf"), dict[str, Scalars]()
+    began, found = float("inf"), dict[str, _Scalars]()
     for start, size in spans:
         try:
             clock, step, scalars = _event(data[start : start + size])
@@ -73,10 +102,10 @@ def read_events(path: Path, *, killed: bool) -> EventFile:
         began = min(began, clock)
         for tag, number in scalars:
             if tag not in found:
-                found[tag] = Scalars()
+                found[tag] = _Scalars()
             found[tag].steps.append(step)
             found[tag].values.append(number)
-    return EventFile(began, found)
+    return _EventFile(began, found)
 
 
 def _broken(path: Path, start: int, what: str) -> MetricsError:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.launch.launcher import Launcher
-from harness.metrics import Series, read_tensorboard
+from harness.metrics import Series, read_metrics
 from harness.trainers.base import Launch
 from harness.trainers.rewind import rewind_folder
 
@@ -90,7 +90,7 @@ class Trains:
             target=target or "harness.trainers.native.main:run",
         )
         self.launcher.run(launch, phase="continuous", folder=folder)
-        series = read_tensorboard(folder / "tensorboard")
+        series = read_metrics(folder / "tensorboard", folder)
         return Run(folder, {k: v for k, v in series.items() if k not in MEASURED})
 
     def rewound(self, run: Run, k: int) -> Path:
