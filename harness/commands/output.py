@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+
+from harness.strict_json import strict_json
 
 #: Columns when nobody looks: wide enough for two paths, so that grep finds a row on one line.
 _WIDE = 400
@@ -20,16 +19,7 @@ def flag_json(command: argparse.ArgumentParser) -> None:
 
 def as_json(content: object) -> None:
     """Print one JSON document; NaN and infinity, which JSON has not, as words."""
-    json.dump(_strict(content), sys.stdout, indent=1, allow_nan=False, default=str)
-    print()
-
-
-def _strict(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
-    return [_strict(item) for item in value] if isinstance(value, (list, tuple)) else value
+    print(strict_json(content), end="")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

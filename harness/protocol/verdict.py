@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, VerdictError
+from harness.strict_json import strict_json
 
 if TYPE_CHECKING:
     from harness.checks import Check
@@ -70,7 +70,7 @@ class Verdict:
 
     def to_json(self) -> str:
         """The content of ``verdict.json``; keys as in the design."""
-        return json.dumps(_strict(asdict(self)), indent=1, default=str) + "\n"
+        return strict_json(asdict(self))
 
     def write(self, path: Path) -> None:
         """Write it at once or not at all."""
@@ -78,17 +78,6 @@ class Verdict:
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         beside.write_text(self.to_json(), encoding="utf-8")
         beside.replace(path)
-
-
-def _strict(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
-    """NaN and infinity as words: they are no JSON, and many readers refuse them."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
-    return value
 
 
 def read_verdict(path: Path) -> Verdict:
