@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -109,17 +111,24 @@ def test_exit_codes_are_those_of_the_contract() -> None:
     assert verdict(status="error").exit_code == EXIT_CRASHED
 
 
-def _without(key: str) -> Callable[[dict[str, Any]], object]:
-    return lambda raw: raw.pop(key)
+def _place(raw: dict[str, Any], path: str) -> tuple[Any, Any]:
+    """What holds the value at a path, and its key there."""
+    *parents, last = (int(part) if part.isdigit() else part for part in path.split("."))
+    return functools.reduce(lambda place, parent: place[parent], parents, cast("Any", raw)), last
+
+
+def _without(path: str) -> Callable[[dict[str, Any]], object]:
+    def change(raw: dict[str, Any]) -> None:
+        place, last = _place(raw, path)
+        del place[last]
+
+    return change
 
 
 def _with(path: str, value: object) -> Callable[[dict[str, Any]], object]:
     def change(raw: dict[str, Any]) -> None:
-        *parents, last = path.split(".")
-        place: Any = raw
-        for parent in parents:
-            place = place[int(parent)] if parent.isdigit() else place[parent]
-        place[int(last) if last.isdigit() else last] = value
+        place, last = _place(raw, path)
+        place[last] = value
 
     return change
 
@@ -127,17 +136,23 @@ def _with(path: str, value: object) -> Callable[[dict[str, Any]], object]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_without("cell"), "cell is missing"),
+        (_without("cell"), "cell is missing, expected a text"),
         (_without("diagnosis"), "diagnosis is missing"),
-        (_with("checks", None), "checks is a NoneType"),
-        (_with("status", "green"), "status 'green'"),
-        (_with("timing", []), "timing is a list"),
-        (_with("timing.total", "long"), "'long'"),
-        (_with("checks.0.passed", "yes"), "checks[0].passed is a str"),
-        (_with("checks.0.worst.step", "97"), "checks[0].worst.step is a str"),
-        (_with("checks.1", "held"), "checks[1] is a str"),
+        (_with("checks", None), "checks: found null, expected a list"),
+        (_with("status", "green"), 'status: found "green", expected passed, failed or error'),
+        (_with("timing", []), "timing: found a list, expected an object"),
+        (_with("timing.total", "long"), 'timing.total: found "long", expected a number or nan, inf or -inf'),
+        (_with("checks.0.passed", "yes"), 'checks[0].passed: found "yes", expected true or false'),
+        (
+            _with("checks.0.worst.step", "97"),
+            'checks[0].worst.step: found "97", expected a whole number or null',
+        ),
+        (_with("checks.1", "held"), 'checks[1]: found "held", expected an object'),
+        (_without("checks.0.message"), "checks[0].message is missing, expected a text"),
+        (_with("checks.0.against", "luck"), 'found "luck", expected golden, continuous or state'),
+        (_with("checks.0.worst.abs", True), "checks[0].worst.abs: found true, expected"),
         (_with("diagnosis.component", "gremlins"), "'gremlins'"),
-        (_with("diagnosis.evidence", "none"), "diagnosis.evidence is a str"),
+        (_with("diagnosis.evidence", "none"), 'diagnosis.evidence: found "none", expected a list'),
     ],
 )
 def test_what_is_not_as_the_contract_says_is_named(
@@ -167,8 +182,26 @@ def test_a_file_that_is_not_there_is_one_error(tmp_path: Path) -> None:
         read_verdict(tmp_path / "verdict.json")
 
 
-def test_keys_of_a_newer_harness_are_passed_over(tmp_path: Path) -> None:
+def test_whole_numbers_of_a_check_stay_whole(tmp_path: Path) -> None:
+    check = Check("state: step", None, "state", "present", passed=False, worst=Worst(8, 8, 4))
+    verdict(checks=(check,)).write(tmp_path / "verdict.json")
+    (read,) = read_verdict(tmp_path / "verdict.json").checks
+    assert read.worst is not None
+    assert repr((read.worst.expected, read.worst.actual)) == "(8, 4)"
+
+
+def test_a_message_with_half_a_character_is_read_back(tmp_path: Path) -> None:
+    verdict(reproduce="harness run \udcff").write(tmp_path / "verdict.json")
+    assert read_verdict(tmp_path / "verdict.json").reproduce == "harness run \udcff"
+
+
+def test_keys_of_a_newer_harness_are_passed_over_and_its_kinds_kept(tmp_path: Path) -> None:
     raw = json.loads(verdict().to_json()) | {"schema": 2}
+    raw["checks"][1]["kind"] = "by-hash"
     raw["checks"][0]["weight"] = 3
+    raw["checks"][0]["worst"]["rank"] = 3
+    raw["diagnosis"]["confidence"] = 0.5
     (tmp_path / "verdict.json").write_text(json.dumps(raw))
-    assert read_verdict(tmp_path / "verdict.json") == verdict()
+    read = read_verdict(tmp_path / "verdict.json")
+    assert [str(check.kind) for check in read.checks] == ["exact", "by-hash"]
+    assert replace(read, checks=()) == verdict(checks=())

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, VerdictError
+from harness.misfits import Misfit, fitted
 from harness.strict_json import strict_json
 
 if TYPE_CHECKING:
     from harness.checks import Check
     from harness.diagnosis import Diagnosis
+    from harness.protocol import verdict_file
 
 Status = Literal["passed", "failed", "error"]
 _SIZE_LIMIT = 256 << 20  # bytes; a verdict has some ten thousand
@@ -94,59 +96,44 @@ def read_verdict(path: Path) -> Verdict:
         raise VerdictError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise VerdictError(f"{path}: is not JSON: {error}") from error
+    from harness.protocol import verdict_file
+
+    written = fitted(raw, verdict_file.Verdict, lambda misfit: VerdictError(f"{path}: {_said(misfit)}"))
     try:
-        return _verdict(raw)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        return _verdict(written)
+    except ValueError as error:
         raise VerdictError(f"{path}: is no verdict: {error}") from error
 
 
-def _verdict(raw: Any) -> Verdict:  # noqa: ANN401 - from a file
+def _verdict(written: verdict_file.Verdict) -> Verdict:
+    import msgspec
+
     from harness.checks import Check, Worst
     from harness.diagnosis import Diagnosis
 
-    raw = _of(raw, _KEYS, "")
-    checks = []
-    for i, one in enumerate(raw.pop("checks")):
-        found = _of(one, _CHECK_KEYS, f"checks[{i}].")
-        worst = found.pop("worst")
-        checks.append(
-            Check(**found, worst=Worst(**_of(worst, _WORST_KEYS, f"checks[{i}].worst.")) if worst else None)
-        )
-    diagnosis = raw.pop("diagnosis")
-    if diagnosis is not None:
-        diagnosis = _of(diagnosis, {"component": str, "evidence": list}, "diagnosis.")
-        diagnosis = Diagnosis(diagnosis["component"], tuple(map(str, diagnosis["evidence"])))
-    timing = {str(name): float(seconds) for name, seconds in raw.pop("timing").items()}
-    return Verdict(checks=tuple(checks), diagnosis=diagnosis, timing=timing, **raw)
+    plain = msgspec.structs.asdict
+    checks = [
+        Check(**plain(one) | {"worst": Worst(**plain(one.worst)) if one.worst else None})
+        for one in written.checks
+    ]
+    lost = written.diagnosis
+    return Verdict(
+        cell=written.cell,
+        status=written.status,
+        checks=tuple(checks),
+        diagnosis=Diagnosis(lost.component, tuple(lost.evidence)) if lost else None,
+        timing={name: float(seconds) for name, seconds in written.timing.items()},
+        provenance=written.provenance,
+        reproduce=written.reproduce,
+    )
 
 
-_Kinds = Mapping[str, type | tuple[type, ...]]
-_NONE = type(None)
-_KEYS: _Kinds = {
-    "cell": str, "status": str, "checks": list, "diagnosis": (dict, _NONE), "timing": dict,
-    "provenance": dict, "reproduce": str,
-}  # fmt: skip
-_CHECK_KEYS: _Kinds = {
-    "name": str, "metric": (str, _NONE), "against": str, "kind": str, "passed": bool,
-    "first_bad_step": (int, _NONE), "worst": (dict, _NONE), "message": str,
-}  # fmt: skip
-_VALUE = (int, float, str, _NONE)
-_WORST_KEYS: _Kinds = {
-    "step": (int, _NONE),
-    "expected": _VALUE,
-    "actual": _VALUE,
-    "abs": _VALUE,
-    "rel": _VALUE,
-}
-
-
-def _of(raw: Any, kinds: _Kinds, where: str) -> dict[str, Any]:  # noqa: ANN401 - from a file
-    """The keys of ``kinds``; what a newer harness wrote besides is passed over."""
-    if not isinstance(raw, dict):
-        raise TypeError(f"{where.rstrip('.') or 'it'} is a {type(raw).__name__}, expected an object")
-    for key, kind in kinds.items():
-        if key not in raw:
-            raise KeyError(f"{where}{key} is missing")
-        if not isinstance(raw[key], kind):
-            raise TypeError(f"{where}{key} is a {type(raw[key]).__name__}")
-    return {key: raw[key] for key in kinds}
+def _said(misfit: Misfit) -> str:
+    """What is wrong in the file, in JSON's words."""
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in misfit.where)[1:]
+    if misfit.what == "missing":
+        return f"is no verdict: {key} is missing, expected {misfit.expected}"
+    found = json.dumps(misfit.found)[:60]
+    if isinstance(misfit.found, (dict, list)):
+        found = "an object" if isinstance(misfit.found, dict) else "a list"
+    return f"is no verdict: {key}{': ' if key else ''}found {found}, expected {misfit.expected}"

@@ -1,0 +1,58 @@
+"""What stands in ``verdict.json``: the keys that others rely on. All are there; others may come.
+
+:class:`harness.protocol.verdict.Verdict` is the same as the harness works with it, and says what each means.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from harness.checks.result import Against
+from harness.protocol.verdict import Status
+
+#: A number that JSON has not.
+NotFinite = Literal["nan", "inf", "-inf"]
+
+
+class Worst(msgspec.Struct):
+    """The worst deviation of a check."""
+
+    step: int | None
+    expected: int | float | str | None
+    actual: int | float | str | None
+    abs: int | float | str | None
+    rel: int | float | str | None
+
+
+class Check(msgspec.Struct):
+    """One comparison."""
+
+    name: str
+    metric: str | None
+    against: Against
+    kind: str  # those of a newer harness too
+    passed: bool
+    first_bad_step: int | None
+    worst: Worst | None
+    message: str
+
+
+class Diagnosis(msgspec.Struct):
+    """What was lost."""
+
+    component: str
+    evidence: list[str]
+
+
+class Verdict(msgspec.Struct):
+    """All checks of a cell, the diagnosis, the timings, the provenance."""
+
+    cell: str
+    status: Status
+    checks: list[Check]
+    diagnosis: Diagnosis | None
+    timing: dict[str, float | NotFinite]
+    provenance: dict[str, Any]
+    reproduce: str
