@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness import goldens
+from harness.checks import Against, Check
 from harness.commands.cli import main
 
 #: Anybody's trainer, without torch: a seeded walk that is saved and resumed.
@@ -132,10 +134,10 @@ def test_change_is_shown_before_and_when_it_is_approved(
     assert place.run() == 0
 
 
-def fail(against: str) -> Callable[[dict[str, Any]], None]:
+def fail(against: Against) -> Callable[[dict[str, Any]], None]:
     def change(verdict: dict[str, Any]) -> None:
-        check = {"name": f"{against}: x", "against": against, "passed": False}
-        verdict["checks"].append(check)
+        check = Check(f"{against}: x", None, against, "present", passed=False)
+        verdict["checks"].append(dataclasses.asdict(check))
 
     return change
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import GoldenError, HarnessError, NothingToDo, UsageError
+from harness.errors import GoldenError, HarnessError, NothingToDo, UsageError, VerdictError
 from harness.goldens.store import Planned
 from harness.matrix import HARDWARE, Cell, cases_by_name
 
 if TYPE_CHECKING:
     from harness.metrics import Series
+    from harness.protocol.verdict import Verdict
 
 VERDICT = "verdict.json"
-_SIZE_LIMIT = 64 << 20  # bytes
 _SHOWN = 3  # failed checks by name
 
 
@@ -37,8 +36,9 @@ def plan(results: Path, store: Path, cases: Path) -> tuple[list[Planned], list[R
         cases: says which metrics of a case are compared.
 
     Raises:
-        UsageError: there is nothing at ``results``, or a verdict that is none.
+        UsageError: there is nothing at ``results``.
         NothingToDo: there is no verdict.
+        VerdictError: there is one that is none.
     """
     if not results.is_dir():
         what = "is no folder" if results.exists() else "is not there"
@@ -54,7 +54,7 @@ def plan(results: Path, store: Path, cases: Path) -> tuple[list[Planned], list[R
         reason = _unsound(path.parent, verdict)
         if reason is None:
             try:
-                planned.append(_golden(path.parent, cell, verdict["provenance"], store, known))
+                planned.append(_golden(path.parent, cell, verdict.provenance, store, known))
             except HarnessError as error:
                 reason = error.message
         if reason is not None:
@@ -69,40 +69,27 @@ def _known(cases: Path) -> Mapping[str, Path]:
     return cases_by_name(cases) if cases.is_dir() else {}
 
 
-def _verdict(path: Path) -> tuple[Cell, dict[str, Any]]:
+def _verdict(path: Path) -> tuple[Cell, Verdict]:
+    from harness.protocol.verdict import read_verdict
+
+    verdict = read_verdict(path)
     try:
-        if path.stat().st_size > _SIZE_LIMIT:
-            raise UsageError(f"{path}: is larger than {_SIZE_LIMIT >> 20} MiB, expected a verdict")
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}", "run the cell again") from error
-    shape = {"cell": str, "status": str, "checks": list, "provenance": dict}
-    for key, kind in shape.items():
-        if not isinstance(found, dict) or not isinstance(found.get(key), kind):
-            raise UsageError(f"{path}: holds no {key}, expected a verdict", "run the cell again")
-    if not all(isinstance(check, dict) for check in found["checks"]):
-        raise UsageError(f"{path}: its checks are not those of a verdict", "run the cell again")
-    try:
-        return Cell.parse(found["cell"]), found
+        return Cell.parse(verdict.cell), verdict
     except UsageError as error:
-        raise UsageError(f"{path}: {error.message}", "run the cell again") from error
+        raise VerdictError(f"{path}: {error.message}") from error
 
 
-def _unsound(folder: Path, verdict: Mapping[str, Any]) -> str | None:
+def _unsound(folder: Path, verdict: Verdict) -> str | None:
     """Why a run is no golden: whatever was not about the golden itself has to hold."""
-    if verdict["status"] not in ("passed", "failed"):
-        return f"its status is {verdict['status']}: the run did not come to its end"
-    failed = [
-        str(check.get("name"))
-        for check in verdict["checks"]
-        if check.get("passed") is not True and check.get("against") != "golden"
-    ]
+    if verdict.status not in ("passed", "failed"):
+        return f"its status is {verdict.status}: the run did not come to its end"
+    failed = [check.name for check in verdict.failures if check.against != "golden"]
     if failed:
         rest = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
         return f"resuming lost something: {', '.join(failed[:_SHOWN])}{rest} failed"
     if not (folder / "continuous").is_dir():
         return "there is no uninterrupted run in it: run the cell with --protocol full"
-    if not isinstance(verdict["provenance"].get("fingerprint"), dict):
+    if not isinstance(verdict.provenance.get("fingerprint"), dict):
         return "its verdict does not say what it ran on: run the cell again"
     return None
 
