@@ -12,10 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the harness beside this folder, installed or not
 
 from harness import errors
-from harness.cases import case as cases
+from harness.cases import HarnessKeys, keys
 from harness.commands import cli
 from harness.checks.result import Against, Check, Kind, Worst
 from harness.diagnosis.result import COMPONENTS, Diagnosis
@@ -24,20 +26,6 @@ from harness.protocol.verdict import Status, Verdict
 from harness.trainers import TRAINERS
 from harness.trainers.base import Phase, PhaseName, placeholders
 
-#: By key of a case file; whether none is missing is checked where they are used.
-KEYS = {
-    "ENV_VARS": "variables for every rank",
-    "MODEL_ARGS": "the trainer's arguments: a value, `true` for a bare flag, or a list",
-    "MODEL_ARGS_2": "those of the resumed phase, where they are others",
-    "TEST_TYPE": "`ckpt-resume` by default; [the others](../megatron.md#what-is-run) are Megatron-LM's",
-    "MODE": "`pretraining` by default",
-    "METRICS": "the metrics that are compared; without it, all that the golden has",
-    "LAUNCHER": "`torchrun` or `ft_launcher`",
-    "TEST_EVALUATION": "Megatron-LM's; `xpass` is not run",
-    "BEFORE_SCRIPT": "shell of Megatron-LM's; run only with `--allow-scripts`",
-    "AFTER_SCRIPT": "likewise",
-    "HARNESS": "all that is ours; see below",
-}
 MEANINGS = {
     "EXIT_PASSED": "passed",
     "EXIT_FAILED": "a check failed",
@@ -109,12 +97,12 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Ar
 
 def case_file() -> str:
     """The keys of model_config.yaml."""
-    known = set(cases._KEYS)  # noqa: SLF001 - the table itself
-    _same("the keys of a case file", known, set(KEYS))
-    rows = [(f"`{key}`", text) for key, text in KEYS.items()]
-    ours = arguments(cases.HarnessKeys)
-    _same("the keys below HARNESS", set(cases._OURS), set(ours))  # noqa: SLF001
-    below = [(f"`{key}`", ours[key].replace("None:", "without it:")) for key in cases._OURS]  # noqa: SLF001
+    rows = [(f"`{one.encode_name}`", _described(one.type)) for one in msgspec.structs.fields(keys.CaseFile)]
+    ours = arguments(HarnessKeys)
+    _same("the keys below HARNESS", set(keys.Harness.__struct_fields__), set(ours))
+    below = [
+        (f"`{key}`", ours[key].replace("None:", "without it:")) for key in keys.Harness.__struct_fields__
+    ]
     phase = Phase("continuous", Path("F"), Path("F/checkpoints"), None, 0, 1, 1, 1)
     names = ", ".join(f"`${{{name}}}`" for name in sorted(placeholders(phase)))
     return f"""# Case file
@@ -135,6 +123,13 @@ Trainers: {", ".join(f"`{name}`" for name in TRAINERS)}. What `profiles` says co
 
 {names}: see [anybody's script](../command-trainer.md#what-the-case-says).
 """
+
+
+def _described(kind: Any) -> str:
+    """What a key's type says of it."""
+    (text,) = [meta.description for meta in get_args(kind)[1:]]
+    text = str(text).replace("the others are", "[the others](../megatron.md#what-is-run) are")
+    return text.replace("all that is ours", "all that is ours; see below")
 
 
 def verdict() -> str:

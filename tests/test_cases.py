@@ -157,6 +157,22 @@ def test_short_form_of_the_trainer_means_everywhere(write: Write) -> None:
         ),
         ("MODEL_ARGS: {}\nHARNESS: {command: {train: python t.py}}\n", "never a shell string"),
         ("MODEL_ARGS: {}\nHARNESS: {command: {resume: [a]}}\n", "HARNESS: command: train is missing"),
+        (
+            "MODEL_ARGS: {}\nHARNESS: {command: {train: [a, [b]]}}\n",
+            "HARNESS: command: train[1]: found a list, expected a text",
+        ),
+        (
+            "MODEL_ARGS: {}\nHARNESS: {trainer: {cpu: }}\n",
+            "HARNESS: trainer: cpu: found nothing, expected the name of a trainer",
+        ),
+        (
+            "MODEL_ARGS: {}\nHARNESS: {trainer: [a]}\n",
+            "HARNESS: trainer: found a list, expected the name of a trainer, or a mapping",
+        ),
+        (f"MODEL_ARGS: {{}}\nHARNESS: {{world_size: {'9' * 5000}}}\n", "expected a whole number above 0"),
+        ('MODEL_ARGS: {"--a\\n": 1}\n', r"MODEL_ARGS: '--a\n' is no argument — arguments begin with --"),
+        ("MODEL_ARGS: {}\nMODEL_ARGS_2: []\n", "MODEL_ARGS_2: found a list, expected a mapping"),
+        ("MODEL_ARGS: {}\nMETRICS: [a, true]\n", "METRICS[1]: found a boolean, expected a text"),
         ("MODEL_ARGS: {}\nLAUNCHER: mpirun\n", "LAUNCHER: found 'mpirun', expected torchrun or ft_launcher"),
         ("MODEL_ARGS: [a]\n", "MODEL_ARGS: found a list, expected a mapping"),
         ("MODEL_ARGS:\n  train-iters: 1\n", "MODEL_ARGS: 'train-iters' is no argument"),

@@ -281,14 +281,14 @@ def reference() -> Any:
 
 
 def test_the_reference_has_every_command_key_component_and_status() -> None:
-    from harness.cases import case as cases
+    from harness.cases.keys import CaseFile, Harness
     from harness.diagnosis import COMPONENTS
 
     pages = reference().pages()
     for command in ("run", "cases lint", "goldens approve", "checkpoint diff", "report", "status", "alarm"):
         assert f"## harness {command}\n" in pages["command-line.md"]
     assert "--golden-update" in pages["command-line.md"]
-    for key in (*cases._KEYS, *cases._OURS):
+    for key in (*CaseFile.__struct_encode_fields__, *Harness.__struct_encode_fields__):
         assert f"| `{key}` | " in pages["case-file.md"]
         assert f"| `{key}` |  |" not in pages["case-file.md"]
     for component in COMPONENTS:

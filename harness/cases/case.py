@@ -8,30 +8,20 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.cases.arguments import Arguments
-from harness.cases.file import kind_of, read_tree
 from harness.errors import CaseError, UsageError
-from harness.matrix import CASE_FILE, HARDWARE, NAME, cases_by_name
+from harness.matrix import CASE_FILE, NAME, cases_by_name
 
-#: The keys of Megatron-LM's case files that are understood.
-_KEYS = (
-    "ENV_VARS", "MODEL_ARGS", "MODEL_ARGS_2", "TEST_TYPE", "MODE", "METRICS", "LAUNCHER",
-    "TEST_EVALUATION", "BEFORE_SCRIPT", "AFTER_SCRIPT", "HARNESS",
-)  # fmt: skip
-#: Keys of theirs that say nothing about what the harness does; kept in :attr:`Case.others`.
-_THEIRS = re.compile(r"[A-Z][A-Z0-9_]*")
-#: Those of them that look like misspelt ones and are not.
-_THEIRS_ALIKE = re.compile(r"BASE_MODEL_ARGS|MODEL_ENV_VARS|MODEL_ARGS_(?:[3-9]|[1-9][0-9]+)")
-_OURS = ("trainer", "world_size", "profiles", "command", "deterministic")
+if TYPE_CHECKING:
+    from harness.cases import keys
+
 _TRAINERS_BY_DEFAULT = {"cpu": "native", "default": "megatron"}
-_LAUNCHERS = ("torchrun", "ft_launcher")
 _ITERATIONS, _INTERVAL = "--train-iters", "--save-interval"
 #: Variables by which a case of Megatron-LM says so; the second is spelt like that.
 _NONDETERMINISTIC = ("NVTE_ALLOW_NONDETERMINISTIC_ALGO", "NON_DETERMINSTIC_RESULTS")
@@ -187,152 +177,68 @@ def load_case(path: Path) -> Case:
         CaseError: the file, the key, what was found, what was expected.
     """
     file = (path / CASE_FILE if path.is_dir() else path).absolute()
-    raw = read_tree(file)
-    for key in raw:
-        if key in _KEYS or _THEIRS_ALIKE.fullmatch(key):
-            continue
-        near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.75)
-        if near or not _THEIRS.fullmatch(key):
-            raise CaseError(
-                f"{file}: {key}: no such key is known",
-                f"did you mean {near[0]}?" if near else f"keys: {', '.join(_KEYS)}",
-            )
-    reader = _Reader(file, raw)
+    from harness.cases.keys import read_keys
+
+    found, others = read_keys(file)
     name, family = file.parent.name, file.parent.parent.name
     if not NAME.fullmatch(name):
         raise CaseError(f"{file}: its folder's name {name!r} cannot be the name of a case")
-    launcher = reader.text("LAUNCHER", "torchrun")
-    if launcher not in _LAUNCHERS:
-        raise CaseError(f"{file}: LAUNCHER: found {launcher!r}, expected {' or '.join(_LAUNCHERS)}")
     return Case(
         name=name,
         family=family,
         directory=file.parent,
-        env_vars=MappingProxyType(reader.texts("ENV_VARS")),
-        model_args=reader.arguments("MODEL_ARGS", raw.get("MODEL_ARGS")),
-        model_args_2=(
-            reader.arguments("MODEL_ARGS_2", raw["MODEL_ARGS_2"]) if raw.get("MODEL_ARGS_2") else None
-        ),
-        test_type=reader.text("TEST_TYPE", "ckpt-resume"),
-        mode=reader.text("MODE", "pretraining"),
-        metrics=tuple(reader.list("METRICS", raw.get("METRICS"))),
-        launcher=launcher,
-        test_evaluation=reader.text("TEST_EVALUATION", ""),
-        before_script=reader.text("BEFORE_SCRIPT", ""),
-        after_script=reader.text("AFTER_SCRIPT", ""),
-        harness=reader.harness(),
-        others=tuple(key for key in raw if key not in _KEYS),
+        env_vars=MappingProxyType({key: _variable(value) for key, value in (found.env_vars or {}).items()}),
+        model_args=_arguments(found.model_args),
+        model_args_2=_arguments(found.model_args_2) if found.model_args_2 else None,
+        test_type=_text(found.test_type, "ckpt-resume"),
+        mode=_text(found.mode, "pretraining"),
+        metrics=_words(found.metrics),
+        launcher=_text(found.launcher, "torchrun"),
+        test_evaluation=_text(found.test_evaluation, ""),
+        before_script=_text(found.before_script, ""),
+        after_script=_text(found.after_script, ""),
+        harness=_ours(file, found.harness) if found.harness else HarnessKeys(),
+        others=others,
     )
 
 
-# -- keys --------------------------------------------------------------------------------------
+def _ours(file: Path, found: keys.Harness) -> HarnessKeys:
+    import msgspec
+
+    trainer = found.trainer
+    by = msgspec.structs.asdict(trainer) if isinstance(trainer, msgspec.Struct) else {"default": trainer}
+    trainers = {hardware: name for hardware, name in by.items() if isinstance(name, str)}
+    profiles = msgspec.structs.asdict(found.profiles) if found.profiles else {}
+    command = None
+    if found.command:
+        command = Command(_words(found.command.train), _words(found.command.resume))
+        if not command.train:
+            raise CaseError(f"{file}: HARNESS: command: train is missing", "name what to start")
+    return HarnessKeys(
+        trainer=MappingProxyType(trainers or _TRAINERS_BY_DEFAULT),
+        world_size=None if found.world_size is None else int(found.world_size),
+        profiles=MappingProxyType(
+            {hardware: _arguments(one) for hardware, one in profiles.items() if one is not None}
+        ),
+        command=command,
+        deterministic=found.deterministic,
+    )
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Takes values out of a case's tree; every refusal names the file and the key."""
+def _text(value: object, default: str) -> str:
+    return default if value is None else str(value)
 
-    file: Path
-    raw: Mapping[str, Any]
 
-    def wrong(self, key: str, value: object, expected: str) -> CaseError:
-        return CaseError(f"{self.file}: {key}: found {kind_of(value)}, expected {expected}")
+def _words(values: Iterable[object] | None) -> tuple[str, ...]:
+    return tuple(map(str, values or ()))
 
-    def text(self, key: str, default: str) -> str:
-        value = self.raw.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            raise self.wrong(key, value, "a text")
-        return value
 
-    def mapping(self, key: str, value: Any) -> Mapping[str, Any]:  # noqa: ANN401 - from a file
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise self.wrong(key, value, "a mapping")
-        return value
+def _variable(value: object) -> str:
+    """As a shell of Megatron-LM's would have it."""
+    return str(value).lower() if isinstance(value, bool) else _text(value, "")
 
-    def list(self, key: str, value: Any) -> Sequence[str]:  # noqa: ANN401 - from a file
-        if value is None:
-            return ()
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.wrong(key, value, "a list of texts")
-        return value
 
-    def texts(self, key: str) -> dict[str, str]:
-        found = {}
-        for name, value in self.mapping(key, self.raw.get(key)).items():
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                raise CaseError(f"{self.file}: {key}: {name!r} cannot be the name of a variable")
-            if isinstance(value, (dict, list)):
-                raise self.wrong(f"{key}: {name}", value, "a text")
-            found[name] = {None: "", True: "true", False: "false"}.get(value, value)
-        return found
-
-    def arguments(self, key: str, value: Any) -> Arguments:  # noqa: ANN401 - from a file
-        found: dict[str, Any] = {}
-        for name, given in self.mapping(key, value).items():
-            if not re.fullmatch(r"--?[A-Za-z0-9][A-Za-z0-9._-]*", name):
-                raise CaseError(f"{self.file}: {key}: {name!r} is no argument", "arguments begin with --")
-            if isinstance(given, dict):
-                raise self.wrong(f"{key}: {name}", given, "a value, true, or a list")
-            found[name] = tuple(self.list(f"{key}: {name}", given)) if isinstance(given, list) else given
-        return MappingProxyType(found)
-
-    def harness(self) -> HarnessKeys:
-        ours = self.mapping("HARNESS", self.raw.get("HARNESS"))
-        self.known("HARNESS", ours, _OURS)
-        trainer = ours.get("trainer")
-        if isinstance(trainer, str):
-            trainer = {"default": trainer}
-        trainer = dict(self.mapping("HARNESS: trainer", trainer)) or dict(_TRAINERS_BY_DEFAULT)
-        self.known("HARNESS: trainer", trainer, ("default", *HARDWARE))
-        for hardware, name in trainer.items():
-            if not isinstance(name, str):
-                raise self.wrong(f"HARNESS: trainer: {hardware}", name, "the name of a trainer")
-        profiles = self.mapping("HARNESS: profiles", ours.get("profiles"))
-        self.known("HARNESS: profiles", profiles, tuple(HARDWARE))
-        return HarnessKeys(
-            trainer=MappingProxyType(trainer),
-            world_size=self.world_size(ours.get("world_size")),
-            profiles=MappingProxyType(
-                {h: self.arguments(f"HARNESS: profiles: {h}", p) for h, p in profiles.items()}
-            ),
-            command=self.command(ours.get("command")),
-            deterministic=self.boolean("HARNESS: deterministic", ours.get("deterministic")),
-        )
-
-    def known(self, where: str, found: Iterable[str], expected: Sequence[str]) -> None:
-        for key in found:
-            if key not in expected:
-                near = difflib.get_close_matches(key, expected, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(expected)}"
-                raise CaseError(f"{self.file}: {where}: {key}: no such key is known", hint)
-
-    def world_size(self, value: Any) -> int | None:  # noqa: ANN401 - from a file
-        if value is None:
-            return None
-        if not (isinstance(value, str) and value.isascii() and value.isdigit() and int(value) > 0):
-            raise self.wrong("HARNESS: world_size", value, "a whole number above 0")
-        return int(value)
-
-    def boolean(self, key: str, value: Any) -> bool | None:  # noqa: ANN401 - from a file
-        if value is not None and not isinstance(value, bool):
-            raise self.wrong(key, value, "true or false")
-        return value
-
-    def command(self, value: Any) -> Command | None:  # noqa: ANN401 - from a file
-        if value is None:
-            return None
-        found = self.mapping("HARNESS: command", value)
-        self.known("HARNESS: command", found, ("train", "resume"))
-        for key, words in found.items():
-            if isinstance(words, str):
-                raise self.wrong(
-                    f"HARNESS: command: {key}", words, "a list of arguments (never a shell string)"
-                )
-        lists = {key: tuple(self.list(f"HARNESS: command: {key}", words)) for key, words in found.items()}
-        if not lists.get("train"):
-            raise CaseError(f"{self.file}: HARNESS: command: train is missing", "name what to start")
-        return Command(lists["train"], lists.get("resume", ()))
+def _arguments(found: Mapping[str, Any] | None) -> Arguments:
+    return MappingProxyType(
+        {name: tuple(value) if isinstance(value, list) else value for name, value in (found or {}).items()}
+    )
