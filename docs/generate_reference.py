@@ -108,6 +108,7 @@ def case_file() -> str:
     return f"""# Case file
 
 `test_cases/<family>/<case>/model_config.yaml`. The folder's name is the case's; it is unique over all families.
+For editors there is [a JSON schema](../schemas/model_config.json): [how to name it](../how-to/add-a-case.md).
 
 {table("key", "", rows=rows)}
 
@@ -136,7 +137,8 @@ def verdict() -> str:
     """What verdict.json holds."""
     parts = [
         "# verdict.json",
-        "`results/<hardware>/<track>/<case>/verdict.json`. NaN and infinity are words there: `nan`, `inf`.",
+        "`results/<hardware>/<track>/<case>/verdict.json`. NaN and infinity are words there: `nan`, `inf`."
+        "\nAll keys are there, and more may come: [its JSON schema](../schemas/verdict.json).",
         fields(Verdict),
         "## checks[]",
         fields(Check),

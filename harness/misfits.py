@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _WORDS = {
     str: "a text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null",
-    list: "a list", tuple: "a list", dict: "an object",
+    list: "a list", dict: "an object",
 }  # fmt: skip
 
 
@@ -38,11 +38,6 @@ class Misfit:
     found: Any
     expected: str
     keys: tuple[str, ...] = ()
-
-    @property
-    def mapping(self) -> tuple[str | int, ...]:
-        """Where the mapping is whose key is wrong."""
-        return self.where[:-1]
 
 
 def fitted(value: object, wanted: type[T], refuse: Callable[[Misfit], HarnessError]) -> T:
@@ -97,7 +92,7 @@ def _inside(value: object, kind: Any, where: tuple[str | int, ...]) -> Iterator[
             if misnamed := _misfit(key, parts[0], (*where, key)):
                 yield Misfit(misnamed.where, "name", key, misnamed.expected)
             below.append((key, item, parts[1]))
-    elif isinstance(value, list) and outer in (list, tuple):
+    elif isinstance(value, list) and outer is list:
         below += [(place, item, parts[0]) for place, item in enumerate(value)]
     for place, item, one in below:
         if found := _misfit(item, one, (*where, place)):

@@ -33,14 +33,9 @@ _words = functools.partial(_expected, "a list of arguments (never a shell string
 _mapping = functools.partial(_expected, "a mapping")
 
 Text = Annotated[str | int | float, _text()]
-Variable = Annotated[
-    str, _expected("cannot be the name of a variable", pattern=rf"^[A-Za-z_][A-Za-z0-9_]*{_END}")
-]
+Variable = Annotated[str, Meta(pattern=rf"^[A-Za-z_][A-Za-z0-9_]*{_END}")]
 Variables = dict[Variable, Annotated[str | int | float | bool | None, _text()]]
-Argument = Annotated[
-    str,
-    _expected("is no argument — arguments begin with --", pattern=rf"^--?[A-Za-z0-9][A-Za-z0-9._-]*{_END}"),
-]
+Argument = Annotated[str, Meta(pattern=rf"^--?[A-Za-z0-9][A-Za-z0-9._-]*{_END}")]
 Arguments = dict[
     Argument,
     Annotated[str | int | float | bool | list[Text] | None, _expected("a value, true, or a list")],
@@ -71,7 +66,7 @@ else:  # their keys are the rows of a table
 class Command(msgspec.Struct, forbid_unknown_fields=True):
     """What the trainer `command` starts; `resume` is as `train` where it is not said."""
 
-    train: Annotated[list[Text] | None, _words()] = None
+    train: Annotated[list[Text], _words(extra_json_schema={"minItems": 1})] = []
     resume: Annotated[list[Text] | None, _words()] = None
 
 
@@ -119,7 +114,7 @@ class CaseFile(msgspec.Struct, rename="upper"):
 #: Keys of Megatron-LM's that say nothing about what the harness does.
 _THEIRS = re.compile(r"[A-Z][A-Z0-9_]*")
 #: Those of them that look like misspelt ones and are not.
-_THEIRS_ALIKE = re.compile(r"BASE_MODEL_ARGS|MODEL_ENV_VARS|MODEL_ARGS_(?:[3-9]|[1-9][0-9]+)")
+THEIRS_ALIKE = re.compile(r"BASE_MODEL_ARGS|MODEL_ENV_VARS|MODEL_ARGS_(?:[3-9]|[1-9][0-9]+)")
 
 
 def read_keys(file: Path) -> tuple[CaseFile, tuple[str, ...]]:
@@ -133,7 +128,7 @@ def read_keys(file: Path) -> tuple[CaseFile, tuple[str, ...]]:
     others = tuple(key for key in tree if key not in known)
     for key in others:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-        if not _THEIRS_ALIKE.fullmatch(key) and (near or not _THEIRS.fullmatch(key)):
+        if not THEIRS_ALIKE.fullmatch(key) and (near or not _THEIRS.fullmatch(key)):
             raise CaseError(
                 f"{file}: {key}: no such key is known",
                 f"did you mean {near[0]}?" if near else f"keys: {', '.join(known)}",
@@ -148,8 +143,10 @@ def _refusal(file: Path, misfit: Misfit) -> CaseError:
         hint = f"did you mean {near[0]}?" if near else f"expected {', '.join(misfit.keys)}"
         return CaseError(f"{where}: no such key is known", hint)
     if misfit.what == "name":
-        said, _, advice = misfit.expected.partition(" — ")
-        return CaseError(f"{file}: {_place(misfit.where[:-1])}: {misfit.found!r} {said}", advice)
+        named = f"{file}: {_place(misfit.where[:-1])}: {misfit.found!r}"
+        if misfit.where[0] == "ENV_VARS":
+            return CaseError(f"{named} cannot be the name of a variable")
+        return CaseError(f"{named} is no argument", "arguments begin with --")
     of_a_few = misfit.where == ("LAUNCHER",) and isinstance(misfit.found, str)
     found = repr(misfit.found) if of_a_few else kind_of(misfit.found)
     return CaseError(f"{where}: found {found}, expected {misfit.expected}")

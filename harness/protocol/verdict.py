@@ -33,7 +33,8 @@ class Verdict:
 
     Args:
         cell: ``cpu/dev/<case>``.
-        status: ``passed``; ``failed``: a check did; ``error``: a phase could not be run to its end.
+        status: ``passed``; ``failed``: a check did; ``error``: a phase could not be run to its end. To come:
+            ``refused`` and ``skipped``.
         checks: every comparison that was made, passed or not.
         diagnosis: what was lost; None when nothing was.
         timing: seconds by what they were spent on.

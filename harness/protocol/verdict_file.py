@@ -47,7 +47,7 @@ class Diagnosis(msgspec.Struct):
 
 
 class Verdict(msgspec.Struct):
-    """All checks of a cell, the diagnosis, the timings, the provenance."""
+    """All checks of a cell, the diagnosis, the timings, the provenance. More keys may come."""
 
     cell: str
     status: Status
