@@ -147,7 +147,8 @@ class Client:
         for attempt in range(self.pace.tries):
             last = attempt == self.pace.tries - 1
             try:
-                # Its own retries would print the address, which may be a secret, and follow redirects.
+                # Its own retries write the address, which may be a secret, into the log, and cannot see from
+                # the body that a 403 is a limit.
                 raw = self._pool.request(
                     method, url, body=body, headers=headers, retries=False, redirect=False
                 )
