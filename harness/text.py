@@ -1,8 +1,15 @@
-"""Text for people: what is hidden in it made visible, numbers and counts in words. Standard library only."""
+"""Text that leaves the harness: hidden characters made visible, numbers in words, JSON that all can read.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 #: Control characters, surrogates and direction overrides: they would rewrite the screen around them.
 _HIDDEN = re.compile(
@@ -52,3 +59,18 @@ def exact(value: float | str | None) -> str:
 def count(number: int, noun: str) -> str:
     """``1 step``, ``3 steps``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def strict_json(content: object) -> str:
+    """A JSON document with a line end; NaN and infinity, which JSON has not, as words."""
+    return json.dumps(_strict(content), indent=1, allow_nan=False, default=str) + "\n"
+
+
+def _strict(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(item) for item in value]
+    return value

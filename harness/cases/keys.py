@@ -18,8 +18,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from harness.cases.file import kind_of, read_tree
 from harness.errors import CaseError
+from harness.fitting import Misfit, fitted
 from harness.matrix import HARDWARE
-from harness.misfits import Misfit, fitted
 
 _END = r"$(?!\n)"  # in Python the first alone takes a line end for the end
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 
-from harness.strict_json import strict_json
+from harness.text import strict_json
 
 #: Columns when nobody looks: wide enough for two paths, so that grep finds a row on one line.
 _WIDE = 400

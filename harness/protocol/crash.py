@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checkpoints import iter_dir, latest, verify
+from harness.checkpoints import MANIFEST, iter_dir, latest, verify
 from harness.errors import CheckpointError, TrainerFailed, UsageError
 from harness.protocol import judge
 from harness.protocol.findings import Killed, Recorded
@@ -92,7 +92,7 @@ def _moment(name: str, save: Path, plan: Plan) -> Callable[[int], bool]:
 
 def _is_written(folder: Path) -> bool:
     """Whether the manifest, which comes after all data, is there."""
-    return (folder / "manifest.json").exists()
+    return (folder / MANIFEST).exists()
 
 
 class _Killer:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, VerdictError
-from harness.misfits import Misfit, fitted
-from harness.strict_json import strict_json
+from harness.fitting import Misfit, fitted
+from harness.text import strict_json
 
 if TYPE_CHECKING:
     from harness.checks import Check
