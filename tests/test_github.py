@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -183,20 +184,38 @@ def test_without_nox_it_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_what_the_workflows_call_needs_nothing_but_the_standard_library(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("called", "beside"),
+    [
+        # A job calls it before anything is installed.
+        ((("matrix", "listing.json"),), ()),
+        # These read verdicts.
+        ((("summary", "results"), ("annotations", "results")), ("msgspec",)),
+    ],
+)
+def test_what_the_workflows_call_needs_the_standard_library_and_for_verdicts_msgspec(
+    tmp_path: Path, called: tuple[tuple[str, ...], ...], beside: tuple[str, ...]
+) -> None:
     write(tmp_path / "results", red(CELL), green("h100/dev/sound"))
-    file = listing_file(tmp_path, CELL)
+    listing_file(tmp_path, CELL)
+    (tmp_path / "installed").mkdir()
+    for name in beside:
+        there = importlib.util.find_spec(name)
+        assert there is not None
+        assert there.origin is not None
+        (tmp_path / "installed" / name).symlink_to(Path(there.origin).parent)
     program = (
         "import sys\n"
         "from harness.commands.cli import main\n"
-        "for words in (['matrix', sys.argv[1]], ['summary', 'results'], ['annotations', 'results']):\n"
+        f"for words in {called!r}:\n"
         "    assert main(['github', *words]) == 0\n"
         "foreign = {name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)\n"
-        "assert foreign <= {'harness', '__main__', '__mp_main__'}, foreign\n"
+        f"assert foreign <= {{'harness', '__main__', '__mp_main__', *{beside!r}}}, foreign\n"
     )
     done = subprocess.run(
-        [sys.executable, "-S", "-c", program, file],
-        cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        [sys.executable, "-S", "-c", program],
+        cwd=tmp_path, env={"PYTHONPATH": f"{ROOT}{os.pathsep}installed"}, capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
