@@ -31,24 +31,6 @@ nox.options.tags = ["default"]  # what runs when nothing is selected
 CASES = sorted(cases_by_name(Path("test_cases")))
 DEFAULT = ("cpu", "dev")
 PYTHON = None if sys.version_info < (3, 14) else "3.13"  # the newest that the pins have wheels for
-#: session: (its text in the list, its dependency groups, its commands; what follows -- goes to the last).
-#: With several groups it is run in each, as ``alarms(lts)``.
-OTHERS = {
-    "tests": (
-        "ruff, mypy, and the harness's own tests",
-        ["tests"],
-        ["ruff check", "ruff format --check", "mypy", "pytest -n auto --dist worksteal"],
-    ),
-    "faults": (
-        "plant every known resume bug, and see it caught and named",
-        ["dev"],
-        ["python -m tests.faults"],
-    ),
-    "alarms": ("run clean verdicts, and count false alarms", list(TRACKS), ["python -m tests.alarms"]),
-    "bench": ("measure every speed claim against its rival", ["bench"], ["python -m benchmarks"]),
-    "pages": ("make screenshots of the reports in a real browser", ["pages"], ["python -m tests.pages"]),
-    "docs": ("build the site; warnings are errors", ["docs"], ["mkdocs build --strict"]),
-}
 
 if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine, which uv does not look for by itself
     os.environ.setdefault("UV_FIND_LINKS", ",".join(os.environ["PIP_FIND_LINKS"].split()))
@@ -100,15 +82,47 @@ for hardware in HARDWARE:
         session.run("pytest", "test_cases", cell, "-W", "default", *session.posargs)
 
 
-for name, (text, groups, commands) in OTHERS.items():
+@nox.session(python=PYTHON)
+def tests(session: nox.Session) -> None:
+    """Run ruff, mypy, and the harness's own tests."""
+    session.install("--editable=.", *pins("tests"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
 
-    def run(session: nox.Session, group: str = groups[0], commands: list[str] = commands) -> None:
-        """Install the group and run the commands; the list of sessions shows the table's text instead."""
-        session.install("--editable=.", *pins(group))
-        for command in commands:
-            last = session.posargs if command is commands[-1] else []
-            session.run(*command.split(), *last)
 
-    run.__doc__ = text
-    several = nox.parametrize("group", [nox.param(group, id=group) for group in groups])
-    nox.session(name=name, python=PYTHON)(several(run) if len(groups) > 1 else run)
+@nox.session(python=PYTHON)
+def faults(session: nox.Session) -> None:
+    """Plant every known resume bug, and see it caught and named."""
+    session.install("--editable=.", *pins("dev"))
+    session.run("python", "-m", "tests.faults", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+@nox.parametrize("track", [nox.param(track, id=track) for track in TRACKS])
+def alarms(session: nox.Session, track: str) -> None:
+    """Run clean verdicts, and count false alarms."""
+    session.install("--editable=.", *pins(track))
+    session.run("python", "-m", "tests.alarms", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def bench(session: nox.Session) -> None:
+    """Measure every speed claim against its rival."""
+    session.install("--editable=.", *pins("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def pages(session: nox.Session) -> None:
+    """Make screenshots of the reports in a real browser."""
+    session.install("--editable=.", *pins("pages"))
+    session.run("python", "-m", "tests.pages", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def docs(session: nox.Session) -> None:
+    """Build the site; warnings are errors."""
+    session.install("--editable=.", *pins("docs"))
+    session.run("mkdocs", "build", "--strict", *session.posargs)

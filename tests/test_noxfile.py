@@ -127,9 +127,40 @@ def test_the_other_sessions_are_there_but_not_by_default(project: Path) -> None:
     assert sessions(project, "-s", "alarms") == ["alarms(lts)", "alarms(dev)"]
 
 
+def test_another_session_is_a_function_whose_docstring_the_list_shows(project: Path) -> None:
+    names = ("tests", "faults", "alarms", "bench", "pages", "docs")
+    tree = ast.parse((ROOT / "noxfile.py").read_text())
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    shown = {entry["name"]: entry["description"] for entry in listed(project, "-s", *names)}
+    assert shown == {name: ast.get_docstring(functions[name]) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("session", "ran"),
+    [
+        ("tests", ["ruff check", "ruff format --check", "mypy", "pytest -n auto --dist worksteal"]),
+        ("faults", ["python -m tests.faults"]),
+        ("alarms(lts)", ["python -m tests.alarms"]),
+        ("bench", ["python -m benchmarks"]),
+        ("pages", ["python -m tests.pages"]),
+        ("docs", ["mkdocs build --strict"]),
+    ],
+)
+def test_what_stands_after_the_dashes_goes_to_the_last_command(
+    project: Path, tmp_path: Path, session: str, ran: list[str]
+) -> None:
+    for name in {command.split()[0] for command in ran}:
+        (tmp_path / name).write_text(f'#!/bin/sh\necho said {name} "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    done = nox(project, "-s", session, "--no-venv", "--no-install", "--", "--more", path=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    said = [line.removeprefix("said ") for line in done.stdout.splitlines() if line.startswith("said ")]
+    assert said == [*ran[:-1], f"{ran[-1]} --more"]
+
+
 def test_the_noxfile_is_short_and_needs_nothing_but_nox() -> None:
     text = (ROOT / "noxfile.py").read_text()
-    assert len(text.splitlines()) < 120
+    assert len(text.splitlines()) < 180
     modules = {
         name
         for node in ast.walk(ast.parse(text))
