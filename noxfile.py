@@ -84,11 +84,12 @@ for hardware in HARDWARE:
 
 @nox.session(python=PYTHON)
 def tests(session: nox.Session) -> None:
-    """Run ruff, mypy, and the harness's own tests."""
+    """Run ruff, mypy, import-linter, and the harness's own tests."""
     session.install("--editable=.", *pins("tests"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
+    session.run("lint-imports", "--no-logo")
     session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from harness import matrix
 from harness.errors import CaseError, UsageError
 from harness.matrix import HARDWARE, TRACKS, Cell, case_names, cases_by_name, cells
 
@@ -93,13 +90,3 @@ def test_the_cells_are_every_case_on_every_track_and_hardware_once(tmp_path: Pat
     found = list(cells(tmp_path))
     assert len(found) == len(set(found)) == 2 * len(TRACKS) * len(HARDWARE)
     assert found[0] == Cell("a100", "lts", "a")
-
-
-def test_it_is_imported_with_the_standard_library_alone() -> None:
-    code = "import harness.matrix, sys; print(*sys.modules)"
-    root = Path(matrix.__file__).parents[1]
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=root
-    )
-    ours = {name.partition(".")[0] for name in done.stdout.split()} - set(sys.stdlib_module_names)
-    assert {name for name in ours if not name.startswith("_")} == {"harness"}

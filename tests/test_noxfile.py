@@ -138,7 +138,16 @@ def test_another_session_is_a_function_whose_docstring_the_list_shows(project: P
 @pytest.mark.parametrize(
     ("session", "ran"),
     [
-        ("tests", ["ruff check", "ruff format --check", "mypy", "pytest -n auto --dist worksteal"]),
+        (
+            "tests",
+            [
+                "ruff check",
+                "ruff format --check",
+                "mypy",
+                "lint-imports --no-logo",
+                "pytest -n auto --dist worksteal",
+            ],
+        ),
         ("faults", ["python -m tests.faults"]),
         ("alarms(lts)", ["python -m tests.alarms"]),
         ("bench", ["python -m benchmarks"]),

@@ -19,6 +19,7 @@ import yaml
 from harness.commands.cli import parser
 from harness.matrix import HARDWARE, TRACKS
 from tests.nights import green, write
+from tests.tools import program
 from tests.webserver import Tracker
 
 ROOT = Path(__file__).parents[1]
@@ -59,20 +60,13 @@ JOBS = dict(jobs())
 STEPS = dict(steps())
 
 
-def tool(name: str) -> str:
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert found, f"{name} is not installed beside the tests"
-    return found
-
-
 # -- linters ---------------------------------------------------------------------------------------
 
 
 def zizmor(folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [tool("zizmor"), "--offline", "--no-progress", "--persona=pedantic", "--format=plain", str(folder)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    options = ["--offline", "--no-progress", "--persona=pedantic", "--format=plain"]
+    words = [program("zizmor"), *options, str(folder)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
 def test_zizmor_finds_nothing() -> None:
@@ -102,7 +96,7 @@ def test_zizmor_would_find_a_hole(tmp_path: Path, file: str, old: str, new: str)
 @pytest.mark.parametrize("schema", ["vendor.github-workflows", "custom.github-workflows-require-timeout"])
 def test_the_workflows_follow_the_schema(schema: str) -> None:
     done = subprocess.run(
-        [tool("check-jsonschema"), "--builtin-schema", schema, *map(str, FILES)],
+        [program("check-jsonschema"), "--builtin-schema", schema, *map(str, FILES)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -111,7 +105,7 @@ def test_the_workflows_follow_the_schema(schema: str) -> None:
 def test_what_moves_the_pins_follows_its_schema() -> None:
     file = str(ROOT / ".github" / "dependabot.yml")
     done = subprocess.run(
-        [tool("check-jsonschema"), "--builtin-schema", "vendor.dependabot", file],
+        [program("check-jsonschema"), "--builtin-schema", "vendor.dependabot", file],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -120,7 +114,7 @@ def test_what_moves_the_pins_follows_its_schema() -> None:
 @pytest.mark.parametrize("name", [name for name, step in STEPS.items() if "run" in step])
 def test_shellcheck_finds_nothing_in_a_script(name: str) -> None:
     done = subprocess.run(
-        [tool("shellcheck"), "--shell=bash", "-"],
+        [program("shellcheck"), "--shell=bash", "-"],
         input=STEPS[name]["run"], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
