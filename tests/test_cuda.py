@@ -24,7 +24,7 @@ def cuda_is_here() -> bool:
 
 
 pytestmark = pytest.mark.skipif(
-    hardware_here() == "cpu" or not cuda_is_here(), reason="no CUDA device of a known kind"
+    hardware_here() == "cpu" or not cuda_is_here(), reason="missing hardware: a CUDA device of a known kind"
 )
 
 

@@ -100,7 +100,6 @@ def test_the_matrix_of_333_imported_cases_is_made_by_the_real_nox_and_has_a_job_
     assert output.read_text() == f"matrix={done.stdout}empty=false\n"
 
 
-@pytest.mark.skipif(not (ROOT / "noxfile.py").exists(), reason="there is no noxfile yet")
 def test_the_noxfile_of_this_repository_gives_the_same_matrix(imported: Path, tmp_path: Path) -> None:
     shutil.copytree(imported / "test_cases", tmp_path / "test_cases")
     for name in ("noxfile.py", "pyproject.toml"):

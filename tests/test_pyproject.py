@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,6 +14,7 @@ import pytest
 
 from harness import __version__
 from harness.matrix import TRACKS
+from tests.tools import program
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,11 +52,8 @@ def test_every_ignored_rule_has_its_reason() -> None:
 
 
 def test_only_the_package_its_command_and_its_plugin_are_packaged(tmp_path: Path) -> None:
-    uv = shutil.which("uv")
-    if uv is None:
-        pytest.skip("no uv")
     done = subprocess.run(
-        [uv, "build", "--wheel", "--out-dir", str(tmp_path), str(ROOT)],
+        [program("uv"), "build", "--wheel", "--out-dir", str(tmp_path), str(ROOT)],
         capture_output=True,
         text=True,
         check=False,
@@ -76,15 +73,13 @@ def test_only_the_package_its_command_and_its_plugin_are_packaged(tmp_path: Path
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_group_resolves_together_with_the_project(group: str, tmp_path: Path) -> None:
-    uv = shutil.which("uv")
-    if uv is None:
-        pytest.skip("no uv")
     env = dict(os.environ)
     if "PIP_FIND_LINKS" in env:
         env.setdefault("UV_FIND_LINKS", ",".join(env["PIP_FIND_LINKS"].split()))
     done = subprocess.run(
-        [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", "3.11",
-         "--group", group, "--output-file", str(tmp_path / "pins.txt"), "pyproject.toml"],
+        [program("uv"), "pip", "compile", "--quiet", "--no-header", "--no-annotate",
+         "--python-version", "3.11", "--group", group, "--output-file", str(tmp_path / "pins.txt"),
+         "pyproject.toml"],
         cwd=ROOT, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode and re.search(r"Failed to fetch|error sending request|dns error", done.stderr):
