@@ -4,7 +4,7 @@
     nox -s "case(h100)"                    everything for h100
     nox -s "case(cpu)(dev,<case>)"         one cell
     nox -t h100 | -t dev | -t <case>       by one of the three; also -k, and -l --json for CI
-    nox -s tests | faults | alarms | bench | pages | docs
+    nox -s tests | minimums | faults | alarms | bench | pages | docs
 
 What stands after ``--`` goes to pytest, or to the command behind the session.
 """
@@ -31,6 +31,7 @@ nox.options.tags = ["default"]  # what runs when nothing is selected
 CASES = sorted(cases_by_name(Path("test_cases")))
 DEFAULT = ("cpu", "dev")
 PYTHON = None if sys.version_info < (3, 14) else "3.13"  # the newest that the pins have wheels for
+LOWEST_PYTHON = "3.10"  # pyproject.toml's requires-python
 
 if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine, which uv does not look for by itself
     os.environ.setdefault("UV_FIND_LINKS", ",".join(os.environ["PIP_FIND_LINKS"].split()))
@@ -91,6 +92,16 @@ def tests(session: nox.Session) -> None:
     session.run("mypy")
     session.run("lint-imports", "--no-logo")
     session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
+
+
+@nox.session(python=LOWEST_PYTHON, reuse_venv=False)
+def minimums(session: nox.Session) -> None:
+    """Run the tests that need no torch, with the lowest versions that pyproject.toml admits."""
+    if session.venv_backend != "uv":
+        session.error('minimums needs uv, for its --resolution=lowest-direct: pip install "nox[uv]"')
+    session.install("--editable=.", *pins("minimums"), "--resolution=lowest-direct")
+    chosen = ["-m", "not torch and not tools"]
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", *chosen, *session.posargs)
 
 
 @nox.session(python=PYTHON)

@@ -11,6 +11,8 @@ import pytest
 
 from tests.tools import program
 
+pytestmark = pytest.mark.tools
+
 SCRIPT = Path(__file__).parents[1] / ".ci" / "run"
 
 

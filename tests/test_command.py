@@ -322,6 +322,7 @@ def test_how_a_command_ended_is_told_with_its_last_words(script: str, reason: st
     assert any(reason in line for line in verdict.diagnosis.evidence), verdict.diagnosis.evidence
 
 
+@pytest.mark.torch
 def test_processes_under_torchrun_are_one_command_to_the_harness(tmp_path: Path) -> None:
     script = (
         "import os, pathlib, sys; "
@@ -459,6 +460,7 @@ def example(tmp_path: Path, name: str) -> Case:
     return load_case(folder)
 
 
+@pytest.mark.torch
 def test_the_plain_example_resumes_and_a_line_taken_out_of_it_is_found(tmp_path: Path) -> None:
     a_case = example(tmp_path, "plain/tiny_lm")
     verdict = run(tmp_path, a_case, golden_update=True)
@@ -474,6 +476,7 @@ def test_the_plain_example_resumes_and_a_line_taken_out_of_it_is_found(tmp_path:
     assert broken.diagnosis.component == "optimizer"
 
 
+@pytest.mark.torch
 @pytest.mark.skipif(find_spec("pytorch_lightning") is None, reason="pytorch-lightning is not installed")
 def test_the_lightning_example_is_ended_at_its_checkpoint_and_resumes(tmp_path: Path) -> None:
     verdict = run(tmp_path, example(tmp_path, "lightning/tiny_lightning"))

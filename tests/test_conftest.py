@@ -34,7 +34,7 @@ SKIPS = {
 
 def run(folder: Path, *words: str, ci: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(Path(__file__).with_name("conftest.py"), folder)
-    (folder / "pytest.ini").touch()
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = torch\n")
     # Installed or not, the harness's own plugin has no part in this.
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:harness", *words]
     return subprocess.run(
@@ -68,3 +68,17 @@ def test_missing_hardware_is_no_failure_in_ci(tmp_path: Path) -> None:
     done = run(tmp_path, ci="true")
     assert done.returncode == 0, done.stdout
     assert "1 passed, 1 skipped, 1 xfailed" in done.stdout
+
+
+def test_what_imports_torch_is_marked_and_where_torch_is_not_asked_for_not_even_imported(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "test_module.py").write_text("import torch.no_such_module\ndef test_a(): pass\n")
+    (tmp_path / "test_some.py").write_text(
+        "def test_b():\n    import torch.nn\n\ndef test_c(): pass\ndef test_d():\n    from torch import nn\n"
+    )
+    done = run(tmp_path, "--collect-only", "-q", "-m", "not torch", ci="true")
+    assert done.returncode == 0, done.stdout
+    assert [line for line in done.stdout.splitlines() if "::" in line] == ["test_some.py::test_c"]
+    done = run(tmp_path, "--collect-only", "-q", "-m", "torch", "test_some.py", ci="true")
+    assert [line[-6:] for line in done.stdout.splitlines() if "::" in line] == ["test_b", "test_d"]

@@ -23,9 +23,13 @@ def cuda_is_here() -> bool:
     return subprocess.run(words, check=False, capture_output=True).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(
-    hardware_here() == "cpu" or not cuda_is_here(), reason="missing hardware: a CUDA device of a known kind"
-)
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.skipif(
+        hardware_here() == "cpu" or not cuda_is_here(),
+        reason="missing hardware: a CUDA device of a known kind",
+    ),
+]
 
 
 def run(folder: Path, *words: str) -> tuple[int, Verdict]:

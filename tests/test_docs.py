@@ -21,6 +21,8 @@ import pytest
 
 from harness.commands.cli import main, parser
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]

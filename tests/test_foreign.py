@@ -21,6 +21,8 @@ from harness.protocol.plan import Options
 from harness.protocol.run import run_cell
 from harness.protocol.verdict import Verdict
 
+pytestmark = pytest.mark.torch
+
 SCRIPT = Path(__file__).parent / "stand_ins" / "foreign_trainer.py"
 K, N = 10, 20
 CASE = """

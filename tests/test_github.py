@@ -87,6 +87,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     )  # fmt: skip
 
 
+@pytest.mark.tools
 def test_the_matrix_of_333_imported_cases_is_made_by_the_real_nox_and_has_a_job_per_pair(
     imported: Path,
 ) -> None:
@@ -100,6 +101,7 @@ def test_the_matrix_of_333_imported_cases_is_made_by_the_real_nox_and_has_a_job_
     assert output.read_text() == f"matrix={done.stdout}empty=false\n"
 
 
+@pytest.mark.tools
 def test_the_noxfile_of_this_repository_gives_the_same_matrix(imported: Path, tmp_path: Path) -> None:
     shutil.copytree(imported / "test_cases", tmp_path / "test_cases")
     for name in ("noxfile.py", "pyproject.toml"):
@@ -112,6 +114,7 @@ def test_the_noxfile_of_this_repository_gives_the_same_matrix(imported: Path, tm
     assert len(jobs) < 256
 
 
+@pytest.mark.tools
 def test_the_sessions_of_a_job_are_all_of_its_pair_and_nox_knows_each(imported: Path) -> None:
     text = subprocess.run(
         [sys.executable, "-m", "nox", "-l", "--json", "-t", *TRACKS],

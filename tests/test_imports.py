@@ -11,6 +11,8 @@ import pytest
 
 from tests.tools import program
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -78,6 +78,7 @@ def failing(launcher: Launcher, folder: Path, *words: str, timeout: float = 60) 
     return caught.value
 
 
+@pytest.mark.torch
 def test_ranks_meet_over_a_file_and_report_their_progress(warm: Launcher, tmp_path: Path) -> None:
     seen: list[int] = []
     outcome = warm.run(
@@ -92,6 +93,7 @@ def test_ranks_meet_over_a_file_and_report_their_progress(warm: Launcher, tmp_pa
     assert 0 < outcome.startup_seconds <= outcome.seconds
 
 
+@pytest.mark.torch
 def test_each_rank_has_its_own_log_with_both_streams(warm: Launcher, tmp_path: Path) -> None:
     words = [f"say=this is {rank}@{rank}" for rank in range(WORLD)]
     for _ in range(2):  # the second run replaces the logs of the first
@@ -101,6 +103,7 @@ def test_each_rank_has_its_own_log_with_both_streams(warm: Launcher, tmp_path: P
         assert text == f"this is {rank}\nerr this is {rank}\n"
 
 
+@pytest.mark.torch
 def test_the_import_is_paid_once_for_all_phases(warm: Launcher, tmp_path: Path) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -130,6 +133,7 @@ def test_ranks_start_in_the_folder_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "note_0").read_text().split()[2] == str(tmp_path)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGABRT", "SIGTERM"])
 def test_a_killed_rank_is_blamed_and_not_the_peers_that_notice_it(
     warm: Launcher, tmp_path: Path, name: str
@@ -141,6 +145,7 @@ def test_a_killed_rank_is_blamed_and_not_the_peers_that_notice_it(
         assert error.reason == f"was killed by {name} after iteration 3"
 
 
+@pytest.mark.torch
 def test_an_exception_is_blamed_on_the_rank_that_raised_first(warm: Launcher, tmp_path: Path) -> None:
     error = failing(warm, tmp_path, "gloo", "step=2", "raise=boom@3", "step=1000")
     assert (error.rank, error.reason) == (3, "failed after iteration 2: ValueError: boom")
@@ -148,6 +153,7 @@ def test_an_exception_is_blamed_on_the_rank_that_raised_first(warm: Launcher, tm
     assert error.log == str(tmp_path / "logs" / "rank_3.log")
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(("word", "status"), [("exit=3", 3), ("exit=0", 0)])
 def test_a_rank_that_exits_before_its_work_is_done_has_failed(
     warm: Launcher, tmp_path: Path, word: str, status: int
@@ -157,11 +163,13 @@ def test_a_rank_that_exits_before_its_work_is_done_has_failed(
     assert error.reason.startswith(f"exited with status {status} after iteration 1")
 
 
+@pytest.mark.torch
 def test_sys_exit_with_0_in_the_middle_is_no_success(warm: Launcher, tmp_path: Path) -> None:
     error = failing(warm, tmp_path, "gloo", "step=1", "sysexit=0@1", "step=1000")
     assert (error.rank, error.reason) == (1, "failed after iteration 1: SystemExit: 0")
 
 
+@pytest.mark.torch
 def test_a_harness_error_in_a_rank_keeps_its_class_and_its_advice(warm: Launcher, tmp_path: Path) -> None:
     error = failing(warm, tmp_path, "gloo", "checkpoint=iter_0000005@2", "step=9")
     assert error.rank == 2
@@ -169,6 +177,7 @@ def test_a_harness_error_in_a_rank_keeps_its_class_and_its_advice(warm: Launcher
     assert str(error.__cause__) == "iter_0000005: is torn — save it again"
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("word", ["sleep=600", "kill=SIGSTOP"])
 def test_a_rank_that_hangs_is_blamed_and_not_those_that_wait_for_it(
     warm: Launcher, tmp_path: Path, word: str
@@ -178,6 +187,7 @@ def test_a_rank_that_hangs_is_blamed_and_not_those_that_wait_for_it(
     assert error.reason == "gave no sign of life for 1 s (last iteration 4)"
 
 
+@pytest.mark.torch
 def test_the_log_of_a_hung_rank_ends_with_where_it_hangs(warm: Launcher, tmp_path: Path) -> None:
     error = failing(warm, tmp_path, "gloo", "beat", "sleep=600@1", "step=9", timeout=1)
     assert "in _do" in error.log_tail
@@ -217,6 +227,7 @@ def test_a_parent_that_was_stopped_blames_no_rank(tmp_path: Path, mark: str) -> 
     thread.join()
 
 
+@pytest.mark.torch
 def test_a_failed_phase_leaves_the_parent_ready_for_the_next(warm: Launcher, tmp_path: Path) -> None:
     failing(warm, tmp_path, "gloo", "kill=SIGKILL@0", "step=9")
     warm.run(ranks("gloo", "step=2"), phase="continuous", folder=tmp_path)
@@ -301,6 +312,7 @@ def test_a_trainer_that_cannot_be_imported_says_why(tmp_path: Path) -> None:
     assert "No module named 'no_such_module'" in caught.value.reason
 
 
+@pytest.mark.torch
 def test_ranks_listen_on_this_machine_only(warm: Launcher, tmp_path: Path) -> None:
     listening: set[str] = set()
     done = threading.Event()
@@ -323,6 +335,7 @@ def test_ranks_listen_on_this_machine_only(warm: Launcher, tmp_path: Path) -> No
     assert listening == {"127.0.0.1"}
 
 
+@pytest.mark.torch
 def test_two_launches_side_by_side_do_not_meet(tmp_path: Path) -> None:
     errors: list[BaseException] = []
 
@@ -381,12 +394,14 @@ def test_a_command_that_does_not_exist_is_a_failure_with_its_name(tmp_path: Path
     assert "no-such-command" in caught.value.log_tail
 
 
+@pytest.mark.torch
 def test_the_parent_is_single_threaded_when_it_forks(warm: Launcher, tmp_path: Path) -> None:
     warm.run(ranks("note"), phase="continuous", folder=tmp_path)
     parent = int((tmp_path / "note_0").read_text().split()[0])
     assert psutil.Process(parent).num_threads() == 1
 
 
+@pytest.mark.torch
 def test_the_file_that_ranks_meet_over_is_removed(warm: Launcher, tmp_path: Path) -> None:
     warm.run(ranks("gloo", "step=1", "where"), phase="continuous", folder=tmp_path)
     store = Path((tmp_path / "where_0").read_text())

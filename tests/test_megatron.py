@@ -370,6 +370,7 @@ def started(results: Path, name: str) -> Mapping[str, Any]:
     return told
 
 
+@pytest.mark.torch
 def test_a_stand_in_started_by_torchrun_is_resumed_and_a_resume_bug_in_it_is_found(
     stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,6 +403,7 @@ def test_a_stand_in_started_by_torchrun_is_resumed_and_a_resume_bug_in_it_is_fou
     assert broken.diagnosis is not None
 
 
+@pytest.mark.torch
 def test_a_worker_that_is_killed_ends_the_phase_and_nothing_is_left(stand_in: Path, tmp_path: Path) -> None:
     a_case = case(tmp_path, TINY.replace(f": {STEPS}\n", ": 100000\n"))
     a_phase = Phase("continuous", tmp_path / "out", tmp_path / "save", None, 0, 100000, 100000, 100000)

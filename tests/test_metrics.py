@@ -17,7 +17,6 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard import SummaryWriter
 
 from harness.errors import MetricsError
 from harness.metrics import Series, read_metrics
@@ -118,6 +117,8 @@ def test_a_simple_value_is_the_float64_that_its_float32_is(curve: Callable[[], P
 
 
 def test_torch_s_writer_in_both_styles_is_read(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
     with SummaryWriter(tmp_path) as writer:
         for step in range(3):
             writer.add_scalar("old", step + 0.1, step)

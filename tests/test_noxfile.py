@@ -15,6 +15,8 @@ import pytest
 
 from harness.matrix import HARDWARE, TRACKS
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[1]
 CASES = ("first", "second-7b", "a_dev_case")
 
@@ -122,13 +124,13 @@ def test_another_gpu_is_named_when_the_hardware_is_absent(project: Path, tmp_pat
 
 
 def test_the_other_sessions_are_there_but_not_by_default(project: Path) -> None:
-    names = ["tests", "faults", "bench", "pages", "docs"]
+    names = ["tests", "minimums", "faults", "bench", "pages", "docs"]
     assert sessions(project, "-s", *names) == names
     assert sessions(project, "-s", "alarms") == ["alarms(lts)", "alarms(dev)"]
 
 
 def test_another_session_is_a_function_whose_docstring_the_list_shows(project: Path) -> None:
-    names = ("tests", "faults", "alarms", "bench", "pages", "docs")
+    names = ("tests", "minimums", "faults", "alarms", "bench", "pages", "docs")
     tree = ast.parse((ROOT / "noxfile.py").read_text())
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     shown = {entry["name"]: entry["description"] for entry in listed(project, "-s", *names)}
@@ -165,6 +167,17 @@ def test_what_stands_after_the_dashes_goes_to_the_last_command(
     assert done.returncode == 0, done.stderr
     said = [line.removeprefix("said ") for line in done.stdout.splitlines() if line.startswith("said ")]
     assert said == [*ran[:-1], f"{ran[-1]} --more"]
+
+
+def test_the_lowest_versions_are_tested_on_the_lowest_python(project: Path) -> None:
+    (entry,) = listed(project, "-s", "minimums")
+    assert f'requires-python = ">={entry["python"]}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_without_uv_the_lowest_versions_are_refused_with_what_is_needed(project: Path) -> None:
+    done = nox(project, "-s", "minimums", "--no-venv")
+    assert done.returncode == 1
+    assert 'minimums needs uv, for its --resolution=lowest-direct: pip install "nox[uv]"' in done.stderr
 
 
 def test_the_noxfile_is_short_and_needs_nothing_but_nox() -> None:

@@ -26,6 +26,8 @@ from harness.protocol.findings import AgainstGolden
 from harness.protocol.steps import Steps
 from harness.protocol.verdict import Verdict, read_verdict
 
+pytestmark = pytest.mark.torch
+
 CASES = Path(__file__).parent / "faults" / "cases"
 CASE = "dense_torch"
 GOLDEN = f"{CASE}/golden_values_dev_cpu.json"

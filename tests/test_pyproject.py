@@ -21,8 +21,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[1]
-GROUPS = ("dev", "lts", "dev-gpu", "lts-gpu", "tests", "bench", "pages", "docs")
+GROUPS = ("dev", "lts", "dev-gpu", "lts-gpu", "minimums", "tests", "bench", "pages", "docs")
 
 
 def content() -> dict[str, Any]:

@@ -12,6 +12,8 @@ import pytest
 
 from harness.protocol.verdict import read_verdict
 
+pytestmark = pytest.mark.torch
+
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests" / "faults" / "cases"
 NAMES = ("dense_torch", "epoch_boundary")

@@ -22,6 +22,8 @@ from tests.nights import green, write
 from tests.tools import program
 from tests.webserver import Tracker
 
+pytestmark = pytest.mark.tools
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.y*ml"))

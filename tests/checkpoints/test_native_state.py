@@ -13,6 +13,8 @@ from tests.native.conftest import Run, Trains, launcher, train
 
 __all__ = ["launcher", "train"]  # fixtures
 
+pytestmark = pytest.mark.torch
+
 K, N = 6, 12
 QUIET: dict[str, Any] = {"attention_dropout": 0.0, "hidden_dropout": 0.0}
 LAYOUT: dict[str, Any] = {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}

@@ -9,6 +9,8 @@ import pytest
 
 from tests.native.conftest import Trains
 
+pytestmark = pytest.mark.torch
+
 MOE = {
     "num_experts": 8,
     "moe_router_topk": 2,

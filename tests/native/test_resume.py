@@ -12,6 +12,8 @@ from harness.errors import CheckpointError, TrainerFailed
 from tests.native.conftest import Run, Trains
 from tests.native.test_equivalence import MOE
 
+pytestmark = pytest.mark.torch
+
 PARALLEL = {
     "tensor_model_parallel_size": 2,
     "pipeline_model_parallel_size": 2,

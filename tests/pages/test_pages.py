@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,11 @@ from tests.pages.gallery import Gallery, make
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-pytest.importorskip("playwright.sync_api", reason="playwright is not installed here")
-if chromium() is None:
-    pytest.skip("no chromium on PATH", allow_module_level=True)
+pytestmark = [
+    pytest.mark.tools,
+    pytest.mark.skipif(find_spec("playwright") is None, reason="playwright is not installed here"),
+    pytest.mark.skipif(chromium() is None, reason="no chromium on PATH"),
+]
 
 _PAGES = ("moe-red", "gpt-red", "moe-green", "gpt-green", "no-golden", "matrix", "history")
 _RED = {"moe-red": "experts", "gpt-red": "optimizer"}
