@@ -137,6 +137,16 @@ def test_another_session_is_a_function_whose_docstring_the_list_shows(project: P
     assert shown == {name: ast.get_docstring(functions[name]) for name in names}
 
 
+def said(project: Path, folder: Path, *words: str) -> list[str]:
+    """The commands that a session runs; they do nothing."""
+    for name in ("ruff", "mypy", "lint-imports", "pytest", "python", "mkdocs"):
+        (folder / name).write_text(f'#!/bin/sh\necho said {name} "$@"\n')
+        (folder / name).chmod(0o755)
+    done = nox(project, "--no-venv", "--no-install", *words, path=str(folder))
+    assert done.returncode == 0, done.stderr
+    return [line.removeprefix("said ") for line in done.stdout.splitlines() if line.startswith("said ")]
+
+
 @pytest.mark.parametrize(
     ("session", "ran"),
     [
@@ -160,13 +170,14 @@ def test_another_session_is_a_function_whose_docstring_the_list_shows(project: P
 def test_what_stands_after_the_dashes_goes_to_the_last_command(
     project: Path, tmp_path: Path, session: str, ran: list[str]
 ) -> None:
-    for name in {command.split()[0] for command in ran}:
-        (tmp_path / name).write_text(f'#!/bin/sh\necho said {name} "$@"\n')
-        (tmp_path / name).chmod(0o755)
-    done = nox(project, "-s", session, "--no-venv", "--no-install", "--", "--more", path=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    said = [line.removeprefix("said ") for line in done.stdout.splitlines() if line.startswith("said ")]
-    assert said == [*ran[:-1], f"{ran[-1]} --more"]
+    assert said(project, tmp_path, "-s", session, "--", "--more") == [*ran[:-1], f"{ran[-1]} --more"]
+
+
+def test_coverage_has_its_floor_where_all_tests_run_and_not_where_some_do(
+    project: Path, tmp_path: Path
+) -> None:
+    assert "--cov=harness" in said(project, tmp_path, "-s", "tests")[-1]
+    assert "--cov" not in said(project, tmp_path, "-s", "tests", "--", "tests/test_checks.py")[-1]
 
 
 def test_the_lowest_versions_are_tested_on_the_lowest_python(project: Path) -> None:
