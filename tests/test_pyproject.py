@@ -6,13 +6,11 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import __version__
 from harness.matrix import TRACKS
 from tests.tools import program
 
@@ -51,26 +49,6 @@ def test_every_ignored_rule_has_its_reason() -> None:
     rules = [line for line in lines if re.match(r'\s+"[A-Z]+\d*"', line)]
     assert len(rules) > 10
     assert [line for line in rules if "#" not in line] == []
-
-
-def test_only_the_package_its_command_and_its_plugin_are_packaged(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [program("uv"), "build", "--wheel", "--out-dir", str(tmp_path), str(ROOT)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode and "Failed to resolve requirements" in done.stderr:
-        pytest.skip("no registry answers")
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        info = f"resume_harness-{__version__}.dist-info"
-        points = archive.read(f"{info}/entry_points.txt").decode()
-    assert {name.partition("/")[0] for name in names} == {"harness", info}
-    assert "harness = harness.commands.cli:main" in points.partition("[console_scripts]")[2]
-    assert "harness = harness.plugin" in points.partition("[pytest11]")[2]
 
 
 @pytest.mark.parametrize("group", GROUPS)
