@@ -165,7 +165,7 @@ def test_no_expression_stands_in_a_script(name: str) -> None:
 
 def test_no_checkout_leaves_its_token_behind() -> None:
     checkouts = [step for step in STEPS.values() if step.get("uses", "").startswith("actions/checkout@")]
-    assert len(checkouts) == 5
+    assert len(checkouts) == 6
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
@@ -244,13 +244,13 @@ def test_every_listing_is_of_all_tracks_not_of_what_nox_runs_by_default() -> Non
     assert {line.strip() for line in listings} == {f"nox -l --json -t {' '.join(TRACKS)}"}
 
 
-def test_the_unit_workflow_is_three_commands() -> None:
-    scripts = [
-        step["run"]
-        for step in load("unit.yml")["jobs"]["tests"]["steps"]
-        if "run" in step and "if" not in step
-    ]
-    assert scripts == ['python -m pip install "nox[uv]"', "nox -s tests", "nox"]
+@pytest.mark.parametrize(
+    ("job", "ran"), [("tests", ["nox -s tests", "nox"]), ("minimums", ["nox -s minimums"])]
+)
+def test_a_job_of_the_unit_workflow_is_nox_and_no_more(job: str, ran: list[str]) -> None:
+    steps = load("unit.yml")["jobs"][job]["steps"]
+    scripts = [step["run"] for step in steps if "run" in step and "if" not in step]
+    assert scripts == ['python -m pip install "nox[uv]"', *ran]
 
 
 def test_every_command_of_the_harness_in_a_script_is_one() -> None:
