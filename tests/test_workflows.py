@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness import __version__
 from harness.commands.cli import parser
 from harness.matrix import HARDWARE, TRACKS
 from tests.nights import green, write
@@ -125,8 +126,9 @@ def test_shellcheck_finds_nothing_in_a_script(name: str) -> None:
 # -- the house's rules -----------------------------------------------------------------------------
 
 
-def test_the_workflows_are_the_three_that_the_documentation_names() -> None:
-    assert [file.name for file in FILES] == ["gpu.yml", "nightly.yml", "unit.yml"]
+def test_the_workflows_are_those_that_the_documentation_names() -> None:
+    named = re.findall(r"^\| `(\w+\.yml)` \|", (ROOT / "docs" / "github.md").read_text(), re.MULTILINE)
+    assert sorted(named) == [file.name for file in FILES]
 
 
 def test_every_action_is_pinned_by_hash_and_one_version_is_used_of_each() -> None:
@@ -154,7 +156,7 @@ def test_a_workflow_has_no_permission_and_one_run_of_a_kind(file: str) -> None:
 def test_a_job_has_the_least_permissions_and_a_time_limit(name: str) -> None:
     job = JOBS[name]
     writes = {key for key, value in job["permissions"].items() if value != "read"}
-    assert writes == ({"issues"} if name == "nightly.yml:watch" else set())
+    assert writes == {"nightly.yml:watch": {"issues"}, "release.yml:publish": {"id-token"}}.get(name, set())
     assert "uses" in job or 0 < job["timeout-minutes"] <= 720
 
 
@@ -165,7 +167,7 @@ def test_no_expression_stands_in_a_script(name: str) -> None:
 
 def test_no_checkout_leaves_its_token_behind() -> None:
     checkouts = [step for step in STEPS.values() if step.get("uses", "").startswith("actions/checkout@")]
-    assert len(checkouts) == 6
+    assert len(checkouts) == 8
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
@@ -251,6 +253,19 @@ def test_a_job_of_the_unit_workflow_is_nox_and_no_more(job: str, ran: list[str])
     steps = load("unit.yml")["jobs"][job]["steps"]
     scripts = [step["run"] for step in steps if "run" in step and "if" not in step]
     assert scripts == ['python -m pip install "nox[uv]"', *ran]
+
+
+def test_only_what_was_tested_is_published_and_only_by_a_release() -> None:
+    release = load("release.yml")["jobs"]
+    assert release["test"]["needs"] == "build"
+    assert release["publish"]["needs"] == "test"
+    assert release["publish"]["if"] == "github.event_name == 'release'"
+    assert release["publish"]["environment"] == "pypi"
+    used = [step["uses"].partition("@")[0] for step in release["publish"]["steps"]]
+    assert used == ["actions/download-artifact", "pypa/gh-action-pypi-publish"]
+    assert [name for name, step in STEPS.items() if "uv build" in step.get("run", "")] == [
+        "release.yml:build:Build both, the wheel from the source distribution"
+    ]
 
 
 def test_every_command_of_the_harness_in_a_script_is_one() -> None:
@@ -340,6 +355,15 @@ def test_the_matrix_step_gives_the_jobs_of_gpus_and_says_when_there_are_none(pro
     done = bash(project, text, HARDWARE="a100 h200", TRACK="dev", GITHUB_OUTPUT=str(output))
     assert done.returncode == 0, done.stderr
     assert output.read_text() == 'matrix={"include":[]}\nempty=true\n'
+
+
+@pytest.mark.parametrize(("tag", "status"), [(f"v{__version__}", 0), (__version__, 1), ("v0.0.0", 1)])
+def test_a_tag_that_is_not_the_version_is_not_released(project: Path, tag: str, status: int) -> None:
+    text = step("release.yml", "build", "Compare the tag with the version")["run"]
+    done = bash(project, text, GITHUB_REF_NAME=tag)
+    assert done.returncode == status, done.stderr
+    if status:
+        assert f"the tag is {tag}, and the version is {__version__}" in done.stdout
 
 
 def test_a_job_runs_its_own_cells_says_what_it_found_and_keeps_no_checkpoint(project: Path) -> None:
