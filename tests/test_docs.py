@@ -153,6 +153,23 @@ def test_what_pytest_is_given_is_known_to_it_and_collects_the_cell(given: tuple[
     assert f"cpu/dev/{CASE}" in done.stdout
 
 
+def words_for_the_tests() -> list[tuple[str, ...]]:
+    found = set()
+    for page in PAGES:
+        for command in commands(page):
+            given = words(command)
+            if given[:3] == ["nox", "-s", "tests"] and "--" in given:
+                found.add(tuple(given[given.index("--") + 1 :]))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("given", words_for_the_tests(), ids=" ".join)
+def test_the_tests_that_are_named_as_an_example_are_there(given: tuple[str, ...]) -> None:
+    done = run(sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "::test_" in done.stdout
+
+
 def installed() -> bool:
     """Whether pytest finds the plugin by itself."""
     from importlib.metadata import entry_points
