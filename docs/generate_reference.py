@@ -22,7 +22,7 @@ from harness.commands import cli
 from harness.checks.result import Against, Check, Kind, Worst
 from harness.diagnosis.result import COMPONENTS, Diagnosis
 from harness.matrix import HARDWARE, TRACKS
-from harness.protocol.verdict import Status, Verdict
+from harness.verdict import Status, Verdict
 from harness.trainers import TRAINERS
 from harness.trainers.base import Phase, PhaseName, placeholders
 

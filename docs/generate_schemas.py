@@ -19,8 +19,8 @@ from generate_reference import arguments
 from harness.cases import HarnessKeys, keys
 from harness.checks import Check, Kind, Worst
 from harness.diagnosis import COMPONENTS, Diagnosis
-from harness.protocol import verdict_file
-from harness.protocol.verdict import Verdict
+from harness.verdict import file as verdict_file
+from harness.verdict import Verdict
 
 #: Whose docstrings say what the keys mean, by the name of the type in the file.
 SAID = {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.checks import Check
     from harness.launch.launcher import Launcher
     from harness.matrix import Cell
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 _CHECKS = "harness_checks"  # attribute of the report that carries them from worker to controller
 _VERDICT = pytest.StashKey["Verdict"]()

@@ -9,7 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from harness.matrix import Cell
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 
 def test_cell(harness_cell: Cell, harness_run: Callable[[Cell], Verdict]) -> None:

@@ -18,7 +18,7 @@ from harness.checks import Check, compare_curves
 from harness.checks.tolerance import EXACT, RATES
 from harness.diagnosis import Diagnosis
 from harness.metrics import Series, read_metrics
-from harness.protocol.verdict import Verdict
+from harness.verdict import Verdict
 
 Array = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.checks import Check, Worst
 from harness.diagnosis import Diagnosis
-from harness.protocol.verdict import Verdict
+from harness.verdict import Verdict
 
 COMMITS = {name: name * 40 for name in "abcdef"}
 

@@ -26,7 +26,7 @@ from harness.trainers.command.adapter import CommandTrainer, stops_by_itself
 from tests.launching import run_phase
 
 if TYPE_CHECKING:
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "docs" / "examples"

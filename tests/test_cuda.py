@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.machine.hardware import hardware_here
-from harness.protocol.verdict import Verdict, read_verdict
+from harness.verdict import Verdict
+from harness.verdict.reading import read_verdict
 
 ROOT = Path(__file__).parents[1]
 CASE = "gpt3_tp1_pp1_resume_torch_dist"

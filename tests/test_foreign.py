@@ -19,7 +19,7 @@ from harness.metrics import read_metrics
 from harness.protocol.judge import resumed_there, saved_state
 from harness.protocol.plan import Options
 from harness.protocol.run import run_cell
-from harness.protocol.verdict import Verdict
+from harness.verdict import Verdict
 
 pytestmark = pytest.mark.torch
 

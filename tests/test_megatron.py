@@ -25,7 +25,7 @@ from harness.trainers.megatron.adapter import MegatronTrainer, reason_not_run
 from tests.launching import run_phase
 
 if TYPE_CHECKING:
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 TESTS = Path(__file__).parent
 CASES = TESTS.parent / "test_cases"

@@ -24,7 +24,8 @@ from harness.checks import Check
 from harness.commands.cli import main
 from harness.protocol.findings import AgainstGolden
 from harness.protocol.steps import Steps
-from harness.protocol.verdict import Verdict, read_verdict
+from harness.verdict import Verdict
+from harness.verdict.reading import read_verdict
 
 pytestmark = pytest.mark.torch
 

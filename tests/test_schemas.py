@@ -17,7 +17,7 @@ import pytest
 
 from harness.cases import load_case
 from harness.errors import CaseError, VerdictError
-from harness.protocol.verdict import read_verdict
+from harness.verdict.reading import read_verdict
 from tests.checkouts import CASE, CONSISTENCY
 from tests.made_results import make_cell
 

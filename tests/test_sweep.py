@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.protocol.verdict import read_verdict
+from harness.verdict.reading import read_verdict
 
 pytestmark = pytest.mark.torch
 

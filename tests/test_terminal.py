@@ -22,11 +22,11 @@ from harness.commands.cli import main
 from harness.diagnosis import Diagnosis
 from harness.errors import EXIT_FAILED, EXIT_NOTHING, EXIT_PASSED
 from harness.matrix import Cell
-from harness.protocol.verdict import Verdict
 from harness.report.board import Board, running
 from harness.report.summary import summary
 from harness.report.terminal import Terminal, render
 from harness.text import one_line, printable
+from harness.verdict import Verdict
 from tests.made_results import GPT, MOE, Made, make_cell, write_events
 
 ESCAPE = "\x1b"
@@ -314,7 +314,7 @@ def test_on_a_terminal_the_board_shows_what_runs_what_ended_and_what_is_to_come(
 
 _DRIVER = """
 from harness.plugin import _VERDICT
-from harness.protocol.verdict import read_verdict
+from harness.verdict.reading import read_verdict
 
 def test_cell(harness_cell, request, pytestconfig):
     cell = harness_cell

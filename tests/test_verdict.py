@@ -14,7 +14,8 @@ import pytest
 from harness.checks import Check, Worst
 from harness.diagnosis import Diagnosis
 from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, HarnessError, VerdictError
-from harness.protocol.verdict import Verdict, read_verdict
+from harness.verdict import Verdict
+from harness.verdict.reading import read_verdict
 
 
 def verdict(**changes: Any) -> Verdict:

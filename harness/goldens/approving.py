@@ -13,7 +13,7 @@ from harness.matrix import HARDWARE, Cell, cases_by_name
 
 if TYPE_CHECKING:
     from harness.metrics import Series
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 VERDICT = "verdict.json"
 _SHOWN = 3  # failed checks by name
@@ -70,7 +70,7 @@ def _known(cases: Path) -> Mapping[str, Path]:
 
 
 def _verdict(path: Path) -> tuple[Cell, Verdict]:
-    from harness.protocol.verdict import read_verdict
+    from harness.verdict.reading import read_verdict
 
     verdict = read_verdict(path)
     try:

@@ -11,7 +11,7 @@ from harness.text import count, one_line
 
 if TYPE_CHECKING:
     from harness.checks import Check
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from harness.text import one_line
 if TYPE_CHECKING:
     from harness.metrics import Series
     from harness.night.headline import Headline
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 VERDICT: Final = "verdict.json"
 REPORT: Final = "report.html"
@@ -150,7 +150,7 @@ def read_outcome(cell: Cell, folder: Path) -> Outcome:
 
     A torn verdict is no reason to be silent about the other cells: it is this cell's own red.
     """
-    from harness.protocol.verdict import read_verdict
+    from harness.verdict.reading import read_verdict
 
     path = folder / VERDICT
     if not path.exists():

@@ -14,7 +14,7 @@ from harness.protocol.findings import AgainstGolden, Findings, Found, Recorded, 
 if TYPE_CHECKING:
     from harness.diagnosis import Diagnosis
     from harness.protocol.steps import Steps
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 
 def record_golden(steps: Steps, findings: Findings) -> Found:
@@ -89,7 +89,7 @@ def verdict_of(
         protocol: the one that was run, not the one that was asked for.
         failure: what ended the run before it could be judged; None when it could.
     """
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
     checks = findings.checks
     held = bool(checks) and all(check.passed for check in checks)

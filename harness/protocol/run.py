@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.cases import Case
     from harness.diagnosis import Diagnosis
     from harness.launch.launcher import Launcher
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 #: Shows a finished cell to people; given its plan, the folder of its results, and its verdict.
 Report = Callable[[Plan, Path, "Verdict"], object]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.checks import Check
     from harness.goldens import Golden
     from harness.metrics import Series
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 #: The phases whose series are drawn, in the order they are drawn in.
 PHASES = ("continuous", "interrupted", "resumed")

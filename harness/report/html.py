@@ -16,7 +16,7 @@ from harness.text import one_line
 if TYPE_CHECKING:
     from harness.goldens import Golden
     from harness.protocol.plan import Plan
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 
 def write_report_of(plan: Plan, folder: Path, verdict: Verdict) -> Path:

@@ -13,7 +13,7 @@ from harness.text import count, duration
 
 if TYPE_CHECKING:
     from harness.goldens import Golden
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 _LOGS = 128
 #: Keys of a provenance that are shown in another place, or that no person compares by eye.

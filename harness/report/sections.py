@@ -17,7 +17,7 @@ from harness.text import count, duration, exact, printable
 if TYPE_CHECKING:
     from harness.checks import Check
     from harness.night.outcome import State
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 _TENSORS = 50  # of a component; the rest is in state_diff.json
 _ROWS = 500  # of a metric's table

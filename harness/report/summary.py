@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from harness.matrix import Cell
     from harness.night.outcome import Outcome, State
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 STYLES: dict[State, str] = {
     "passed": "green", "failed": "bold red", "error": "bold red", "unreadable": "bold red",

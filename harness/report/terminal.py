@@ -27,7 +27,7 @@ from harness.text import exact, one_line
 
 if TYPE_CHECKING:
     from harness.checks import Check
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 _WORTH_SHOWING = 12  # failed checks in full; the rest is in verdict.json
 _QUIET = 5.0  # s between two plain lines of progress

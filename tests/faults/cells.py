@@ -13,8 +13,8 @@ from tests.faults.bank import CASES, FEATURES, Plant
 
 if TYPE_CHECKING:
     from harness.launch.launcher import Outcome
-    from harness.protocol.verdict import Verdict
     from harness.trainers.base import Launch
+    from harness.verdict import Verdict
 
 TRACK = "dev"
 

@@ -18,7 +18,7 @@ from tests.faults.cells import WarmLauncher, judge
 if TYPE_CHECKING:
     from harness.checks import Check
     from harness.metrics import Series
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 #: Kept by a worker process from cell to cell; nothing is started before its first.
 WARM = WarmLauncher()

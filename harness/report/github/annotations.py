@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.checks import Check
     from harness.night.outcome import Outcome
     from harness.night.quarantine import Entry
-    from harness.protocol.verdict import Verdict
+    from harness.verdict import Verdict
 
 #: GitHub shows so many errors of a step, and so many warnings; it drops the rest without a word.
 MOST = 10

@@ -1,6 +1,6 @@
 """What stands in ``verdict.json``: the keys that others rely on. All are there; others may come.
 
-:class:`harness.protocol.verdict.Verdict` is the same as the harness works with it, and says what each means.
+:class:`harness.verdict.verdict.Verdict` is the same as the harness works with it, and says what each means.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from harness.checks.result import Against
-from harness.protocol.verdict import Status
+from harness.verdict.verdict import Status
 
 #: A number that JSON has not.
 NotFinite = Literal["nan", "inf", "-inf"]

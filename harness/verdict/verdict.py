@@ -1,0 +1,79 @@
+"""The verdict of one cell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED
+from harness.text import strict_json
+
+if TYPE_CHECKING:
+    from harness.checks import Check
+    from harness.diagnosis import Diagnosis
+
+Status = Literal["passed", "failed", "error"]
+_EXIT_CODES: dict[Status, int] = {
+    "passed": EXIT_PASSED,
+    "failed": EXIT_FAILED,
+    "error": EXIT_CRASHED,
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All checks of a cell, the diagnosis, the timings, the provenance.
+
+    Args:
+        cell: ``cpu/dev/<case>``.
+        status: ``passed``; ``failed``: a check did; ``error``: a phase could not be run to its end. To come:
+            ``refused`` and ``skipped``.
+        checks: every comparison that was made, passed or not.
+        diagnosis: what was lost; None when nothing was.
+        timing: seconds by what they were spent on.
+        provenance: what ran, on what, and which golden it was compared with.
+        reproduce: the one command line that runs this cell again.
+    """
+
+    cell: str
+    status: Status
+    checks: tuple[Check, ...]
+    diagnosis: Diagnosis | None
+    timing: Mapping[str, float]
+    provenance: Mapping[str, Any]
+    reproduce: str
+
+    def __post_init__(self) -> None:
+        if self.status not in _EXIT_CODES:
+            raise ValueError(f"status {self.status!r}")
+        if self.status == "passed" and self.failures:
+            raise ValueError(f"passed with {len(self.failures)} failed checks")
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything held."""
+        return self.status == "passed"
+
+    @property
+    def exit_code(self) -> int:
+        """What the process that ran the cell should return."""
+        return _EXIT_CODES[self.status]
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that did not hold."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    def to_json(self) -> str:
+        """The content of ``verdict.json``; keys as in the design."""
+        return strict_json(asdict(self))
+
+    def write(self, path: Path) -> None:
+        """Write it at once or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        beside.write_text(self.to_json(), encoding="utf-8")
+        beside.replace(path)
