@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from harness.errors import CaseError, VerdictError
 from harness.verdict.reading import read_verdict
 from tests.checkouts import CASE, CONSISTENCY
 from tests.made_results import make_cell
+from tests.tools import program
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = ROOT / "docs" / "schemas"
@@ -29,14 +27,9 @@ CASES = [path for folder in ("test_cases", "tests/faults/cases", "docs/examples"
 
 def refused(schema: str, files: Mapping[str, Path]) -> dict[str, str]:
     """What check-jsonschema, which reads YAML as editors do, finds wrong; by the files' names."""
-    program = shutil.which(
-        "check-jsonschema", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    )
-    if program is None:
-        pytest.skip("check-jsonschema is not installed here; the group tests has it")
     done = subprocess.run(
-        [program, "--schemafile", SCHEMAS / schema, "--output-format", "json", *files.values()],
-        capture_output=True, text=True, check=False,
+        [program("check-jsonschema"), "--schemafile", SCHEMAS / schema, "--output-format", "json",
+         *files.values()], capture_output=True, text=True, check=False,
     )  # fmt: skip
     said = json.loads(done.stdout)
     assert not said.get("parse_errors"), said
@@ -79,17 +72,19 @@ def test_each_schema_is_one_of_2020_12_and_says_of_every_key_what_it_is() -> Non
         said = [key for part in (schema, schema["$defs"].get("Harness", {}), schema["$defs"].get("Check", {}))
                 for key, one in part.get("properties", {}).items() if not one.get("description")]  # fmt: skip
         assert said == []
-    program = Path(sys.executable).parent / "check-jsonschema"
-    if program.exists():
-        done = subprocess.run(
-            [program, "--check-metaschema", *SCHEMAS.iterdir()], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.tools
+def test_each_schema_is_sound_by_the_schema_of_schemas() -> None:
+    words = [program("check-jsonschema"), "--check-metaschema", *map(str, SCHEMAS.iterdir())]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 # -- model_config.yaml -----------------------------------------------------------------------------
 
 
+@pytest.mark.tools
 def test_every_case_is_one_for_the_schema() -> None:
     assert len(CASES) > 15
     assert refused("model_config.json", {str(path): path for path in CASES}) == {}
@@ -132,6 +127,7 @@ WRONG = {
 }
 
 
+@pytest.mark.tools
 def test_what_the_harness_takes_the_schema_takes(tmp_path: Path) -> None:
     files = written(tmp_path, RIGHT, "model_config.yaml")
     for path in files.values():
@@ -139,6 +135,7 @@ def test_what_the_harness_takes_the_schema_takes(tmp_path: Path) -> None:
     assert refused("model_config.json", files) == {}
 
 
+@pytest.mark.tools
 def test_what_the_harness_refuses_the_schema_refuses(tmp_path: Path) -> None:
     files = written(tmp_path, WRONG, "model_config.yaml")
     for path in files.values():
@@ -191,6 +188,7 @@ def _changed(raw: str, change: Callable[[dict[str, Any]], object]) -> str:
     return json.dumps(content)
 
 
+@pytest.mark.tools
 def test_a_verdict_that_is_written_is_one_for_the_schema_and_so_is_one_of_a_newer_harness(
     raw: str, tmp_path: Path
 ) -> None:
@@ -208,6 +206,7 @@ def test_a_verdict_that_is_written_is_one_for_the_schema_and_so_is_one_of_a_newe
     assert refused("verdict.json", files) == {}
 
 
+@pytest.mark.tools
 def test_a_broken_verdict_is_refused_by_the_harness_and_by_the_schema(raw: str, tmp_path: Path) -> None:
     files = written(
         tmp_path, {name: _changed(raw, change) for name, change in BROKEN.items()}, "verdict.json"
