@@ -11,10 +11,11 @@ from typing import Any, cast
 
 import pytest
 
+from harness.checkpoints.coverage import AppliedRule, Count, Coverage
 from harness.checks import Check, Worst
-from harness.diagnosis import Diagnosis
+from harness.diagnosis import Candidate, Diagnosis
 from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, HarnessError, VerdictError
-from harness.verdict import Verdict
+from harness.verdict import Run, Verdict
 from harness.verdict.reading import read_verdict
 
 
@@ -39,7 +40,8 @@ def verdict(**changes: Any) -> Verdict:
 def test_verdict_json_has_the_keys_of_the_contract_and_no_other(tmp_path: Path) -> None:
     verdict().write(tmp_path / "verdict.json")
     found = json.loads((tmp_path / "verdict.json").read_text())
-    assert list(found) == ["cell", "status", "checks", "diagnosis", "timing", "provenance", "reproduce"]
+    assert list(found) == ["cell", "status", "checks", "diagnosis", "timing", "provenance", "reproduce",
+                           "message", "run", "coverage"]  # fmt: skip
     check = found["checks"][0]
     assert set(check) - {"message"} == {
         "name", "metric", "against", "kind", "passed", "first_bad_step", "worst",
@@ -56,6 +58,7 @@ def test_verdict_json_has_the_keys_of_the_contract_and_no_other(tmp_path: Path) 
     assert found["diagnosis"] == {
         "component": "optimizer",
         "evidence": ["first bad at k+2", "moments differ"],
+        "candidates": [],
     }
 
 
@@ -140,7 +143,10 @@ def _with(path: str, value: object) -> Callable[[dict[str, Any]], object]:
         (_without("cell"), "cell is missing, expected a text"),
         (_without("diagnosis"), "diagnosis is missing"),
         (_with("checks", None), "checks: found null, expected a list"),
-        (_with("status", "green"), 'status: found "green", expected passed, failed or error'),
+        (
+            _with("status", "green"),
+            'status: found "green", expected passed, failed, error, refused or skipped',
+        ),
         (_with("timing", []), "timing: found a list, expected an object"),
         (_with("timing.total", "long"), 'timing.total: found "long", expected a number or nan, inf or -inf'),
         (_with("checks.0.passed", "yes"), 'checks[0].passed: found "yes", expected true or false'),
@@ -206,3 +212,44 @@ def test_keys_of_a_newer_harness_are_passed_over_and_its_kinds_kept(tmp_path: Pa
     read = read_verdict(tmp_path / "verdict.json")
     assert [str(check.kind) for check in read.checks] == ["exact", "by-hash"]
     assert replace(read, checks=()) == verdict(checks=())
+
+
+def test_run_coverage_and_candidates_come_back_from_the_file(tmp_path: Path) -> None:
+    rule = AppliedRule("observed", "elapsed", "two uninterrupted runs differ in it", 2)
+    whole = verdict(
+        message="ended after 15 of 20",
+        run=Run("f" * 32, "2026-11-27T00:00:00Z", "2026-11-27T00:01:00Z"),
+        coverage=Coverage(Count(2), Count(9, 2), Count(4, 0, 1), (rule,)),
+        diagnosis=Diagnosis(
+            "unknown", ("k+1",), (Candidate("rng", ("a",), ("b", "c")), Candidate("buffers"))
+        ),
+    )
+    path = tmp_path / "verdict.json"
+    whole.write(path)
+    assert read_verdict(path) == whole
+    found = json.loads(path.read_text())
+    assert found["diagnosis"]["candidates"][0] == {"component": "rng", "against": ["b", "c"], "for": ["a"]}
+    assert found["coverage"]["copies"] == {"compared": 4, "excluded": 0, "uncompared": 1}
+    assert found["coverage"]["rules"][0]["where"] == "observed"
+
+
+@pytest.mark.parametrize(("status", "code"), [("refused", 2), ("skipped", 3)])
+def test_a_cell_that_was_not_run_says_why_and_has_no_checks(status: str, code: int) -> None:
+    found = verdict(status=status, checks=(), diagnosis=None, message="no golden can be read")
+    assert (found.exit_code, found.passed) == (code, False)
+    with pytest.raises(ValueError, match="a message that says why"):
+        verdict(status=status, checks=(), diagnosis=None)
+    with pytest.raises(ValueError, match="expected no checks"):
+        verdict(status=status, diagnosis=None, message="why")
+
+
+def test_a_ledger_is_one_sentence() -> None:
+    rules = (
+        AppliedRule("case", "a", "r", 2),
+        AppliedRule("case", "b", "r", 1),
+        AppliedRule("case", "c", "r", 0),
+    )
+    ledger = Coverage(Count(9), Count(1204, 3), Count(), rules)
+    assert ledger.sentence() == "1,204 entries in 9 files compared, 3 excluded by 2 rules, 0 uncompared"
+    ledger = Coverage(Count(1), Count(1, 0, 2), Count(1))
+    assert ledger.sentence() == "1 entry in 1 file compared, with 1 copy, 0 excluded, 2 uncompared"

@@ -1,6 +1,6 @@
 """Checks, series and state diffs → which component was lost, with the evidence."""
 
 from harness.diagnosis.deciding import crash, diagnose
-from harness.diagnosis.result import COMPONENTS, Diagnosis
+from harness.diagnosis.result import COMPONENTS, Candidate, Diagnosis
 
-__all__ = ["COMPONENTS", "Diagnosis", "crash", "diagnose"]
+__all__ = ["COMPONENTS", "Candidate", "Diagnosis", "crash", "diagnose"]

@@ -30,16 +30,32 @@ PARAMETERS: Final = ("weights", "experts", "embedding")
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A component that may have been lost, where the evidence leaves several.
+
+    Args:
+        component: one of :data:`COMPONENTS`.
+        speaks_for, against: sentences that a person can check; ``for`` and ``against`` in ``verdict.json``.
+    """
+
+    component: str
+    speaks_for: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """What was lost.
 
     Args:
         component: one of :data:`COMPONENTS`.
         evidence: sentences that a person can check, the decisive one first.
+        candidates: what may have been lost, likeliest first; empty where ``component`` is certain.
     """
 
     component: str
     evidence: tuple[str, ...]
+    candidates: tuple[Candidate, ...] = ()
 
     def __post_init__(self) -> None:
         if self.component not in COMPONENTS:

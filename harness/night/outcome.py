@@ -26,14 +26,16 @@ REPORT: Final = "report.html"
 MISSING: Final = "missing"
 NO_VERDICT: Final = "no verdict: its job never began, was cancelled, or ended before it could write one"
 #: How a cell ended: a verdict's status, or why there is none.
-State = Literal["passed", "failed", "error", "unreadable", "missing", "unfinished"]
+State = Literal["passed", "failed", "error", "refused", "skipped", "unreadable", "missing", "unfinished"]
 STATES: Final[dict[State, str]] = {
-    "passed": "passed", "failed": "failed", "error": "error", "unreadable": "unreadable",
+    "passed": "passed", "failed": "failed", "error": "error", "refused": "refused", "skipped": "skipped",
+    "unreadable": "unreadable",
     "missing": "no verdict", "unfinished": "not finished",
 }  # fmt: skip
 #: Nothing is told by colour alone.
 SIGNS: Final[dict[State, str]] = {
-    "passed": "✓", "failed": "✗", "error": "!", "unreadable": "?", "missing": "?", "unfinished": "…",
+    "passed": "✓", "failed": "✗", "error": "!", "refused": "!", "skipped": "–", "unreadable": "?",
+    "missing": "?", "unfinished": "…",
 }  # fmt: skip
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 _TENSORS = 50  # of a component; the rest is in state_diff.json
 _ROWS = 500  # of a metric's table
-_STATUS = {"passed": "Passed", "failed": "Failed", "error": "Error"}
+_STATUS = {
+    "passed": "Passed", "failed": "Failed", "error": "Error", "refused": "Refused", "skipped": "Skipped",
+}  # fmt: skip
 
 
 # -- the verdict -----------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from harness.verdict import Verdict
 
 STYLES: dict[State, str] = {
-    "passed": "green", "failed": "bold red", "error": "bold red", "unreadable": "bold red",
+    "passed": "green", "failed": "bold red", "error": "bold red", "refused": "bold red",
+    "skipped": "yellow", "unreadable": "bold red",
     "missing": "bold red", "unfinished": "yellow",
 }  # fmt: skip
 

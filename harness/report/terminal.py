@@ -31,7 +31,13 @@ if TYPE_CHECKING:
 
 _WORTH_SHOWING = 12  # failed checks in full; the rest is in verdict.json
 _QUIET = 5.0  # s between two plain lines of progress
-_STYLES = {"passed": "bold green", "failed": "bold red", "error": "bold red"}
+_STYLES = {
+    "passed": "bold green",
+    "failed": "bold red",
+    "error": "bold red",
+    "refused": "bold red",
+    "skipped": "bold yellow",
+}
 
 
 class Terminal:

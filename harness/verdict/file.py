@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from harness.checkpoints.coverage import Where
 from harness.checks.result import Against
 from harness.verdict.verdict import Status
 
@@ -39,11 +40,55 @@ class Check(msgspec.Struct):
     message: str
 
 
+class Candidate(msgspec.Struct, rename={"for_": "for"}):
+    """A component that may have been lost."""
+
+    component: str
+    for_: list[str]
+    against: list[str]
+
+
 class Diagnosis(msgspec.Struct):
     """What was lost."""
 
     component: str
     evidence: list[str]
+    candidates: list[Candidate] = []
+
+
+class Run(msgspec.Struct):
+    """Which invocation it is of."""
+
+    id: str
+    started: str
+    finished: str
+
+
+class Count(msgspec.Struct):
+    """How many ended where."""
+
+    compared: int
+    excluded: int
+    uncompared: int
+
+
+class Rule(msgspec.Struct):
+    """A rule, and how many entries it left out."""
+
+    where: Where
+    entry: str
+    reason: str
+    matched: int
+    file: str = ""
+
+
+class Coverage(msgspec.Struct):
+    """What of the saved state was compared."""
+
+    files: Count
+    entries: Count
+    copies: Count
+    rules: list[Rule]
 
 
 class Verdict(msgspec.Struct):
@@ -56,3 +101,6 @@ class Verdict(msgspec.Struct):
     timing: dict[str, float | NotFinite]
     provenance: dict[str, Any]
     reproduce: str
+    message: str = ""
+    run: Run | None = None
+    coverage: Coverage | None = None

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import msgspec
 
+from harness.checkpoints.coverage import AppliedRule, Count, Coverage
 from harness.checks import Check, Worst
-from harness.diagnosis import Diagnosis
+from harness.diagnosis import Candidate, Diagnosis
 from harness.errors import VerdictError
 from harness.fitting import Misfit, fitted
 from harness.verdict import file
-from harness.verdict.verdict import Verdict
+from harness.verdict.verdict import Run, Verdict
 
 _SIZE_LIMIT = 256 << 20  # bytes; a verdict has some ten thousand
 
@@ -44,16 +45,29 @@ def _verdict(written: file.Verdict) -> Verdict:
         Check(**plain(one) | {"worst": Worst(**plain(one.worst)) if one.worst else None})
         for one in written.checks
     ]
-    lost = written.diagnosis
     return Verdict(
         cell=written.cell,
         status=written.status,
         checks=tuple(checks),
-        diagnosis=Diagnosis(lost.component, tuple(lost.evidence)) if lost else None,
+        diagnosis=_diagnosis(written.diagnosis) if written.diagnosis else None,
         timing={name: float(seconds) for name, seconds in written.timing.items()},
         provenance=written.provenance,
         reproduce=written.reproduce,
+        message=written.message,
+        run=Run(**plain(written.run)) if written.run else None,
+        coverage=_coverage(written.coverage) if written.coverage else None,
     )
+
+
+def _diagnosis(written: file.Diagnosis) -> Diagnosis:
+    candidates = [Candidate(one.component, tuple(one.for_), tuple(one.against)) for one in written.candidates]
+    return Diagnosis(written.component, tuple(written.evidence), tuple(candidates))
+
+
+def _coverage(written: file.Coverage) -> Coverage:
+    plain = msgspec.structs.asdict
+    files, entries, copies = (Count(**plain(one)) for one in (written.files, written.entries, written.copies))
+    return Coverage(files, entries, copies, tuple(AppliedRule(**plain(rule)) for rule in written.rules))
 
 
 def _said(misfit: Misfit) -> str:
