@@ -6,19 +6,18 @@ else's files are nests flattened into dotted names; files that are no nest are c
 
 from __future__ import annotations
 
-import fnmatch
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.checkpoints import components
-from harness.checkpoints.archives import Stored, is_torch_file, read_json, read_nest, resolve
+from harness.checkpoints.archives import Stored, read_nest, resolve
 from harness.checkpoints.distcp import METADATA, Item, read_metadata
 from harness.checkpoints.entries import Entry, Part, Reader
-from harness.checkpoints.flatten import Value, flatten
 from harness.checkpoints.folders import (
     MANIFEST,
     TRACKER,
@@ -26,7 +25,9 @@ from harness.checkpoints.folders import (
     latest,
     read_manifest,
 )
-from harness.checkpoints.pickles import TensorRef
+from harness.checkpoints.foreign import entries_of, files_below, leaves, part_of
+from harness.checkpoints.pickles import Attributed, TensorRef
+from harness.checkpoints.places import Places
 from harness.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -34,12 +35,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NATIVE_FORMAT = "native-torch-1"
+_NATIVE_KEYS = ("format", "tensors", "shards", "aliases")
+#: What the native trainer writes into its manifest: all of it speaks of files, or is compared as an entry.
+_MANIFEST_KEYS = {"iteration", "format", "layout", "files"}
 _RANK_FOLDER = re.compile(r"mp_rank_(\d+)(?:_(\d+))?(?:_(\d+))?")
-#: Files that stand beside a training state and are none.
-_BESIDE = (
-    "*.log", "*.txt", "*.md", "*.html", "*.png", "*.lock", "*.yaml", "*.yml", "*.toml", "*.csv",
-    "events.out.tfevents.*", "metrics.jsonl", MANIFEST,
-)  # fmt: skip
 _TORN = "the checkpoint is torn: take an earlier one"
 
 
@@ -54,7 +53,8 @@ class Checkpoint:
         entries: by name.
         layout: tp, pp, dp, ep, etp as the manifest says; empty when nothing does.
         aliases: tied copies, by name, and what each must equal.
-        skipped: files that are no training state (logs, text).
+        structure: files that say where the entries are, and hold nothing else; relative to the path.
+        files: every file, likewise.
     """
 
     path: Path
@@ -63,7 +63,8 @@ class Checkpoint:
     entries: Mapping[str, Entry]
     layout: Mapping[str, int] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
-    skipped: tuple[str, ...] = ()
+    structure: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -99,72 +100,98 @@ class Checkpoint:
             return torch.empty(entry.shape, dtype=dtype)
         return torch.from_numpy(flat).view(dtype).reshape(entry.shape)
 
+    def files_of(self, entry: Entry) -> tuple[str, ...]:
+        """The files that an entry lies in, relative to the checkpoint."""
+        if entry.file:
+            return (entry.file,)
+        where = {part.order[0] for part in (*entry.parts, *entry.copies)}
+        return tuple(sorted(os.path.relpath(file, self.path) for file in where))
+
     def _entry(self, name: str) -> Entry:
         if name not in self.entries:
             raise CheckpointError(f"{self.path}: holds no {name}")
         return self.entries[name]
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, places: Places | None = None, *, single: bool | None = None) -> Checkpoint:
     """Open an iteration's folder, a folder with a tracker (its latest), any folder, or one file.
+
+    Args:
+        places: folders that stand in names and texts by their placeholders; None: none.
+        single: of anybody's only file: leave its name out of the entries' (None: yes).
 
     Raises:
         CheckpointError: not there, torn, or it would need code to be read.
     """
-    path = Path(path)
+    path, places = Path(path), places or Places()
     if path.is_file():
-        return _generic(path, [path], {})
+        entries = entries_of(path, [path], places, single=single)
+        return Checkpoint(path, "generic", native=False, entries=entries, files=(path.name,))
     if not path.is_dir():
         raise CheckpointError(f"{path}: not found, expected a checkpoint", "check the path")
     if (path / TRACKER).is_file() and not (path / METADATA).is_file():
         iteration = latest(path)
         if iteration is not None:
             path = iter_dir(path, iteration)
-    manifest = read_manifest(path) or {}
+    manifest = read_manifest(path)
     layout = {
         key: value
-        for key, value in (manifest.get("layout") or {}).items()
+        for key, value in ((manifest or {}).get("layout") or {}).items()
         if isinstance(value, int) and key in ("tp", "pp", "dp", "ep", "etp")
     }
-    if (path / METADATA).is_file() or any(path.glob("*.distcp")):
-        return _dist(path, layout)
-    ranks = sorted(p for p in path.iterdir() if p.is_dir() and _RANK_FOLDER.fullmatch(p.name))
-    if ranks:
-        return _ranks(path, ranks, layout)
-    files = sorted(p for p in path.rglob("*") if p.is_file())
+    files = files_below(path)
     if not files:
         raise CheckpointError(f"{path}: holds no file, expected a checkpoint", _TORN)
-    return _generic(path, files, layout)
+    folder = _Folder(
+        path, files, places, layout, ours=manifest is not None and manifest.keys() <= _MANIFEST_KEYS
+    )
+    if (path / METADATA).is_file() or any(path.glob("*.distcp")):
+        return _dist(folder)
+    ranks = sorted(p for p in path.iterdir() if p.is_dir() and _RANK_FOLDER.fullmatch(p.name))
+    if ranks:
+        return _ranks(folder, ranks)
+    return folder.checkpoint("generic", folder.others((), single=single), read=())
 
 
-# -- parts ---------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Folder:
+    """A folder that is being opened.
 
+    Args:
+        ours: its manifest is one of the native trainer.
+    """
 
-def _part(ref: TensorRef, path: Path, offsets: tuple[int, ...], key: int = 0) -> Part:
-    @cache
-    def opened() -> Stored:
-        return resolve(ref, path)
+    path: Path
+    files: list[Path]
+    places: Places
+    layout: Mapping[str, int]
+    ours: bool
 
-    return Part(offsets, ref.sizes, (str(path), key), opened)
+    def relative(self, file: Path) -> str:
+        return file.relative_to(self.path).as_posix()
 
+    def others(self, known: Collection[Path], *, single: bool | None = False) -> dict[str, Entry]:
+        """What all files hold that were not read yet."""
+        structure = {self.path / MANIFEST} if self.ours else set()
+        rest = [file for file in self.files if file not in known and file not in structure]
+        return entries_of(self.path, rest, self.places, single=single)
 
-def _whole(name: str, leaf: TensorRef | Value, path: Path, order: int, rank: str = "") -> Entry:
-    """A leaf of somebody's nest as an entry of its own."""
-    component = components.foreign(name)
-    if isinstance(leaf, Value):
-        return Entry(
-            name,
-            component,
-            leaf.dtype,
-            leaf.shape,
-            data=leaf.data,
-            per_rank=bool(rank),
-            state=components.is_training_state(name),
+    def checkpoint(
+        self,
+        kind: Literal["torch", "torch_dist", "generic"],
+        entries: Mapping[str, Entry],
+        *,
+        read: Collection[Path],
+        native: bool = False,
+        aliases: Mapping[str, str] | None = None,
+    ) -> Checkpoint:
+        structure = {self.relative(file) for file in read}
+        if self.ours:
+            structure.add(MANIFEST)
+        files = tuple(map(self.relative, self.files))
+        return Checkpoint(
+            self.path, kind, native, entries, self.layout, aliases or {}, tuple(sorted(structure)), files
         )
-    part = _part(leaf, path, (0,) * len(leaf.sizes), order)
-    if component == "unknown" and leaf.sizes:
-        component = "weights"
-    return Entry(name, component, leaf.dtype, leaf.sizes, (part,), per_rank=bool(rank))
 
 
 # -- torch_dist ----------------------------------------------------------------------------------
@@ -174,6 +201,7 @@ def _dist_part(item: Item, dtype: str) -> Part:
     @cache
     def opened() -> Stored:
         ref = read_nest(item.path, item.start, item.length, item.name)
+        ref = ref.value if isinstance(ref, Attributed) else ref  # requires_grad, which no saved tensor minds
         where = f"{item.path} ({item.name})"
         if not isinstance(ref, TensorRef):
             raise CheckpointError(f"{where}: found {type(ref).__name__}, expected a tensor", _TORN)
@@ -187,9 +215,11 @@ def _dist_part(item: Item, dtype: str) -> Part:
     return Part(item.offsets or (), item.sizes, (str(item.path), item.start), opened)
 
 
-def _dist(path: Path, layout: Mapping[str, int]) -> Checkpoint:
+def _dist(folder: _Folder) -> Checkpoint:
+    path = folder.path
     found = read_metadata(path)
-    native = not found.objects and components.all_native(found.tensors)
+    ours = folder.ours or any(map(components.is_per_rank, found.tensors))
+    native = ours and not found.objects and components.all_native(found.tensors)
     entries: dict[str, Entry] = {}
     for name, tensor in found.tensors.items():
         parts = tuple(_dist_part(item, tensor.dtype) for item in tensor.items if 0 not in item.sizes)
@@ -203,51 +233,43 @@ def _dist(path: Path, layout: Mapping[str, int]) -> Checkpoint:
             tensor.shape,
             parts,
             per_rank=native and components.is_per_rank(name),
+            key=name,
         )
     for name, item in found.objects.items():
         nest = read_nest(item.path, item.start, item.length, name)
-        for i, (key, leaf) in enumerate(flatten(nest, f"{item.path} ({name})", name).items()):
-            entries[key] = _whole(key, leaf, item.path, item.start + i)
-    beside = {item.path for item in found.objects.values()}
-    beside |= {item.path for tensor in found.tensors.values() for item in tensor.items}
-    others = [
-        p
-        for p in sorted(path.rglob("*"))
-        if p.is_file() and p not in beside and p.suffix != ".distcp" and p.name != METADATA
-    ]
-    if others and not native:
-        more = _generic(path, others, {}, single=False)
-        entries |= more.entries
-        return Checkpoint(path, "torch_dist", native, entries, layout, {}, more.skipped)
-    return Checkpoint(path, "torch_dist", native, entries, layout)
+        where = folder.relative(item.path)
+        for leaf in leaves(nest, item.path, where, folder.places, name=name, start=item.start):
+            entries[leaf.name] = leaf
+    data = {path / METADATA, *(item.path for item in found.objects.values())}
+    data |= {item.path for tensor in found.tensors.values() for item in tensor.items}
+    data |= {file for file in folder.files if file.suffix == ".distcp" and file.parent == path}
+    return folder.checkpoint("torch_dist", entries | folder.others(data), read=data, native=native)
 
 
 # -- torch ---------------------------------------------------------------------------------------
 
 
-def _ranks(path: Path, ranks: list[Path], layout: Mapping[str, int]) -> Checkpoint:
-    _check_grid(path, ranks)
-    files = [p for rank in ranks for p in sorted(rank.rglob("*.pt"))]
+def _ranks(folder: _Folder, ranks: list[Path]) -> Checkpoint:
+    _check_grid(folder.path, ranks)
+    files = [file for file in folder.files if file.suffix == ".pt" and _inside(file, ranks)]
     for rank in ranks:
         if not any(rank in p.parents for p in files):
             raise CheckpointError(f"{rank}: holds no .pt file, expected model_optim_rng.pt", _TORN)
     nests = [(file, read_nest(file)) for file in files]
     if all(isinstance(n, Mapping) and n.get("format") == NATIVE_FORMAT for _, n in nests):
-        return _native_torch(path, nests, layout)
+        return _native_torch(folder, nests)
     entries: dict[str, Entry] = {}
     for file, nest in nests:
-        place = file.relative_to(path).with_suffix("").as_posix()
-        for i, (key, leaf) in enumerate(flatten(nest, str(file)).items()):
-            name = f"{place}:{key}"
-            entries[name] = _whole(key, leaf, file, i, rank=place)
-            entries[name] = _renamed(entries[name], name)
-    return Checkpoint(path, "torch", native=False, entries=entries, layout=layout)
+        where = folder.relative(file)
+        place = where.removesuffix(".pt")
+        for leaf in leaves(nest, file, where, folder.places, rank=True):
+            name = f"{place}:{leaf.key}"
+            entries[name] = leaf.named(name)
+    return folder.checkpoint("torch", entries | folder.others(files), read=())
 
 
-def _renamed(entry: Entry, name: str) -> Entry:
-    from dataclasses import replace
-
-    return replace(entry, name=name)
+def _inside(file: Path, folders: Collection[Path]) -> bool:
+    return any(folder in file.parents for folder in folders)
 
 
 def _check_grid(path: Path, ranks: list[Path]) -> None:
@@ -266,7 +288,7 @@ def _check_grid(path: Path, ranks: list[Path]) -> None:
                 )
 
 
-def _native_torch(path: Path, nests: list[tuple[Path, Any]], layout: Mapping[str, int]) -> Checkpoint:
+def _native_torch(folder: _Folder, nests: list[tuple[Path, Any]]) -> Checkpoint:
     boxes: dict[str, dict[tuple[tuple[int, ...], tuple[int, ...]], list[Part]]] = {}
     global_: dict[str, tuple[str, tuple[int, ...], Path]] = {}
     aliases: dict[str, str] = {}
@@ -287,7 +309,7 @@ def _native_torch(path: Path, nests: list[tuple[Path, Any]], layout: Mapping[str
                     _TORN,
                 )
             same = boxes.setdefault(name, {}).setdefault((offsets, ref.sizes), [])
-            same.append(_part(ref, file, offsets, i))
+            same.append(part_of(ref, file, offsets, i))
     entries = {}
     for name, (dtype, shape, _) in global_.items():
         held = [parts for (_, sizes), parts in boxes[name].items() if 0 not in sizes]
@@ -299,8 +321,16 @@ def _native_torch(path: Path, nests: list[tuple[Path, Any]], layout: Mapping[str
             tuple(parts[0] for parts in held),
             copies=tuple(copy for parts in held for copy in parts[1:]),
             per_rank=components.is_per_rank(name),
+            key=name,
         )
-    return Checkpoint(path, "torch", native=True, entries=entries, layout=layout, aliases=aliases)
+    for file, nest in nests:  # what the format has no place for
+        more = {key: value for key, value in nest.items() if key not in _NATIVE_KEYS}
+        where = folder.relative(file)
+        for leaf in leaves(more, file, where, folder.places) if more else ():
+            entries[f"{where}:{leaf.key}"] = leaf.named(f"{where}:{leaf.key}")
+    read = [file for file, _ in nests]
+    entries |= folder.others(read)
+    return folder.checkpoint("torch", entries, read=read, native=True, aliases=aliases)
 
 
 def _shard(about: Any, ref: TensorRef, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:  # noqa: ANN401
@@ -326,51 +356,3 @@ def _ints(numbers: Any) -> tuple[int, ...]:  # noqa: ANN401 - untyped by nature
     if not isinstance(numbers, (list, tuple)) or not all(type(n) is int for n in numbers):
         raise TypeError(numbers)
     return tuple(numbers)
-
-
-# -- anybody's -----------------------------------------------------------------------------------
-
-
-def _generic(
-    path: Path, files: Iterable[Path], layout: Mapping[str, int], *, single: bool | None = None
-) -> Checkpoint:
-    entries: dict[str, Entry] = {}
-    skipped: list[str] = []
-    wanted: list[Path] = []
-    for file in files:
-        beside = file != path and any(fnmatch.fnmatch(file.name, known) for known in _BESIDE)
-        (skipped if beside else wanted).append(file)  # type: ignore[arg-type]
-    alone = len(wanted) == 1 if single is None else single
-    for file in wanted:
-        place = "" if alone else file.relative_to(path).as_posix() + ":"
-        for i, (key, leaf) in enumerate(_leaves(file).items()):
-            name = f"{place}{key}"
-            entries[name] = leaf(name, i)
-    names = tuple(str(Path(file).relative_to(path)) for file in skipped)
-    return Checkpoint(path, "generic", native=False, entries=entries, layout=layout, skipped=names)
-
-
-def _leaves(file: Path) -> dict[str, Callable[[str, int], Entry]]:
-    """What makes the entries of a file, by name inside it."""
-    size = file.stat().st_size
-    if size == 0 and file.suffix in (".pt", ".pth", ".ckpt", ".bin"):
-        raise CheckpointError(f"{file}: has 0 bytes, expected a torch.save archive", _TORN)
-    if is_torch_file(file) or file.suffix in (".pt", ".pth", ".ckpt"):
-        nest: Any = read_nest(file)
-    elif file.suffix == ".json":
-        nest = read_json(file)
-    else:
-        stored = Stored(file, 0, "uint8", (size,), (1,))
-        part = Part((0,), (size,), (str(file), 0), lambda: stored)
-        component = components.foreign(file.name)
-
-        def raw(name: str, _: int) -> Entry:
-            parts = (part,) if size else ()
-            return Entry(name, component, "uint8", (size,), parts)
-
-        return {"bytes": raw}
-
-    def maker(leaf: TensorRef | Value) -> Callable[[str, int], Entry]:
-        return lambda name, order: _whole(name, leaf, file, order)
-
-    return {key: maker(leaf) for key, leaf in flatten(nest, str(file)).items()}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.checkpoints import components
 from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from harness.checkpoints.entries import Entry, Part
+from harness.checkpoints.coverage import Coverage
+from harness.checkpoints.entries import Entry, alone, original
 from harness.checkpoints.gaps import Gap, find_gaps
+from harness.checkpoints.ledger import Ledger
+from harness.checkpoints.places import Places, of_checkpoint
+from harness.checkpoints.rules import Rule
 from harness.checkpoints.tallying import Tallying
 
 TEXT_SHOWN = 80
@@ -65,7 +69,7 @@ class StateDiff:
         entries: every name that differs, by name; empty when the states are equal.
         compared: names that both sides hold and that were compared.
         not_comparable: names (per-rank state) that have no counterpart in the other layout.
-        notes: differences outside the training state (arguments, paths, times), and skipped files.
+        coverage: what was compared, and what a rule left out.
         gaps_a, gaps_b: what a whole training state should hold and this one does not.
         layouts_differ: the two were saved by different parallel layouts.
         bytes_read: bytes read from both.
@@ -76,7 +80,7 @@ class StateDiff:
     entries: tuple[TensorDiff, ...]
     compared: int
     not_comparable: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    coverage: Coverage = field(default_factory=Coverage)
     gaps_a: tuple[Gap, ...] = ()
     gaps_b: tuple[Gap, ...] = ()
     layouts_differ: bool = False
@@ -84,8 +88,8 @@ class StateDiff:
 
     @property
     def equal(self) -> bool:
-        """Nothing differs, and something was compared."""
-        return not self.entries and self.compared > 0
+        """Nothing differs, something was compared, and nothing was overlooked."""
+        return not self.entries and self.compared > 0 and not self.coverage.uncompared
 
     def by_component(self) -> dict[str, tuple[TensorDiff, ...]]:
         """Differing names grouped by component."""
@@ -99,18 +103,36 @@ class StateDiff:
         return {"equal": self.equal, **asdict(self)}
 
 
-def diff(a: Path, b: Path, *, layouts_differ: bool | None = None) -> StateDiff:
+def diff(
+    a: Path,
+    b: Path,
+    *,
+    layouts_differ: bool | None = None,
+    rules: Iterable[Rule] = (),
+    places: Places | None = None,
+) -> StateDiff:
     """Compare two checkpoints of any formats and layouts, bit for bit, in bounded memory.
 
     Args:
         layouts_differ: whether they come from different parallel layouts; None finds out.
+        rules: what is no state, and left out.
+        places: folders that stand in names and texts by their placeholders; None: each side's own.
 
     Raises:
         CheckpointError: one of them is torn, or would need code to be read.
     """
-    one, two = open_checkpoint(Path(a)), open_checkpoint(Path(b))
+    one, two = _opened(Path(a), Path(b), places)
     with Tallying() as tallying:
-        return _Comparison(one, two, tallying, layouts_differ).run()
+        return _Comparison(one, two, tallying, layouts_differ, tuple(rules)).run()
+
+
+def _opened(a: Path, b: Path, places: Places | None) -> tuple[Checkpoint, Checkpoint]:
+    """Both with the same names: a file's own is left out where it is alone on either side."""
+    sides = [(path, places or of_checkpoint(path)) for path in (a, b)]
+    one, two = (open_checkpoint(path, known) for path, known in sides)
+    if (len(one.files) == 1) != (len(two.files) == 1):
+        one, two = (open_checkpoint(path, known, single=False) for path, known in sides)
+    return one, two
 
 
 @dataclass
@@ -119,14 +141,14 @@ class _Comparison:
     b: Checkpoint
     tallying: Tallying
     given: bool | None
+    rules: tuple[Rule, ...] = ()
     found: list[TensorDiff] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     compared: int = 0
 
     def run(self) -> StateDiff:
         apart = self._layouts_differ() if self.given is None else self.given
-        left = {n: e for n, e in self.a.entries.items() if not (apart and e.per_rank)}
-        right = {n: e for n, e in self.b.entries.items() if not (apart and e.per_rank)}
+        ledger = Ledger((self.a, self.b), self.rules, apart=apart)
+        left, right = ledger.judged(self.a), ledger.judged(self.b)
         both = sorted(left.keys() & right.keys(), key=lambda name: left[name].order)
         for name in both:
             self._pair(left[name], right[name])
@@ -136,18 +158,13 @@ class _Comparison:
             self._lone(right[name], left, "only in b")
         for name in both:
             self._tied(name, left, right)
-        hidden = sorted(
-            {n for c in (self.a, self.b) for n, e in c.entries.items() if e.per_rank} if apart else ()
-        )
-        for checkpoint in (self.a, self.b):
-            self.notes += [f"{checkpoint.path}: {n} is no training state" for n in checkpoint.skipped]
         return StateDiff(
             str(self.a.path),
             str(self.b.path),
             tuple(sorted(self.found, key=lambda d: d.name)),
             self.compared,
-            tuple(hidden),
-            tuple(self.notes),
+            tuple(sorted(ledger.per_rank)),
+            ledger.coverage(),
             find_gaps(self.a),
             find_gaps(self.b),
             apart,
@@ -162,29 +179,23 @@ class _Comparison:
 
     # -- one name ----------------------------------------------------------------------------
 
-    def _report(self, entry: Entry, difference: TensorDiff) -> None:
-        if entry.state:
-            self.found.append(difference)
-        else:
-            self.notes.append(f"{difference.sentence()} (no training state)")
-
     def _pair(self, a: Entry, b: Entry) -> None:
         self.compared += 1
         difference = self._compare(a, b)
         if difference is not None:
-            self._report(a, difference)
+            self.found.append(difference)
             return
         boxes = [[(p.offsets, p.sizes) for p in e.copies] for e in (a, b)]
         if boxes[0] == boxes[1]:
             pairs = [(one, two) for one, two in zip(a.copies, b.copies, strict=True)]
         else:
             # Other numbers of replicas: each must equal what it is a replica of.
-            pairs = [(_original(e, copy), copy) for e in (a, b) for copy in e.copies]
+            pairs = [(original(e, copy), copy) for e in (a, b) for copy in e.copies]
         for one, two in pairs:
-            difference = self._compare(_alone(a, one), _alone(b, two))
+            difference = self._compare(alone(a, one), alone(b, two))
             if difference is not None:
                 where = Path(two.order[0]).parent.name
-                self._report(a, replace(difference, detail=f"the copy in {where}"))
+                self.found.append(replace(difference, detail=f"the copy in {where}"))
                 return
 
     def _compare(self, a: Entry, b: Entry) -> TensorDiff | None:
@@ -258,10 +269,9 @@ class _Comparison:
                 return
             if entry.name in self.a.aliases or entry.name in self.b.aliases:
                 side = reason[-1]
-                self._report(entry, self._untied(entry, mine[source], side))
+                self.found.append(self._untied(entry, mine[source], side))
                 return
-        self._report(
-            entry,
+        self.found.append(
             TensorDiff(
                 entry.name,
                 entry.component,
@@ -308,13 +318,3 @@ def _index(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
         flat, here = divmod(flat, size)
         found.append(here)
     return tuple(reversed(found))
-
-
-def _alone(entry: Entry, part: Part) -> Entry:
-    """One part of an entry as a tensor of its own."""
-    local = replace(part, offsets=(0,) * len(part.sizes))
-    return replace(entry, shape=part.sizes, parts=(local,), copies=(), data=None)
-
-
-def _original(entry: Entry, copy: Part) -> Part:
-    return next(p for p in entry.parts if (p.offsets, p.sizes) == (copy.offsets, copy.sizes))

@@ -37,16 +37,6 @@ _FOREIGN = (
 _FOREIGN_PATTERNS = tuple(
     (component, re.compile(rf"(?:^| )(?:{words})(?: |$)")) for component, words in _FOREIGN
 )
-#: Not training state: what a run was told, where it ran, when.
-_ARGUMENTS = re.compile(
-    r"(?:^|[./:])(?:args|arguments|config|configs|hparams|hyper_parameters|hyperparameters|cfg"
-    r"|run_config|versions?|metadata)(?:\.|$)"
-)
-_CIRCUMSTANCE = re.compile(
-    r"(?:^|[./_:])(?:\w*time|timestamp|elapsed|date|created_at|saved_at|duration|\w*per_sec(?:ond)?"
-    r"|hostname|host|pid|uuid|run_id|run_name|\w*path|\w*dir|\w*folder|filename|version|git_sha|git_hash"
-    r"|commit|user)$"
-)
 _PER_RANK = re.compile(r"^rng\..*\.\d+_\d+_\d+$")
 
 
@@ -65,11 +55,6 @@ def tied_source(name: str) -> str | None:
     if name == TIED_COPY or name.endswith("." + TIED_COPY):
         return name.removesuffix(TIED_COPY) + TIED_SOURCE
     return None
-
-
-def is_training_state(name: str) -> bool:
-    """Whether a plain value of a foreign name is judged; arguments, paths and times are only shown."""
-    return not (_ARGUMENTS.search(name.lower()) or _CIRCUMSTANCE.search(name.lower()))
 
 
 def of_parameter(name: str) -> str:

@@ -10,7 +10,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,8 @@ class Entry:
         parts: boxes that make it up; empty when ``data`` holds the value itself.
         copies: further boxes that must equal a part (replicas saved by several ranks).
         per_rank: holds one rank's own state, which has no counterpart in another layout.
-        state: False for what is no training state (arguments, paths, times): shown, never judged.
+        key: its name inside its file; empty where the name is all there is.
+        file: the file that it lies in, relative to the checkpoint; empty for what is spread over several.
     """
 
     name: str
@@ -75,7 +76,8 @@ class Entry:
     data: bytes | None = None
     copies: tuple[Part, ...] = ()
     per_rank: bool = False
-    state: bool = True
+    key: str = ""
+    file: str = ""
 
     @property
     def numel(self) -> int:
@@ -91,6 +93,10 @@ class Entry:
     def order(self) -> tuple[str, int]:
         """Where on the disk it begins."""
         return min((part.order for part in self.parts), default=("", 0))
+
+    def named(self, name: str) -> Entry:
+        """The same under another name."""
+        return replace(self, name=name)
 
     def incomplete(self) -> str:
         """What is wrong with how the parts cover the tensor; empty when nothing is."""
@@ -110,6 +116,17 @@ class Entry:
             for i, (o1, n1) in enumerate(boxes)
             for o2, n2 in boxes[:i]
         )
+
+
+def alone(entry: Entry, part: Part) -> Entry:
+    """One part of an entry as a tensor of its own."""
+    local = replace(part, offsets=(0,) * len(part.sizes))
+    return replace(entry, shape=part.sizes, parts=(local,), copies=(), data=None)
+
+
+def original(entry: Entry, copy: Part) -> Part:
+    """What a copy is a copy of."""
+    return next(p for p in entry.parts if (p.offsets, p.sizes) == (copy.offsets, copy.sizes))
 
 
 @dataclass(frozen=True)

@@ -3,34 +3,79 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.checkpoints import components
 from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from harness.checkpoints.entries import Entry, Reader
+from harness.checkpoints.coverage import Coverage
+from harness.checkpoints.entries import Entry, Part, Reader, alone, original
+from harness.checkpoints.gaps import find_gaps
+from harness.checkpoints.ledger import Ledger
+from harness.checkpoints.places import Places
+from harness.checkpoints.rules import Rule
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A saved state in a few hashes.
+
+    Args:
+        digests: SHA-256 by component.
+        coverage: what they are made of.
+    """
+
+    digests: Mapping[str, str]
+    coverage: Coverage
 
 
 def fingerprint(path: Path) -> dict[str, str]:
+    """SHA-256 of each component's state; as :func:`fingerprint_of`, without rules."""
+    return dict(fingerprint_of(Path(path)).digests)
+
+
+def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None = None) -> Fingerprint:
     """SHA-256 of each component's state.
 
     Over names in order, each with dtype, shape and bytes, so equal for both formats and for every
-    layout in which the state is equal. Only ``rng``, one stream a rank, belongs to its layout.
+    layout in which the state is equal. Only ``rng``, one stream a rank, belongs to its layout. What is as it
+    must be adds nothing: copies that equal what they are copies of, and a state that lacks nothing.
+
+    Args:
+        rules: what is no state, and left out.
+        places: folders that stand in names and texts by their placeholders; None: none.
 
     Raises:
         CheckpointError: torn, incomplete, or it would need code to be read.
     """
-    checkpoint = open_checkpoint(Path(path))
+    checkpoint = open_checkpoint(path, places)
+    ledger = Ledger((checkpoint,), rules)
     digests: dict[str, hashlib._Hash] = {}
     with Reader() as reader:
-        for name in checkpoint.names():
-            entry = checkpoint.entries[name]
-            if not entry.state or _is_tied(checkpoint, entry, reader):
+        for name, entry in sorted(ledger.judged(checkpoint).items()):
+            if _is_tied(checkpoint, entry, reader):
                 continue
             digest = digests.setdefault(entry.component, hashlib.sha256())
-            digest.update(f"{name}\0{entry.dtype}\0{list(entry.shape)}\0".encode())
+            digest.update(f"{name}\0{entry.dtype}\0{list(entry.shape)}\0".encode("utf-8", "surrogatepass"))
             for _, bits in reader.stream(entry):
                 digest.update(bits.data)
-    return {component: digest.hexdigest() for component, digest in sorted(digests.items())}
+            for copy in entry.copies:
+                _add_odd_copy(digest, entry, copy, reader)
+    for gap in find_gaps(checkpoint):
+        digests.setdefault(gap.component, hashlib.sha256()).update(f"\0gap\0{gap.sentence}\0".encode())
+    found = {component: digest.hexdigest() for component, digest in sorted(digests.items())}
+    return Fingerprint(found, ledger.coverage())
+
+
+def _add_odd_copy(digest: hashlib._Hash, entry: Entry, copy: Part, reader: Reader) -> None:
+    """A replica that is not what it is a replica of."""
+    one, two = alone(entry, original(entry, copy)), alone(entry, copy)
+    if _same(one, two, reader):
+        return
+    digest.update(f"{entry.name}\0copy\0{list(copy.offsets)}\0{list(copy.sizes)}\0".encode())
+    for _, bits in reader.stream(two):
+        digest.update(bits.data)
 
 
 def _is_tied(checkpoint: Checkpoint, entry: Entry, reader: Reader) -> bool:
@@ -38,5 +83,9 @@ def _is_tied(checkpoint: Checkpoint, entry: Entry, reader: Reader) -> bool:
     source = checkpoint.entries.get(components.tied_source(entry.name) or "")
     if source is None or (source.dtype, source.shape) != (entry.dtype, entry.shape):
         return False
-    both = zip(reader.stream(source), reader.stream(entry), strict=True)
+    return _same(source, entry, reader)
+
+
+def _same(a: Entry, b: Entry, reader: Reader) -> bool:
+    both = zip(reader.stream(a), reader.stream(b), strict=True)
     return all(one.tobytes() == two.tobytes() for (_, one), (_, two) in both)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.checkpoints.pickles import DType, NumpyArray, Record, TensorRef
+from harness.checkpoints.pickles import Attributed, DType, NumpyArray, Record, TensorRef
 from harness.errors import CheckpointError
 
 #: Beyond these a file is not a training state but an attack on memory.
@@ -51,6 +51,11 @@ def flatten(nest: Any, where: str, name: str = "") -> dict[str, TensorRef | Valu
 def _walk(nest: Any, where: str, name: str, depth: int) -> Iterator[tuple[str, TensorRef | Value]]:  # noqa: ANN401
     if depth > DEPTH_LIMIT:
         raise CheckpointError(f"{where}: {name[:80]}… is nested deeper than {DEPTH_LIMIT}")
+    attributes = getattr(nest, "attributes", None) if isinstance(nest, (Attributed, dict, list)) else None
+    if isinstance(nest, Attributed):
+        nest = nest.value
+    if attributes:
+        yield from _walk(attributes, where, name, depth + 1)
     if isinstance(nest, NumpyArray):
         nest = _array(nest, f"{where}: {name}")
     if isinstance(nest, (TensorRef, Value)):
@@ -73,7 +78,7 @@ def _walk(nest: Any, where: str, name: str, depth: int) -> Iterator[tuple[str, T
     empty = True
     for key, child in children:
         empty = False
-        word = key if isinstance(key, str) else str(key) if isinstance(key, int) else _key(key)
+        word = key if isinstance(key, str) and not key.isdecimal() else _key(key)
         yield from _walk(child, where, f"{name}.{word}" if name else word, depth + 1)
     if empty:
         kind = "empty list" if isinstance(nest, (list, tuple)) else "empty dict"
@@ -81,7 +86,14 @@ def _walk(nest: Any, where: str, name: str, depth: int) -> Iterator[tuple[str, T
 
 
 def _key(key: object) -> str:
-    return repr(key) if isinstance(key, (float, bytes, tuple, type(None))) else type(key).__name__
+    """A key as a name has it: the same in every process, and another for "1" than for 1."""
+    if isinstance(key, (tuple, list)):
+        return f"({', '.join(map(_key, key))})"
+    if isinstance(key, DType):
+        return key.name
+    if isinstance(key, Record):
+        return f"{key.label}({', '.join(map(_key, key.arguments))})"
+    return repr(key) if isinstance(key, (str, int, float, bytes, type(None))) else type(key).__name__
 
 
 def _fields(record: Record) -> list[tuple[str, Any]]:

@@ -86,7 +86,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any] | None:
         raise CheckpointError(f"{path}: has 0 bytes, expected a manifest", _TORN)
     manifest = read_json(path)
     files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict):
+    if not isinstance(files, dict) or not isinstance(manifest.get("layout"), dict):
         return None  # somebody else's manifest.json
     for name, about in files.items():
         if not isinstance(about, dict) or type(about.get("bytes")) is not int:

@@ -136,8 +136,16 @@ class TensorRef:
             raise Refused("a tensor with more sizes than strides")
 
     def __setstate__(self, state: object) -> None:
-        # A Parameter's Python attributes; nothing of the training state is kept in them.
-        return
+        raise Refused("an assignment to a tensor")
+
+
+class Attributed:
+    """A tensor or a container, and what hangs on it: attributes, as they were stored."""
+
+    __slots__ = ("attributes", "value")
+
+    def __init__(self, value: Any, attributes: object) -> None:  # noqa: ANN401 - untyped by nature
+        self.value, self.attributes = value, attributes
 
 
 class _Call:
@@ -160,9 +168,11 @@ class _Call:
 
 
 class _Dict(dict[Any, Any], metaclass=_Inert):
+    attributes: object = None
+
     def __setstate__(self, state: object) -> None:
         # torch hangs ``_metadata`` onto the OrderedDict of a module's state.
-        return
+        self.attributes = state
 
 
 class _DefaultDict(_Dict):
@@ -171,11 +181,15 @@ class _DefaultDict(_Dict):
 
 
 class _Deque(list[Any], metaclass=_Inert):
-    def __init__(self, items: Iterable[Any] = (), maxlen: object = None) -> None:  # noqa: ARG002
+    attributes: object = None
+
+    def __init__(self, items: Iterable[Any] = (), maxlen: object = None) -> None:
         super().__init__(items)
+        if maxlen is not None:
+            self.attributes = {"maxlen": maxlen}
 
     def __setstate__(self, state: object) -> None:
-        return
+        self.attributes = {**(self.attributes if isinstance(self.attributes, dict) else {}), "state": state}
 
 
 def _storage(storage: object) -> Storage:
@@ -185,12 +199,19 @@ def _storage(storage: object) -> Storage:
 
 
 def _tensor_v2(
-    storage: object, offset: int, sizes: Iterable[int], strides: Iterable[int], *rest: Any
-) -> TensorRef:
-    if len(rest) > 2 and rest[2]:
+    storage: object,
+    offset: int,
+    sizes: Iterable[int],
+    strides: Iterable[int],
+    grad: object = False,  # noqa: FBT002 - as the pickle has it
+    _hooks: object = None,
+    metadata: object = None,
+) -> TensorRef | Attributed:
+    if metadata:
         raise Refused("a tensor with a lazy conjugate or negative bit")
     held = _storage(storage)
-    return TensorRef(held, held.dtype, offset, sizes, strides)
+    ref = TensorRef(held, held.dtype, offset, sizes, strides)
+    return Attributed(ref, {"requires_grad": True}) if grad is True else ref
 
 
 def _tensor_v3(
@@ -198,26 +219,49 @@ def _tensor_v3(
     offset: int,
     sizes: Iterable[int],
     strides: Iterable[int],
-    _grad: object,
+    grad: object,
     _hooks: object,
     dtype: object,
     metadata: object = None,
-) -> TensorRef:
+) -> TensorRef | Attributed:
     if metadata:
         raise Refused("a tensor with a lazy conjugate or negative bit")
     if not isinstance(dtype, DType):
         raise Refused("a tensor without a dtype")
-    return TensorRef(_storage(storage), dtype.name, offset, sizes, strides)
+    ref = TensorRef(_storage(storage), dtype.name, offset, sizes, strides)
+    return Attributed(ref, {"requires_grad": True}) if grad is True else ref
+
+
+def _parameter(data: object, grad: object = True, _hooks: object = None, state: object = None) -> object:  # noqa: FBT002
+    """A Parameter needs its gradient unless it says otherwise."""
+    found = [] if grad is True else [("requires_grad", grad)]
+    data = data.value if isinstance(data, Attributed) else data
+    if state:
+        found += _state(state)
+    return Attributed(data, dict(found)) if found else data
+
+
+def _state(state: object) -> list[tuple[str, object]]:
+    """Attributes of an object: its ``__dict__``, alone or with its slots."""
+    parts = state if isinstance(state, tuple) else (state,)
+    found: list[tuple[str, object]] = []
+    for part in parts:
+        if isinstance(part, Mapping):
+            found += [(str(key), value) for key, value in part.items()]
+        elif part is not None:
+            found.append(("state", part))
+    return found
 
 
 def _first(first: object, *_rest: object) -> object:
     return first
 
 
-def _from_type(function: object, _type: object, arguments: Iterable[object], _state: object) -> Any:  # noqa: ANN401
+def _from_type(function: object, _type: object, arguments: Iterable[object], state: object) -> Any:  # noqa: ANN401
     if not isinstance(function, _Call):
         raise Refused(f"a tensor made by {function!r}")
-    return function(*arguments)
+    made = function(*arguments)
+    return Attributed(made, dict(_state(state))) if state else made
 
 
 def _sparse(layout: object, data: object) -> dict[str, object]:
@@ -262,8 +306,8 @@ def _table() -> dict[tuple[str, str], Any]:
         ("torch._utils", "_rebuild_tensor"): _Call(_tensor_v2),
         ("torch._utils", "_rebuild_tensor_v2"): _Call(_tensor_v2),
         ("torch._utils", "_rebuild_tensor_v3"): _Call(_tensor_v3),
-        ("torch._utils", "_rebuild_parameter"): _Call(_first),
-        ("torch._utils", "_rebuild_parameter_with_state"): _Call(_first),
+        ("torch._utils", "_rebuild_parameter"): _Call(_parameter),
+        ("torch._utils", "_rebuild_parameter_with_state"): _Call(_parameter),
         ("torch._utils", "_rebuild_sparse_tensor"): _Call(_sparse),
         ("torch._tensor", "_rebuild_from_type_v2"): _Call(_from_type),
         ("torch", "Tensor"): DType("Tensor"),

@@ -59,11 +59,9 @@ def _print(found: StateDiff, shown: int | None) -> None:
     for side, gaps in (("A", found.gaps_a), ("B", found.gaps_b)):
         for gap in gaps:
             line(f"{side}: {gap.component}: {gap.sentence}")
-    for note in found.notes:
-        line(f"note: {note}")
-    if found.not_comparable:
-        count = len(found.not_comparable)
-        line(f"not compared, for they belong to one layout: {count} names, {found.not_comparable[0]} first")
+    for rule in found.coverage.rules:
+        line(f"left out by the {rule.where}: {rule.entry}: {rule.matched}: {rule.reason}")
+    line(f"state: {found.coverage.sentence()}")
     line(_summary(found))
 
 

@@ -78,11 +78,12 @@ def test_text_that_differs_is_shown_where_it_does(tmp_path: Path) -> None:
     assert (entry.index, str(entry.a)[-4:], str(entry.b)[-5:]) == ((50,), "left", "right")
 
 
-def test_arguments_paths_and_times_are_notes_and_no_difference(tmp_path: Path) -> None:
-    a = {"w": 1, "args": {"save": "/x"}, "saved_at": 1.5, "config": {"lr": 1}}
-    found = of(tmp_path, a, {**a, "args": {"save": "/y"}, "saved_at": 2.5, "config": {"lr": 2}})
-    assert found.equal
-    assert len(found.notes) == 3
+@pytest.mark.parametrize(
+    "name", ["args", "config", "hyper_parameters", "metadata", "version", "saved_at", "duration", "user_path"]
+)
+def test_no_name_waives_a_value(tmp_path: Path, name: str) -> None:
+    found = of(tmp_path, {"w": 1, name: {"consumed": 1}}, {"w": 1, name: {"consumed": 2}})
+    assert [entry.name for entry in found.entries] == [f"{name}.consumed"]
 
 
 def test_nothing_in_common_is_not_equal(tmp_path: Path) -> None:

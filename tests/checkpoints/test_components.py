@@ -59,13 +59,6 @@ def test_foreign_name_is_judged_by_its_words(name: str, component: str) -> None:
     assert components.foreign(name) == component
 
 
-@pytest.mark.parametrize(
-    "name", ["args.lr", "config.seed", "hyper_parameters.x", "saved_at", "start_time", "run.hostname"]
-)
-def test_circumstances_are_no_training_state(name: str) -> None:
-    assert not components.is_training_state(name)
-
-
 def gaps(folder: Path) -> dict[str, str]:
     return {gap.component: gap.sentence for gap in find_gaps(open_checkpoint(folder))}
 

@@ -90,7 +90,9 @@ def test_manifest_of_somebody_else_is_none_and_no_excuse_where_one_belongs(tmp_p
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd"])
 def test_manifest_that_points_outside_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "manifest.json").write_text(json.dumps({"files": {name: {"bytes": 1, "sha256": ""}}}))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"files": {name: {"bytes": 1, "sha256": ""}}, "layout": {}})
+    )
     with pytest.raises(CheckpointError, match="outside the checkpoint"):
         verify(tmp_path)
 

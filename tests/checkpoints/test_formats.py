@@ -149,14 +149,16 @@ def test_folder_with_a_tracker_is_its_latest_iteration(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path).read("step").item() == 5
 
 
-def test_folder_of_anybodys_files_has_their_names_and_leaves_out_logs(tmp_path: Path) -> None:
+def test_folder_of_anybodys_files_has_their_names_and_texts_by_line(tmp_path: Path) -> None:
     save({"w": torch.ones(2)}, tmp_path / "c" / "model.pt")
     (tmp_path / "c" / "trainer.json").write_text(json.dumps({"global_step": 7, "lr": [0.1, 0.2]}))
     (tmp_path / "c" / "shard.bin").write_bytes(b"12345")
     (tmp_path / "c" / "train.log").write_text("hello")
     found = open_checkpoint(tmp_path / "c")
-    assert found.names() == ["model.pt:w", "shard.bin:bytes", "trainer.json:global_step", "trainer.json:lr"]
-    assert found.skipped == ("train.log",)
+    assert found.names() == [
+        "model.pt:w", "shard.bin:line 1", "train.log:line 1", "trainer.json:global_step", "trainer.json:lr",
+    ]  # fmt: skip
+    assert found.files == ("model.pt", "shard.bin", "train.log", "trainer.json")
 
 
 def test_distributed_checkpoint_with_pickled_objects_is_read(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""Where every file, entry and copy of saved states ended: compared, left out by a rule, or neither."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from harness.checkpoints.checkpoint import Checkpoint
+from harness.checkpoints.coverage import AppliedRule, Count, Coverage
+from harness.checkpoints.entries import Entry
+from harness.checkpoints.rules import Rule, Rules
+
+_PER_RANK = "one rank's own, and the other layout has other ranks: it has no counterpart there"
+
+
+class Ledger:
+    """Sorts the entries of one or two checkpoints by the rules.
+
+    Args:
+        checkpoints: one, or both sides of a comparison.
+        rules: what is left out; a name that a rule leaves out on one side is left out on both.
+        apart: the two were saved by different layouts.
+    """
+
+    def __init__(
+        self, checkpoints: Sequence[Checkpoint], rules: Iterable[Rule], *, apart: bool = False
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._rules = Rules([*rules])
+        self.per_rank: set[str] = set()
+        excluded: set[str] = set()
+        for checkpoint in checkpoints:
+            for name, entry in checkpoint.entries.items():
+                if apart and entry.per_rank:
+                    self.per_rank.add(name)
+                elif self._rules.leave_out(name, entry.key or name, checkpoint.files_of(entry)):
+                    excluded.add(name)
+        self.excluded = frozenset(excluded | self.per_rank)
+
+    def judged(self, checkpoint: Checkpoint) -> dict[str, Entry]:
+        """The entries that must be compared."""
+        return {name: entry for name, entry in checkpoint.entries.items() if name not in self.excluded}
+
+    def coverage(self, uncompared: Iterable[str] = ()) -> Coverage:
+        """The sums.
+
+        Args:
+            uncompared: names that should have been compared, and were not.
+        """
+        missed = frozenset(uncompared)
+        files: dict[str, set[str]] = {}
+        names: set[str] = set()
+        copies: dict[str, int] = {}
+        for checkpoint in self._checkpoints:
+            held: dict[str, set[str]] = {file: set() for file in checkpoint.files}
+            for name, entry in checkpoint.entries.items():
+                names.add(name)
+                copies[name] = max(copies.get(name, 0), len(entry.copies))
+                for file in checkpoint.files_of(entry):
+                    held.setdefault(file, set()).add(self._place(name, missed))
+            for file in checkpoint.structure:
+                held.setdefault(file, set()).add("compared")
+            for file, places in held.items():
+                files.setdefault(file, set()).update(places or {"uncompared"})
+        rules = self._rules.applied()
+        if self.per_rank:
+            rules = (*rules, AppliedRule("trainer", "*", _PER_RANK, len(self.per_rank)))
+        return Coverage(
+            files=_count([_of_file(places) for places in files.values()]),
+            entries=_count([self._place(name, missed) for name in names]),
+            copies=_count([self._place(name, missed) for name, n in copies.items() for _ in range(n)]),
+            rules=rules,
+        )
+
+    def _place(self, name: str, missed: frozenset[str]) -> str:
+        if name in missed:
+            return "uncompared"
+        return "excluded" if name in self.excluded else "compared"
+
+
+def _of_file(places: set[str]) -> str:
+    """A file is where the worst of what it holds is; one that is left out only in part was looked at."""
+    return next(place for place in ("uncompared", "compared", "excluded") if place in places)
+
+
+def _count(places: Iterable[str]) -> Count:
+    found = Counter(places)
+    return Count(found["compared"], found["excluded"], found["uncompared"])

@@ -1,0 +1,100 @@
+"""What is left out of a comparison of saved states: by whom, and why.
+
+There is no list of words that waives state. A rule comes from one of three places, and each that left
+something out is shown in the verdict with its reason.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from harness.checkpoints.coverage import AppliedRule, Where
+
+#: In a rule that was observed: a number, a time or an id in a name, which is another in every run.
+ANY = "#"
+_ID = r"[0-9A-Za-z_-]+"
+_TOKEN = re.compile(r"[0-9A-Za-z]*\d[0-9A-Za-z]*")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Entries that are no state.
+
+    Args:
+        where: who says so.
+        entry: pattern of their names inside their file, as a shell has them; where it was observed, ``#``
+            stands for an id, and all else for itself.
+        reason: why.
+        file: pattern of the files that they lie in, relative to the checkpoint; empty for any.
+    """
+
+    where: Where
+    entry: str
+    reason: str
+    file: str = ""
+
+    def matches(self, key: str, files: Iterable[str]) -> bool:
+        """Whether it leaves out the name ``key`` of these files."""
+        if not self._entry.fullmatch(key):
+            return False
+        return not self.file or any(self._file.fullmatch(file) for file in files)
+
+    @cached_property
+    def _entry(self) -> re.Pattern[str]:
+        return _compiled(self.entry, observed=self.where == "observed")
+
+    @cached_property
+    def _file(self) -> re.Pattern[str]:
+        return _compiled(self.file, observed=self.where == "observed")
+
+    def as_dict(self) -> dict[str, str]:
+        """For JSON."""
+        return {"entry": self.entry, "file": self.file, "reason": self.reason}
+
+    @classmethod
+    def observed(cls, written: Mapping[str, Any]) -> Rule:
+        """Of what :meth:`as_dict` wrote, in a golden's provenance."""
+        return cls("observed", *(str(written.get(key, "")) for key in ("entry", "reason", "file")))
+
+
+def _compiled(pattern: str, *, observed: bool) -> re.Pattern[str]:
+    if observed:
+        return re.compile(_ID.join(map(re.escape, pattern.split(ANY))), re.DOTALL)
+    return re.compile(fnmatch.translate(pattern))
+
+
+def with_ids(name: str) -> str:
+    """A name in which what holds a digit stands for any id."""
+    return _TOKEN.sub(ANY, name)
+
+
+class Rules:
+    """Rules in the order in which they are asked, and what each has left out.
+
+    Args:
+        rules: the first that matches counts.
+    """
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._matched: dict[Rule, set[str]] = {rule: set() for rule in rules}
+
+    def leave_out(self, name: str, key: str, files: Iterable[str]) -> bool:
+        """Whether a rule leaves ``name`` out; remembers which."""
+        for rule, names in self._matched.items():
+            if rule.matches(key, files):
+                names.add(name)
+                return True
+        return False
+
+    def applied(self) -> tuple[AppliedRule, ...]:
+        """All of them; those of a trainer's table only where they matched, for most never do."""
+        return tuple(
+            AppliedRule(rule.where, rule.entry, rule.reason, len(names), rule.file)
+            for rule, names in self._matched.items()
+            if names or rule.where == "case"
+        )
