@@ -17,7 +17,8 @@ from harness.diagnosis import COMPONENTS, Diagnosis, crash, diagnose
 from harness.diagnosis.curves import kind_of
 from harness.errors import CheckpointError, TrainerFailed
 from harness.metrics import Series
-from harness.protocol.judge import not_loaded, resumed_there
+from harness.protocol.continuation import before, went_on
+from harness.protocol.judge import not_loaded
 
 K, N = 50, 100
 Curves = dict[str, Callable[[int], float]]
@@ -86,8 +87,9 @@ def lost(
     """The diagnosis of a resume with these curves."""
     continuous, resumed = series(RIGHT), series(curves, first, last)
     checks = compare_curves(continuous, resumed, against="continuous", lane="exact", first=K + 1, last=N)
+    gone_on = went_on(resumed, before(continuous, K), continuous, K, trained_again=True)
     found = diagnose(
-        [*checks, resumed_there(K, resumed, continuous), *more],
+        [*checks, gone_on.check, *more],
         continuous=continuous, resumed=resumed, k=K, n=N, state=end, probe=probe, deterministic=True,
         arguments=arguments,
     )  # fmt: skip

@@ -16,7 +16,8 @@ from harness.checks import Check, compare_curves
 from harness.diagnosis import Diagnosis, diagnose
 from harness.matrix import Cell
 from harness.metrics import read_metrics
-from harness.protocol.judge import resumed_there, saved_state
+from harness.protocol.continuation import before, went_on
+from harness.protocol.judge import saved_state
 from harness.protocol.plan import Options
 from harness.protocol.run import run_cell
 from harness.verdict import Verdict
@@ -121,7 +122,7 @@ def resumed(folder: Path, forgets: str) -> tuple[list[Check], Diagnosis | None]:
     cell, out = folder / "results" / "cpu" / "dev" / "foreign-clean", folder / "forgetful" / forgets
     first = read_metrics(cell / "continuous" / "tensorboard", cell / "continuous")
     again = read_metrics(out / "tensorboard", out)
-    checks = [resumed_there(K, again, first)]
+    checks = [went_on(again, before(first, K), first, K, trained_again=True).check]
     checks += compare_curves(first, again, against="continuous", lane="exact", first=K + 1, last=N)
     saved = cell / "checkpoints" / "continuous" / f"checkpoint-{N}", out / "saved" / f"checkpoint-{N}"
     state = diff(*saved)

@@ -37,6 +37,15 @@ class Command:
 
 
 @dataclass(frozen=True)
+class Ignored:
+    """Entries of a checkpoint that are no state, by patterns as a shell has them; ``file`` may be empty."""
+
+    entry: str
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class HarnessKeys:
     """What is below ``HARNESS``.
 
@@ -46,6 +55,7 @@ class HarnessKeys:
         profiles: arguments overlaid on MODEL_ARGS, by hardware.
         command: what the trainer ``command`` starts.
         deterministic: whether the same run has the same bits; None: as Megatron-LM's keys say.
+        ignore: what of a checkpoint is no state.
     """
 
     trainer: Mapping[str, str] = field(default_factory=lambda: _TRAINERS_BY_DEFAULT)
@@ -53,6 +63,7 @@ class HarnessKeys:
     profiles: Mapping[str, Arguments] = field(default_factory=dict)
     command: Command | None = None
     deterministic: bool | None = None
+    ignore: tuple[Ignored, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -222,7 +233,20 @@ def _ours(file: Path, found: keys.Harness) -> HarnessKeys:
         ),
         command=command,
         deterministic=found.deterministic,
+        ignore=_ignored(file, found.checkpoint) if found.checkpoint else (),
     )
+
+
+def _ignored(file: Path, found: keys.Checkpoint) -> tuple[Ignored, ...]:
+    rules = []
+    for place, rule in enumerate(found.ignore):
+        if not (rule.entry or rule.file):
+            raise CaseError(
+                f"{file}: HARNESS: checkpoint: ignore[{place}]: names neither an entry nor a file",
+                "a rule leaves out something by name; nothing leaves out everything",
+            )
+        rules.append(Ignored(rule.entry or "*", rule.file or "", rule.reason))
+    return tuple(rules)
 
 
 def _text(value: object, default: str) -> str:

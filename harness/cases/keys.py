@@ -70,6 +70,23 @@ class Command(msgspec.Struct, forbid_unknown_fields=True):
     resume: Annotated[list[Text] | None, _words()] = None
 
 
+class Ignore(msgspec.Struct, forbid_unknown_fields=True):
+    """Entries of a checkpoint that are no state: patterns as in a shell, and why; one pattern is enough."""
+
+    reason: Annotated[str, _text(min_length=1)]
+    entry: Annotated[str | None, _text("of the names inside their file; all by default")] = None
+    file: Annotated[str | None, _text("of the files, relative to the checkpoint; all by default")] = None
+
+
+class Checkpoint(msgspec.Struct, forbid_unknown_fields=True):
+    """How saved state is compared."""
+
+    ignore: Annotated[
+        list[Annotated[Ignore, _expected("a mapping with a reason, and an entry or a file")]],
+        _expected("a list of rules, each with a reason, and an entry or a file"),
+    ] = []
+
+
 class Harness(msgspec.Struct, forbid_unknown_fields=True):
     """All that is ours."""
 
@@ -78,6 +95,7 @@ class Harness(msgspec.Struct, forbid_unknown_fields=True):
     profiles: Annotated[Profiles | None, _mapping()] = None
     command: Annotated[Command | None, _mapping(extra_json_schema={"required": ["train"]})] = None
     deterministic: Annotated[bool | None, _expected("true or false")] = None
+    checkpoint: Annotated[Checkpoint | None, _mapping()] = None
 
 
 class CaseFile(msgspec.Struct, rename="upper"):
@@ -147,6 +165,8 @@ def _refusal(file: Path, misfit: Misfit) -> CaseError:
         if misfit.where[0] == "ENV_VARS":
             return CaseError(f"{named} cannot be the name of a variable")
         return CaseError(f"{named} is no argument", "arguments begin with --")
+    if misfit.what == "missing":
+        return CaseError(f"{where}: is missing, expected {misfit.expected}")
     of_a_few = misfit.where == ("LAUNCHER",) and isinstance(misfit.found, str)
     found = repr(misfit.found) if of_a_few else kind_of(misfit.found)
     return CaseError(f"{where}: found {found}, expected {misfit.expected}")

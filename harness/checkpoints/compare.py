@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.checkpoints import components
 from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -35,6 +35,9 @@ class TensorDiff:
         a, b: its value in each checkpoint; for text, what surrounds it.
         rows: first and last differing index of dimension 0.
         detail: what else there is to say.
+        key, file: its name inside its file, and that file; empty for what is spread over several.
+        plain: ``value`` for one plain value (a number, a text, nothing), ``list`` for a list of numbers;
+            empty for a tensor, an array, a file of bytes.
     """
 
     name: str
@@ -49,6 +52,9 @@ class TensorDiff:
     b: float | int | str | None = None
     rows: tuple[int, int] | None = None
     detail: str = ""
+    key: str = ""
+    file: str = ""
+    plain: Literal["", "value", "list"] = ""
 
     def sentence(self) -> str:
         """What differs, for a person to check."""
@@ -161,7 +167,7 @@ class _Comparison:
         return StateDiff(
             str(self.a.path),
             str(self.b.path),
-            tuple(sorted(self.found, key=lambda d: d.name)),
+            tuple(sorted(map(self._placed, self.found), key=lambda d: d.name)),
             self.compared,
             tuple(sorted(ledger.per_rank)),
             ledger.coverage(),
@@ -169,6 +175,17 @@ class _Comparison:
             find_gaps(self.b),
             apart,
             self.tallying.bytes_read,
+        )
+
+    def _placed(self, difference: TensorDiff) -> TensorDiff:
+        """With where it lies, and what kind of value it is on both sides."""
+        held = [side.entries[difference.name] for side in (self.a, self.b) if difference.name in side.entries]
+        kinds = {entry.plain for entry in held}
+        return replace(
+            difference,
+            key=held[0].key,
+            file=held[0].file,
+            plain="" if "" in kinds else "list" if "list" in kinds else "value",
         )
 
     def _layouts_differ(self) -> bool:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.checkpoints.archives import Stored
 from harness.checkpoints.pickles import ITEMSIZE
@@ -93,6 +93,13 @@ class Entry:
     def order(self) -> tuple[str, int]:
         """Where on the disk it begins."""
         return min((part.order for part in self.parts), default=("", 0))
+
+    @property
+    def plain(self) -> Literal["", "value", "list"]:
+        """One plain ``value`` (a number, a text, nothing), a ``list`` of numbers, or neither."""
+        if self.data is None or self.dtype in ITEMSIZE:
+            return ""
+        return "list" if self.dtype.startswith("Python") and self.shape else "value"
 
     def named(self, name: str) -> Entry:
         """The same under another name."""

@@ -124,6 +124,7 @@ def _golden(
             state if isinstance(state, dict) else {},
             how="approved",
             protocol=str(provenance.get("protocol", "full")),
+            circumstances=provenance.get("circumstances") or (),
         )
         | {"run": {key: provenance[key] for key in ("finished", "commit") if provenance.get(key)}},
         folder,

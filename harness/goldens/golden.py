@@ -16,13 +16,14 @@ import re
 import stat
 import struct
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness.checkpoints.rules import Rule
 from harness.errors import GoldenError
 from harness.metrics import Series
 
@@ -63,6 +64,13 @@ class Golden:
         """What recorded repeats said of each metric's spread; empty without repeats."""
         found = self.provenance.get("statistics")
         return found if isinstance(found, dict) else {}
+
+    @property
+    def circumstances(self) -> tuple[Rule, ...]:
+        """What of the state two uninterrupted runs did not share when it was recorded; no digest holds it."""
+        found = self.provenance.get("circumstances")
+        rules = found if isinstance(found, list) else []
+        return tuple(Rule.observed(rule) for rule in rules if isinstance(rule, dict))
 
 
 def file_name(track: str, platform: str | None) -> str:
@@ -261,8 +269,13 @@ def provenance_of(
     repeats: int = 1,
     statistics: Mapping[str, Any] | None = None,
     protocol: str = "full",
+    circumstances: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
-    """The content of a side file."""
+    """The content of a side file.
+
+    Args:
+        circumstances: what of the state was left out of its digests, as :meth:`Rule.as_dict` has it.
+    """
     return {
         "how": how,
         "recorded": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -272,6 +285,7 @@ def provenance_of(
         "fingerprint": dict(fingerprint),
         "state": dict(state),
         **({"statistics": dict(statistics)} if statistics else {}),
+        **({"circumstances": list(circumstances)} if circumstances else {}),
     }
 
 

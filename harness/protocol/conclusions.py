@@ -12,6 +12,7 @@ from harness.protocol import judge
 from harness.protocol.findings import AgainstGolden, Findings, Found, Recorded, SavedState
 
 if TYPE_CHECKING:
+    from harness.checkpoints.coverage import Coverage
     from harness.diagnosis import Diagnosis
     from harness.protocol.steps import Steps
     from harness.verdict import Verdict
@@ -22,7 +23,7 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
     plan, run = steps.plan, findings.phase("continuous")
     if not plan.options.golden_update or run is None:
         return Found()
-    state = steps.digests(run)  # one that cannot be read is a failed check
+    state = steps.states.digests(run)  # one that cannot be read is a failed check
     unsound = [check for check in (*findings.checks, *state.checks) if not check.passed]
     if unsound:
         return Found(checks=(*state.checks, judge.golden_refused(list(dict.fromkeys(unsound)))))
@@ -35,6 +36,7 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
         state.digests,
         repeats=1 + len(repeats),
         statistics=_statistics(run, repeats),
+        circumstances=[rule.as_dict() for rule in steps.states.observed],
     )
     change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
     return Found(checks=(judge.golden_recorded(change),))
@@ -101,7 +103,16 @@ def verdict_of(
         timing={name: round(seconds, 3) for name, seconds in steps.phases.timing().items()},
         provenance=_provenance(protocol, steps, findings, failure),
         reproduce=steps.plan.reproduce,
+        coverage=_coverage(steps, findings),
     )
+
+
+def _coverage(steps: Steps, findings: Findings) -> Coverage | None:
+    """Of the states that were compared: with each other, or by their digests with the golden's."""
+    state, resumed = findings.last(SavedState), findings.phase("resumed")
+    if state is not None and state.difference is not None:
+        return state.difference.coverage
+    return steps.states.coverage(resumed) if resumed is not None else None
 
 
 def _provenance(
@@ -117,7 +128,9 @@ def _provenance(
     if reference is not None:
         with contextlib.suppress(HarnessError):
             found["fingerprint"] = steps.fingerprint(reference)
-            found["state"] = steps.digests_so_far(reference)
+            found["state"] = steps.states.digests_so_far(reference)
+            if steps.states.observed:
+                found["circumstances"] = [rule.as_dict() for rule in steps.states.observed]
     found |= {
         "harness": __version__,
         "iterations": plan.n,

@@ -11,6 +11,8 @@ from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff
+    from harness.checkpoints.coverage import Coverage
+    from harness.checkpoints.rules import Rule
     from harness.checks import Check
     from harness.metrics import Series
     from harness.protocol.judge import Comparison
@@ -35,11 +37,33 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded(Found):
-    """What a phase left behind: its series, and where its state of the last iteration is."""
+    """What a phase left behind.
+
+    Args:
+        series: what it logged.
+        saved: where its state of the last iteration is.
+        end: the iteration that it came to; ``phase.stop`` unless its curves end before that.
+        saved_at: the iteration whose state was asked for there.
+    """
 
     phase: Phase
     series: Mapping[str, Series]
     saved: Path
+    end: int = 0
+    saved_at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed(Found):
+    """Two runs of the same steps, neither of them resumed, beside each other.
+
+    Args:
+        rules: what of their saved states they do not share, though they are one training: circumstances.
+        again: the steps were run a second time for it, and came out as the first time.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    again: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +114,14 @@ class Joined(AgainstGolden):
 
 @dataclass(frozen=True, kw_only=True)
 class Digests(Found):
-    """SHA-256 of each component of a saved state; none where it cannot be read, which is a failed check."""
+    """SHA-256 of each component of a saved state; none where it cannot be read, which is a failed check.
+
+    Args:
+        coverage: what they are made of.
+    """
 
     digests: Mapping[str, str] = field(default_factory=dict)
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

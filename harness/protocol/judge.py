@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness.checks import Against, Check, Worst
-from harness.errors import CheckpointError, HarnessError, UsageError
+from harness.errors import CheckpointError, HarnessError
 
 if TYPE_CHECKING:
-    from harness.checkpoints import StateDiff
+    from harness.checkpoints import StateDiff, TensorDiff
     from harness.goldens import Change, Golden
-    from harness.metrics import Series
-    from harness.protocol.plan import Plan
+    from harness.protocol.plan import Options, Plan
 
 Lane = Literal["exact", "tolerance", "envelope"]
 #: The check that fails a cell without a golden.
 NO_GOLDEN: Final = "golden: is there"
+#: How many times as far apart as two uninterrupted runs floats may be; the distance of a few elements varies.
+_FAR, _MANY = 4.0, 16
 _SHOWN = 3  # names and sentences; the rest is in state_diff.json
 
 
@@ -58,29 +59,58 @@ def not_whole(iteration: int, error: CheckpointError) -> Check:
 
 
 def not_probed(error: HarnessError) -> Check:
-    """The loaded state could not be saved again: a trainer that cannot is said, one that fails fails."""
+    """The loaded state could not be saved again, and nothing else tells whether it was loaded."""
     said = f"the state as it was loaded could not be compared: {error.message}"
-    return present("loaded state: compared", "state", passed=isinstance(error, UsageError), message=said)
+    return present("loaded state: compared", "state", passed=False, message=said)
 
 
-def resumed_there(k: int, series: Mapping[str, Series], reference: Mapping[str, Series]) -> Check:
-    """The resumed run must go on after k: one that starts at 1 has loaded nothing.
+def nothing_resumed(at: int, options: Options) -> Check:
+    """A kill that has cost nothing says nothing of resuming."""
+    said = (
+        f"the checkpoint of iteration {at}, the last one, was complete when rank {options.crash_rank} was "
+        f"killed ({options.crash_at}): nothing was resumed; take a rank that writes the tracker, or another "
+        "moment"
+    )
+    return present("crash: resumed", "continuous", passed=False, message=said)
+
+
+def same_end(continuous: int, resumed: int, n: int, *, named: bool) -> Check:
+    """Both runs must end at N; or at the same iteration before it, of their own accord, and say so.
 
     Args:
-        reference: what an uninterrupted run logs; not every trainer logs every step.
+        continuous, resumed: the iterations that they came to.
+        named: the checkpoints that they left say that they are of these.
     """
-    later = [int(line.steps[line.steps > k].min()) for line in reference.values() if (line.steps > k).any()]
-    expected = min(later, default=k + 1)
-    name = f"resume: first step is {expected}"
-    first = min((int(line.steps.min()) for line in series.values() if line.steps.size), default=None)
-    if first is None:
-        return present(name, "continuous", passed=False, message="the resumed run logged nothing")
-    if first == expected:
-        return present(name, "continuous", passed=True, message=f"it went on at step {first}")
-    message = f"it went on at step {first}, expected {expected}"
-    if first <= 1:
-        message += ": the checkpoint was not loaded, training started again"
-    return present(name, "continuous", passed=False, message=message, worst=Worst(first, expected, first))
+    name = f"resume: came to iteration {n}"
+    if continuous == resumed == n:
+        return present(name, "continuous", passed=True, message=f"both runs came to iteration {n}")
+    worst = Worst(min(continuous, resumed), continuous, resumed)
+    if continuous != resumed:
+        said = f"the resumed run ended after {resumed} of {n}, the uninterrupted one after {continuous}"
+        return present(name, "continuous", passed=False, message=said, worst=worst)
+    said = f"both runs ended after {continuous} of {n}"
+    if named:
+        said += ", of their own accord; compared up to there"
+        return present(name, "continuous", passed=True, message=said)
+    said += ", and the checkpoint that they leave does not say of which iteration it is"
+    return present(name, "continuous", passed=False, message=said, worst=worst)
+
+
+def never_the_same(rest: Sequence[TensorDiff], iteration: int) -> list[Check]:
+    """What two runs that were not resumed have in their states, and must share."""
+    return [
+        Check(
+            name=f"interrupted: state: {component}",
+            metric=None,
+            against="continuous",
+            kind="exact",
+            passed=False,
+            first_bad_step=iteration,
+            worst=Worst(iteration, found[0].a, found[0].b, found[0].max_abs, found[0].max_rel),
+            message=f"two runs from 0 to {iteration}, neither of them resumed: {_listed(found)}",
+        )
+        for component, found in sorted(_by_component(rest).items())
+    ]
 
 
 # -- against the golden ------------------------------------------------------------------------
@@ -174,9 +204,6 @@ def saved_state(
     checks = []
     for component in sorted({*components, *groups}):
         found = groups.get(component, ())
-        said = [entry.sentence() for entry in found[:_SHOWN]]
-        if more := len(found) - len(said):
-            said.append(f"and {more} more")
         worst = None
         if found:
             entry = max(found, key=lambda one: one.max_abs or 0.0)
@@ -190,16 +217,96 @@ def saved_state(
                 passed=not found,
                 first_bad_step=n if found else None,
                 worst=worst,
-                message="; ".join(said) or f"{component}: every bit is the same",
+                message=_listed(found) or f"{component}: every bit is the same",
             )
         )
     if not difference.compared:
         message = f"{difference.a} and {difference.b} hold nothing that could be compared"
         checks.append(present(f"{name}: something to compare", "state", passed=False, message=message))
+    if missed := difference.coverage.uncompared:
+        message = f"{missed} of the two states were not compared: {difference.coverage.sentence()}"
+        checks.append(present(f"{name}: all of it is compared", "state", passed=False, message=message))
     lacking = {gap.sentence: gap for gap in (*difference.gaps_a, *difference.gaps_b)}
     for sentence, gap in lacking.items():
         checks.append(present(f"{name}: {gap.component} is saved", "state", passed=False, message=sentence))
     return checks
+
+
+def state_by_distance(
+    difference: StateDiff,
+    yardstick: StateDiff,
+    found: Mapping[str, float],
+    usual: Mapping[str, float],
+    n: int,
+) -> list[Check]:
+    """One check a component, of training that does not repeat its own bits.
+
+    Args:
+        difference: of the resumed run's state and the uninterrupted one's.
+        yardstick: of two uninterrupted runs' states.
+        found, usual: how far floats are apart in either, relative, by name.
+    """
+    checks = []
+    allowed = _allowed(yardstick, usual)
+    groups = difference.by_component()
+    for component in sorted({*groups, *yardstick.by_component()}):
+        bad = []
+        for entry in groups.get(component, ()):
+            apart, limit = found.get(entry.name), allowed(entry)
+            if apart is None or limit is None:
+                bad.append(entry.sentence())
+            elif apart > limit:
+                bad.append(
+                    f"{entry.name}: {apart:.3g} away, where two uninterrupted runs are {limit / _FAR:.3g}"
+                )
+        said = "; ".join(bad[:_SHOWN]) + (f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
+        checks.append(
+            Check(
+                name=f"state: {component}",
+                metric=None,
+                against="state",
+                kind="tolerance",
+                passed=not bad,
+                first_bad_step=n if bad else None,
+                message=said or f"{component}: no further apart than two uninterrupted runs are",
+            )
+        )
+    if not difference.compared:
+        message = f"{difference.a} and {difference.b} hold nothing that could be compared"
+        checks.append(present("state: something to compare", "state", passed=False, message=message))
+    elif not checks:
+        message = "every bit is the same, though the case is not deterministic"
+        checks.append(present("state: compared", "state", passed=True, message=message))
+    return checks
+
+
+def _allowed(yardstick: StateDiff, usual: Mapping[str, float]) -> Callable[[TensorDiff], float | None]:
+    """How far a float may be off; None for what two uninterrupted runs share bit for bit."""
+    typical: dict[str, list[float]] = {}
+    for entry in yardstick.entries:
+        if entry.name in usual:
+            typical.setdefault(entry.component, []).append(usual[entry.name])
+    middle = {component: sorted(values)[len(values) // 2] for component, values in typical.items()}
+
+    def limit(entry: TensorDiff) -> float | None:
+        if entry.name not in usual:
+            return None
+        few = 1 if entry.elements >= _MANY else _FAR
+        return _FAR * few * max(usual[entry.name], middle[entry.component])
+
+    return limit
+
+
+def _by_component(entries: Sequence[TensorDiff]) -> dict[str, list[TensorDiff]]:
+    found: dict[str, list[TensorDiff]] = {}
+    for entry in entries:
+        found.setdefault(entry.component, []).append(entry)
+    return found
+
+
+def _listed(found: Sequence[TensorDiff]) -> str:
+    said = [entry.sentence() for entry in found[:_SHOWN]]
+    return "; ".join([*said, *([f"and {len(found) - len(said)} more"] if len(found) > len(said) else [])])
 
 
 # -- recording ---------------------------------------------------------------------------------

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from harness.errors import CheckpointError
 from harness.launch.launcher import Launcher
 from harness.protocol.findings import Recorded
 from harness.protocol.observer import Observer
 from harness.protocol.plan import Plan
 from harness.protocol.results import ResultsFolder
 from harness.trainers.base import Phase, PhaseName
+
+if TYPE_CHECKING:
+    from harness.metrics import Series
+
+
+def ended(series: Mapping[str, Series], n: int) -> int | None:
+    """The iteration that a run's curves end at, where that is clearly before ``n``; None where it is not.
+
+    Not every step is logged, and steps are counted from 0 by some: only where one more value of the metric
+    that is logged most often had its place before ``n``, the run ended early.
+    """
+    line = max(series.values(), key=len, default=None)
+    if line is None or len(line) < 2:
+        return None
+    steps = sorted({int(step) for step in line.steps})
+    pauses = sorted(after - before for before, after in itertools.pairwise(steps))
+    if not pauses:
+        return None
+    counted_from = 0 if steps[0] == 0 else 1
+    last, pause = steps[-1] + 1 - counted_from, pauses[len(pauses) // 2]
+    return last if last + pause <= n else None
 
 
 class Phases:
@@ -73,7 +97,14 @@ class Phases:
             # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
             series = {metric: line.at(0, stop) for metric, line in series.items()}
             series = {metric: line for metric, line in series.items() if line.steps.size}
-        return Recorded(phase=phase, series=series, saved=self.plan.trainer.saved(phase, stop))
+        end = min(stop, ended(series, self.plan.n) or stop)
+        try:
+            saved, of = self.plan.trainer.saved(phase, stop), stop
+        except CheckpointError:
+            if end == stop:
+                raise
+            saved, of = self.plan.trainer.saved(phase, end), end
+        return Recorded(phase=phase, series=series, saved=saved, end=end, saved_at=of)
 
     def made(self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = "") -> Phase:
         """A phase with its folders made."""

@@ -28,11 +28,13 @@ def full(steps: Steps) -> Iterator[Found]:
     source = continuous
     if not steps.plan.trainer.can_rewind:
         yield (source := steps.interrupt())
+        yield steps.compare_before(source, continuous)
     yield (resumed := steps.resume(source, like=continuous.series))
     if isinstance(resumed, NotResumed):
         return
-    yield steps.compare_with_uninterrupted(resumed, continuous)
-    yield steps.compare_saved_state(resumed, continuous, source)
+    yield steps.came_to_the_end(resumed, continuous)
+    yield (curves := steps.compare_with_uninterrupted(resumed, continuous, source))
+    yield steps.compare_saved_state(resumed, continuous, source, curves)
 
 
 def fast(steps: Steps) -> Iterator[Found]:
@@ -55,8 +57,9 @@ def fast(steps: Steps) -> Iterator[Found]:
     yield (before := steps.compare_before(interrupted, continuous))
     if isinstance(resumed, NotResumed):
         return
-    yield (after := steps.compare_with_uninterrupted(resumed, continuous))
-    yield (state := steps.compare_saved_state(resumed, continuous, interrupted))
+    yield steps.came_to_the_end(resumed, continuous)
+    yield (after := steps.compare_with_uninterrupted(resumed, continuous, interrupted))
+    yield (state := steps.compare_saved_state(resumed, continuous, interrupted, after))
     yield joined.unexplained((continuous, curves, before, after, state))
 
 
@@ -72,14 +75,15 @@ def crash(steps: Steps) -> Iterator[Found]:
     yield (killed := steps.interrupt_by_killing())
     if killed.left is None:
         return
-    if killed.at == steps.plan.n:  # the kill came after the last save, and has cost nothing
-        yield steps.compare_saved_state(killed.left, continuous, continuous)
+    if killed.at == steps.plan.n:
+        yield steps.nothing_was_resumed(killed)
         return
     yield (resumed := steps.resume(killed.left, at=killed.at, like=continuous.series))
     if isinstance(resumed, NotResumed):
         return
-    yield steps.compare_with_uninterrupted(resumed, continuous)
-    yield steps.compare_saved_state(resumed, continuous, continuous)
+    yield steps.came_to_the_end(resumed, continuous)
+    yield (curves := steps.compare_with_uninterrupted(resumed, continuous, killed.left))
+    yield steps.compare_saved_state(resumed, continuous, continuous, curves)
 
 
 PROTOCOLS: dict[str, Callable[[Steps], Iterator[Found]]] = {

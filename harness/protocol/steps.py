@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError, HarnessError, TrainerFailed
 from harness.metrics import join
-from harness.protocol import judge
+from harness.protocol import continuation, judge
 from harness.protocol.findings import (
     AgainstGolden,
-    Digests,
     Found,
     Joined,
     Killed,
     NotResumed,
+    Observed,
     Probed,
     Recorded,
     SavedState,
 )
 from harness.protocol.phases import Phases
+from harness.protocol.states import States
 from harness.trainers.base import PhaseName
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Steps:
 
     def __init__(self, phases: Phases) -> None:
         self.phases, self.plan = phases, phases.plan
-        self._digests: dict[Path, Digests] = {}
+        self.states = States(phases)
+        self._repeated: Recorded | None = None
 
     # -- training ----------------------------------------------------------------------------
 
@@ -64,6 +66,10 @@ class Steps:
 
         return kill_on_the_way(self.phases)
 
+    def nothing_was_resumed(self, killed: Killed) -> Found:
+        """The kill came when the last checkpoint was complete: there was nothing left to resume for."""
+        return Found(checks=(judge.nothing_resumed(killed.at, self.plan.options),))
+
     def resume(
         self, source: Recorded, *, like: Mapping[str, Series], at: int | None = None
     ) -> Recorded | NotResumed:
@@ -74,25 +80,29 @@ class Steps:
         """
         at = self.plan.k if at is None else at
         load = self.phases.folder.checkpoints("resumed-from")
+        trainer = self.plan.trainer
         try:
-            self.plan.trainer.rewind(source.phase, load, at)
+            trainer.rewind(source.phase, load, at)
+            before = trainer.saved_until(load, at)
             resumed = self._phase("resumed", load=load, start=at, stop=self.plan.n)
         except (CheckpointError, TrainerFailed) as error:
             cause = error.__cause__ if isinstance(error, TrainerFailed) else error
             if not isinstance(cause, CheckpointError):
                 raise
             return NotResumed(checks=(judge.not_loaded(at, cause),))
-        return replace(resumed, checks=(*resumed.checks, judge.resumed_there(at, resumed.series, like)))
+        after = trainer.saved_until(load, at) | trainer.saved_until(resumed.phase.save, at)
+        known = continuation.before(source.series, at)
+        went_on = continuation.went_on(resumed.series, known, like, at, trained_again=bool(after - before))
+        return replace(resumed, series=went_on.series, checks=(*resumed.checks, went_on.check))
 
     def probe(self, source: Recorded) -> Probed:
         """Load ``source``'s checkpoint of k and save it again without a step."""
-        from harness.checkpoints import diff
-
         k, load = self.plan.k, self.phases.folder.checkpoints("probe-from")
         try:
             self.plan.trainer.rewind(source.phase, load, k)
             probe = self._phase("probe", load=load, start=k, stop=k)
-            return Probed(difference=diff(self.plan.trainer.saved(source.phase, k), probe.saved))
+            saved = self.plan.trainer.saved(source.phase, k)
+            return Probed(difference=self.states.diff(saved, probe.saved))
         except HarnessError as error:  # the diagnosis then goes without it
             self.phases.observer.note(f"probe: {error}")
             return Probed(problem=error)
@@ -126,7 +136,7 @@ class Steps:
         with self.phases.timed("checks"):
             found = self._against_golden(join(interrupted.series, resumed.series), resumed)
         exact = found.comparison is not None and found.comparison.lane == "exact"
-        if exact and found.held:
+        if exact and found.held and self.plan.golden is not None and self.plan.golden.state:
             return Joined(checks=found.checks, comparison=found.comparison, equal=True)
         failed = [
             replace(check, name=check.name.replace("golden:", "golden: joined:", 1))
@@ -139,65 +149,64 @@ class Steps:
             doubts=tuple(check for check in failed if check.kind != "upper-bound"),
         )
 
-    def compare_with_uninterrupted(self, resumed: Recorded, continuous: Recorded) -> Found:
-        """The resumed run over k+1..N: was anything lost that a curve shows?"""
+    def compare_with_uninterrupted(self, resumed: Recorded, continuous: Recorded, source: Recorded) -> Found:
+        """The resumed run over what is left of the uninterrupted one's curves: was anything lost?"""
         with self.phases.timed("checks"):
-            first, last = resumed.phase.start + 1, self.plan.n
-            return Found(checks=tuple(self._curves(continuous.series, resumed.series, first, last)))
+            known = continuation.before(source.series, resumed.phase.start)
+            expected = continuation.after(continuous.series, known, resumed.phase.start)
+            return Found(checks=tuple(self._curves(expected, resumed.series)))
 
-    def compare_before(self, interrupted: Recorded, continuous: Recorded) -> Found:
-        """Two runs of the same steps 1..k: a difference is no fault of resuming."""
+    def compare_before(self, interrupted: Recorded, continuous: Recorded) -> Observed:
+        """Two runs of the same steps 1..k, and their states at k: a difference is no fault of resuming.
+
+        What they do not share though all curves are equal (times, paths, hosts, jobs) is no state.
+        """
         with self.phases.timed("checks"):
-            checks = self._curves(continuous.series, interrupted.series, 1, self.plan.k)
-        renamed = (replace(c, name=c.name.replace("continuous:", "interrupted:", 1)) for c in checks)
-        return Found(checks=tuple(renamed))
+            expected, actual = continuation.common(continuous.series, interrupted.series)
+            checks = self._curves(expected, actual) if expected else []
+        renamed = [replace(c, name=c.name.replace("continuous:", "interrupted:", 1)) for c in checks]
+        alike = all(check.passed for check in renamed)
+        observed = self.states.observe(interrupted, continuous, self.plan.k, alike=alike)
+        return replace(observed, checks=(*renamed, *observed.checks))
 
-    def compare_saved_state(self, resumed: Recorded, continuous: Recorded, source: Recorded) -> SavedState:
+    def interrupt_again(self, interrupted: Recorded) -> Observed:
+        """0 to k once more: does a run that is told to stop at k repeat itself?"""
+        again = self._phase("interrupted", load=None, start=0, stop=self.plan.k, folder="interrupted-again")
+        with self.phases.timed("checks"):
+            checks = self._curves(*continuation.common(interrupted.series, again.series))
+        return Observed(again=all(check.passed for check in checks))
+
+    def compare_saved_state(
+        self, resumed: Recorded, continuous: Recorded, source: Recorded, curves: Found
+    ) -> SavedState:
         """Every tensor, moment, counter and RNG state.
 
         At N, bit for bit. Where the resumed phase has another layout, or the case is not
         deterministic, later steps differ in their last bits: then the state is compared as it is
-        loaded, which must lose nothing, by saving it again at once.
+        loaded, which must lose nothing, by saving it again at once; and where the trainer cannot be
+        asked to do that, by what two uninterrupted runs have in common.
 
         Args:
             source: whose checkpoint of k was resumed from.
+            curves: what comparing the curves has found.
         """
-        if self.plan.layouts_differ or not self.plan.deterministic:
-            return self._loaded_state(continuous, self.probe(source))
-        from harness.checkpoints import diff
+        if not (self.plan.layouts_differ or not self.plan.deterministic):
+            return self.states.at_the_end(resumed, continuous, self.repeat if curves.held else None)
+        probed = self.probe(source)
+        if probed.difference is not None or self.plan.layouts_differ:
+            return self.states.as_loaded(continuous, probed)
+        return self.states.by_distance(resumed, continuous, self.repeat)
 
-        with self.phases.timed("state"):
-            try:
-                difference = diff(continuous.saved, resumed.saved)
-            except CheckpointError as error:  # a phase that ended early has left none of N
-                return SavedState(checks=(judge.not_whole(self.plan.n, error),), difference=None)
-            known = self.digests(continuous)
-            checks = judge.saved_state(difference, sorted(known.digests), self.plan.n)
-        return SavedState(checks=(*known.checks, *checks), difference=difference)
+    def repeat(self) -> Recorded:
+        """One more uninterrupted run, to see what two of them share; made once."""
+        if self._repeated is None:
+            self._repeated = self._phase("repeat", load=None, start=0, stop=self.plan.n, folder="repeat")
+        return self._repeated
 
-    def _loaded_state(self, continuous: Recorded, probed: Probed) -> SavedState:
-        if probed.difference is None:
-            checks = (judge.not_probed(probed.problem),) if probed.problem is not None else ()
-            return SavedState(checks=checks, difference=None, probed=probed)
-        known = self.digests(continuous)
-        found = judge.saved_state(probed.difference, sorted(known.digests), self.plan.k, name="loaded state")
-        return SavedState(checks=(*known.checks, *found), difference=probed.difference, probed=probed)
-
-    def digests(self, run: Recorded) -> Digests:
-        """Of the state at the end of a run; read once."""
-        from harness.checkpoints import fingerprint
-
-        if run.saved not in self._digests:
-            with self.phases.timed("state"):
-                try:
-                    self._digests[run.saved] = Digests(digests=fingerprint(run.saved))
-                except CheckpointError as error:  # the other comparisons still tell what is missing
-                    self._digests[run.saved] = Digests(checks=(judge.not_whole(run.phase.stop, error),))
-        return self._digests[run.saved]
-
-    def digests_so_far(self, run: Recorded) -> Mapping[str, str]:
-        """The same, as far as they were needed."""
-        return self._digests.get(run.saved, Digests()).digests
+    def came_to_the_end(self, resumed: Recorded, continuous: Recorded) -> Found:
+        """Both runs ended at N, or at the same iteration of their own accord."""
+        named = all(run.saved_at == run.end for run in (continuous, resumed))
+        return Found(checks=(judge.same_end(continuous.end, resumed.end, self.plan.n, named=named),))
 
     def fingerprint(self, run: Recorded) -> dict[str, Any]:
         """What decided the bits of a run."""
@@ -207,12 +216,11 @@ class Steps:
             "deterministic": self.plan.deterministic,
         }
 
-    def _curves(
-        self, expected: Mapping[str, Series], actual: Mapping[str, Series], first: int, last: int
-    ) -> list[Check]:
+    def _curves(self, expected: Mapping[str, Series], actual: Mapping[str, Series]) -> list[Check]:
         from harness.checks import compare_curves
 
         plan = self.plan
+        steps = [step for line in (*expected.values(), *actual.values()) for step in line.steps.tolist()]
         exact = plan.deterministic and not plan.layouts_differ
         statistics = plan.golden.statistics if plan.golden is not None and not exact else {}
         return compare_curves(
@@ -220,8 +228,8 @@ class Steps:
             actual,
             against="continuous",
             lane="exact" if exact else "envelope" if statistics else "tolerance",
-            first=first,
-            last=last,
+            first=min(steps, default=0),
+            last=max(steps, default=0),
             metrics=plan.case.metrics,
             statistics=statistics or None,
             note="" if exact else "another layout" if plan.layouts_differ else "not deterministic",
@@ -249,6 +257,6 @@ class Steps:
             enforce_time=self.plan.cell.hardware != "cpu",  # others may use its cores, and do
         )
         if exact:
-            state = self.digests(run)
+            state = self.states.digests(run, golden.circumstances)
             checks = [*state.checks, *checks, *judge.golden_state(golden, state.digests)]
         return AgainstGolden(checks=tuple(checks), comparison=comparison)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from harness.cases import Case
+    from harness.checkpoints.rules import Rule
 
 PhaseName = Literal["continuous", "repeat", "interrupted", "resumed", "probe"]
 
@@ -88,6 +89,8 @@ class Trainer(Protocol):
     name: ClassVar[str]
     #: Whether a finished run's checkpoint folder can be put back to an earlier iteration.
     can_rewind: ClassVar[bool]
+    #: What of its checkpoints is no state, each with the reason.
+    rules: ClassVar[tuple[Rule, ...]]
 
     @property
     def case(self) -> Case:
@@ -127,6 +130,12 @@ class Trainer(Protocol):
 
         Raises:
             CheckpointError: there is none (a trainer may also leave that to whoever reads it).
+        """
+
+    def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
+        """Name, size and time of the files of all checkpoints of ``k`` and before, in a folder of a phase.
+
+        What a phase that goes on after k adds to them, it has trained again.
         """
 
     def code(self) -> Path:

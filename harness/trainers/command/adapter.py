@@ -24,6 +24,7 @@ from harness.trainers.command import checkpoint_names
 
 if TYPE_CHECKING:
     from harness.cases import Case
+    from harness.checkpoints.rules import Rule
 
 _STOPS = ("${EXIT_ITERS}", "$EXIT_ITERS")
 #: Starts :mod:`harness.trainers.command.preemption` from wherever this package is; the script's own
@@ -45,6 +46,7 @@ class CommandTrainer:
 
     name: ClassVar[str] = "command"
     can_rewind: ClassVar[bool] = False
+    rules: ClassVar[tuple[Rule, ...]] = ()
 
     def check(self) -> None:
         """Refuse a command that is not there; raises CaseError."""
@@ -109,6 +111,11 @@ class CommandTrainer:
             if phase.load is None or checkpoint_names.files(save):
                 raise
             return checkpoint_names.checkpoint(phase.load, iteration, gathered)
+
+    def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
+        """As far as names speak of iterations."""
+        there = checkpoint_names.found(folder, k)
+        return frozenset(seen for i in there if i <= k for seen in checkpoint_names.state(folder, i))
 
     def code(self) -> Path:
         """The folder of the case, which a script usually lies beside."""

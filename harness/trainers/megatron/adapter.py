@@ -23,10 +23,12 @@ from harness.machine.environment import device, version_of
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.megatron import recipes
 from harness.trainers.megatron.recipes import Product
-from harness.trainers.rewind import rewind_folder
+from harness.trainers.megatron.rules import RULES
+from harness.trainers.rewind import rewind_folder, saved_until
 
 if TYPE_CHECKING:
     from harness.cases import Case
+    from harness.checkpoints.rules import Rule
 
 CHECKOUT = "MEGATRON_LM_PATH"
 ALLOW_SCRIPTS = "HARNESS_ALLOW_SCRIPTS"
@@ -149,6 +151,7 @@ class MegatronTrainer:
 
     name: ClassVar[str] = "megatron"
     can_rewind: ClassVar[bool] = True
+    rules: ClassVar[tuple[Rule, ...]] = RULES
 
     @property
     def resumes(self) -> bool:
@@ -232,6 +235,10 @@ class MegatronTrainer:
     def saved(self, phase: Phase, iteration: int) -> Path:
         """``iter_<iteration>``, whether it is there or not."""
         return iter_dir(phase.save, iteration)
+
+    def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
+        """As of ``iter_<iteration>``."""
+        return saved_until(folder, k)
 
     def code(self) -> Path:
         """The user's checkout."""

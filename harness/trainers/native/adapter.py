@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, ClassVar
 from harness.cases.arguments import substitute, to_argv
 from harness.checkpoints.folders import iter_dir
 from harness.trainers.base import Launch, Phase, placeholders
-from harness.trainers.rewind import rewind_folder
+from harness.trainers.rewind import rewind_folder, saved_until
 
 if TYPE_CHECKING:
     from harness.cases import Case
+    from harness.checkpoints.rules import Rule
 
 #: Kernels and collectives that give the same bits each time; a case's ENV_VARS come on top.
 _REPEATABLE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring"}
@@ -29,6 +30,7 @@ class NativeTrainer:
 
     name: ClassVar[str] = "native"
     can_rewind: ClassVar[bool] = True
+    rules: ClassVar[tuple[Rule, ...]] = ()
 
     def check(self) -> None:
         """Parse the arguments of both kinds of phase as the ranks will; raises CaseError."""
@@ -69,6 +71,10 @@ class NativeTrainer:
     def saved(self, phase: Phase, iteration: int) -> Path:
         """``iter_<iteration>``, whether it is there or not."""
         return iter_dir(phase.save, iteration)
+
+    def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
+        """As of ``iter_<iteration>``."""
+        return saved_until(folder, k)
 
     def code(self) -> Path:
         """This repository."""

@@ -1,0 +1,141 @@
+"""Did the resumed run go on where the other stood? By what both have logged, metric by metric.
+
+Nothing is assumed of how a script counts its steps: what the uninterrupted run logged and the interrupted
+one had not is what the resumed run must log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.checks.wording import ranges
+from harness.protocol.judge import present
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from harness.checks import Check
+    from harness.metrics import Series
+
+Curves = Mapping[str, "Series"]
+
+
+@dataclass(frozen=True)
+class WentOn:
+    """Where a resumed run went on.
+
+    Args:
+        series: what it logged, without what it logged again though it was known.
+        check: whether that is where the other one stood.
+    """
+
+    series: Curves
+    check: Check
+
+
+def common(one: Curves, other: Curves) -> tuple[Curves, Curves]:
+    """Both at the steps that both have, metric by metric; a metric without one is left out."""
+    import numpy as np
+
+    left, right = {}, {}
+    for metric in one.keys() & other.keys():
+        both = np.intersect1d(one[metric].steps, other[metric].steps)
+        if both.size:
+            left[metric] = _kept(one[metric], np.isin(one[metric].steps, both))
+            right[metric] = _kept(other[metric], np.isin(other[metric].steps, both))
+    return left, right
+
+
+def before(series: Curves, k: int) -> Curves:
+    """What a run had logged when it came to iteration ``k``."""
+    kept = {metric: _kept(line, line.steps <= _last_before(series, k)) for metric, line in series.items()}
+    return {metric: line for metric, line in kept.items() if len(line)}
+
+
+def after(whole: Curves, known: Curves, k: int) -> Curves:
+    """What is left of a whole run's curves behind iteration ``k``, of which ``known`` was logged."""
+    last = max((int(line.steps.max()) for line in known.values() if len(line)), default=0)
+    last = max(last, _last_before(whole, k))
+    return {metric: _kept(line, line.steps > last) for metric, line in whole.items()}
+
+
+def went_on(resumed: Curves, known: Curves, like: Curves, k: int, *, trained_again: bool) -> WentOn:
+    """Judge where a resumed run went on.
+
+    Args:
+        resumed: what it logged.
+        known: what had been logged when it was stopped.
+        like: what an uninterrupted run logs.
+        k: the iteration that it was resumed from.
+        trained_again: it has saved checkpoints of k or before, which a run that goes on has no reason to.
+    """
+    import numpy as np
+
+    expected = min(
+        (int(line.steps.min()) for line in after(like, known, k).values() if len(line)), default=k + 1
+    )
+    first = _first(resumed)
+    name = f"resume: first step is {expected}"
+    if first is None:
+        return WentOn(
+            resumed, present(name, "continuous", passed=False, message="the resumed run logged nothing")
+        )
+    series, again = dict(resumed), list[int]()
+    for metric, line in resumed.items():
+        old = known.get(metric)
+        if old is None or trained_again:
+            continue
+        same = np.isin(line.steps, old.steps) & (line.steps < expected)
+        same &= np.array(
+            [_equal(old, step, value) for step, value in zip(line.steps, line.values, strict=True)], bool
+        )
+        if same.any():
+            again += line.steps[same].tolist()
+            series[metric] = _kept(line, ~same)
+    first = _first(series)
+    if first == expected:
+        noted = f"; logged again, with equal values: {ranges(sorted(set(again)))}" if again else ""
+        return WentOn(
+            series, present(name, "continuous", passed=True, message=f"it went on at step {first}{noted}")
+        )
+    from harness.checks import Worst
+
+    if first is None:
+        message = f"the resumed run logged nothing new: only {ranges(sorted(set(again)))}, which were known"
+        return WentOn(resumed, present(name, "continuous", passed=False, message=message))
+    message = f"it went on at step {first}, expected {expected}"
+    if first < expected:
+        if first <= min((int(line.steps.min()) for line in like.values() if len(line)), default=1):
+            message += ": the checkpoint was not loaded, training started again"
+        elif trained_again:
+            message += ": it trained again what had been trained, from an older checkpoint"
+    worst = Worst(first, expected, first)
+    return WentOn(series, present(name, "continuous", passed=False, message=message, worst=worst))
+
+
+def _last_before(series: Curves, k: int) -> int:
+    """The number of iteration ``k``, the k-th, as the run counts: from 0 or from 1."""
+    return k - 1 if _first(series) == 0 and _every_step(series) else k
+
+
+def _every_step(series: Curves) -> bool:
+    """Whether a curve begins 0, 1: a lone value at 0 is a validation before the first step."""
+    return any(len(line) > 1 and {0, 1} <= set(line.steps[:2].tolist()) for line in series.values())
+
+
+def _first(series: Curves) -> int | None:
+    return min((int(line.steps.min()) for line in series.values() if len(line)), default=None)
+
+
+def _equal(line: Series, step: int, value: float) -> bool:
+    found = line.values[line.steps == step]
+    return bool(found.size and (found[-1] == value or (found[-1] != found[-1] and value != value)))  # noqa: PLR0124 - NaN
+
+
+def _kept(line: Series, mask: NDArray[np.bool_]) -> Series:
+    from harness.metrics import Series
+
+    return Series(line.name, line.steps[mask], line.values[mask])

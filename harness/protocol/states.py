@@ -1,0 +1,153 @@
+"""Saved states of a cell beside each other, with the rules of what is no state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import CheckpointError
+from harness.protocol import judge
+from harness.protocol.findings import Digests, Observed, Probed, Recorded, SavedState
+
+if TYPE_CHECKING:
+    from harness.checkpoints import StateDiff
+    from harness.checkpoints.coverage import Coverage
+    from harness.checkpoints.rules import Rule
+    from harness.protocol.phases import Phases
+
+
+class States:
+    """Compares the saved states of one cell's phases.
+
+    Args:
+        phases: of the cell.
+    """
+
+    def __init__(self, phases: Phases) -> None:
+        from harness.checkpoints.places import of_results
+        from harness.checkpoints.rules import Rule
+
+        self.phases, self.plan = phases, phases.plan
+        self.places = of_results(phases.folder.path)
+        ignored = self.plan.case.harness.ignore
+        self.rules = (*self.plan.trainer.rules, *(Rule("case", r.entry, r.reason, r.file) for r in ignored))
+        self.observed: tuple[Rule, ...] = ()
+        self._digests: dict[tuple[Path, tuple[Rule, ...]], Digests] = {}
+
+    def diff(self, a: Path, b: Path) -> StateDiff:
+        """Two states; raises CheckpointError."""
+        from harness.checkpoints import diff
+
+        with self.phases.timed("state"):
+            return diff(a, b, rules=(*self.rules, *self.observed), places=self.places)
+
+    def digests(self, run: Recorded, observed: Iterable[Rule] | None = None) -> Digests:
+        """Of the state at the end of a run; read once.
+
+        Args:
+            observed: circumstances that are left out; None: those that were seen here.
+        """
+        from harness.checkpoints.fingerprints import fingerprint_of
+
+        rules = (*self.rules, *(self.observed if observed is None else observed))
+        if (run.saved, rules) not in self._digests:
+            with self.phases.timed("state"):
+                try:
+                    found = fingerprint_of(run.saved, rules, self.places)
+                    known = Digests(digests=found.digests, coverage=found.coverage)
+                except CheckpointError as error:  # the other comparisons still tell what is missing
+                    known = Digests(checks=(judge.not_whole(run.saved_at, error),))
+                self._digests[run.saved, rules] = known
+        return self._digests[run.saved, rules]
+
+    def coverage(self, run: Recorded) -> Coverage | None:
+        """What the digests of a run's state are made of, as far as they were needed."""
+        known = [found.coverage for (path, _), found in self._digests.items() if path == run.saved]
+        return known[-1] if known else None
+
+    def digests_so_far(self, run: Recorded) -> Mapping[str, str]:
+        """The same, as far as they were needed."""
+        known = [found.digests for (path, _), found in self._digests.items() if path == run.saved]
+        return known[-1] if known else {}
+
+    # -- without any resume ------------------------------------------------------------------
+
+    def observe(self, one: Recorded, other: Recorded, iteration: int, *, alike: bool) -> Observed:
+        """The states of one iteration of two runs that were not resumed.
+
+        What they do not share is a circumstance where it is a plain value and training was the same, and
+        nondeterminism where it is a tensor.
+
+        Args:
+            alike: their curves are equal.
+        """
+        from harness.checkpoints.circumstances import circumstances
+
+        try:
+            a, b = (self.plan.trainer.saved(run.phase, iteration) for run in (other, one))
+            if iteration != other.saved_at and a == other.saved:
+                return Observed()  # its only checkpoint, which is of a later iteration
+            difference = self.diff(a, b)
+        except CheckpointError:
+            return Observed()  # one of them has none of that iteration (any more)
+        rules, rest = circumstances(difference, lists=alike)
+        self.observed += rules
+        if not self.plan.deterministic:
+            return Observed(rules=rules)
+        return Observed(rules=rules, checks=tuple(judge.never_the_same(rest, iteration)))
+
+    # -- at the end --------------------------------------------------------------------------
+
+    def at_the_end(
+        self, resumed: Recorded, continuous: Recorded, repeat: Callable[[], Recorded] | None
+    ) -> SavedState:
+        """Bit for bit.
+
+        Args:
+            repeat: makes one more uninterrupted run, which tells whether a plain value is any state; None
+                where the verdict does not hang on that.
+        """
+        from harness.checkpoints.circumstances import only_plain
+
+        try:
+            difference = self.diff(continuous.saved, resumed.saved)
+            if repeat is not None and only_plain(difference):
+                self.observe(repeat(), continuous, continuous.saved_at, alike=True)
+                difference = self.diff(continuous.saved, resumed.saved)
+        except CheckpointError as error:  # a phase that ended early has left none of N
+            return SavedState(checks=(judge.not_whole(self.plan.n, error),), difference=None)
+        known = self.digests(continuous)
+        checks = judge.saved_state(difference, sorted(known.digests), continuous.saved_at)
+        return SavedState(checks=(*known.checks, *checks), difference=difference)
+
+    def as_loaded(self, continuous: Recorded, probed: Probed) -> SavedState:
+        """The state of k beside itself, loaded and saved again without a step."""
+        if probed.difference is None:
+            checks = (judge.not_probed(probed.problem),) if probed.problem is not None else ()
+            return SavedState(checks=checks, difference=None, probed=probed)
+        known = self.digests(continuous)
+        found = judge.saved_state(probed.difference, sorted(known.digests), self.plan.k, name="loaded state")
+        return SavedState(checks=(*known.checks, *found), difference=probed.difference, probed=probed)
+
+    def by_distance(
+        self, resumed: Recorded, continuous: Recorded, repeat: Callable[[], Recorded]
+    ) -> SavedState:
+        """Of a case that does not repeat itself: what two uninterrupted runs share must be shared here too.
+
+        Whole numbers, positions and texts exactly; floats by their distance, against the distance between
+        two uninterrupted runs.
+        """
+        from harness.checkpoints.distances import distances
+
+        try:
+            again = repeat()
+            self.observe(again, continuous, continuous.saved_at, alike=False)
+            difference = self.diff(continuous.saved, resumed.saved)
+            yardstick = self.diff(continuous.saved, again.saved)
+        except CheckpointError as error:
+            return SavedState(checks=(judge.not_whole(self.plan.n, error),), difference=None)
+        with self.phases.timed("state"):
+            found, usual = (distances(one, self.places) for one in (difference, yardstick))
+        checks = judge.state_by_distance(difference, yardstick, found, usual, continuous.saved_at)
+        return SavedState(checks=tuple(checks), difference=difference)

@@ -1,0 +1,20 @@
+"""What of a checkpoint of Megatron-LM is no state: its arguments speak of the process that saved it too.
+
+``args`` also holds state (``consumed_train_samples``) and arguments that decide numbers: it is compared, but
+for the rows below.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from harness.checkpoints.rules import Rule
+
+#: An argument, and why the resumed run's is another though nothing was lost.
+_ARGUMENTS = {
+    "load": "where this process loaded from: the uninterrupted run loads from nowhere",
+    "iteration": "the iteration that this process began at; the one that was saved stands beside `args`",
+    "exit_interval": "where this phase was told to stop",
+}
+
+RULES: Final = tuple(Rule("trainer", f"args.{name}", reason) for name, reason in _ARGUMENTS.items())
