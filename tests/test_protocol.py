@@ -105,6 +105,7 @@ def test_a_verdict_file_has_the_keys_of_the_contract(harness: Harness) -> None:
     content = json.loads((harness.results / CELL / "verdict.json").read_text())
     assert set(content) == {
         "cell", "status", "checks", "diagnosis", "timing", "provenance", "reproduce",
+        "message", "run", "coverage",
     }  # fmt: skip
     check = content["checks"][0]
     assert {"name", "metric", "against", "kind", "passed", "first_bad_step", "worst"} <= set(check)

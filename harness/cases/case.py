@@ -46,6 +46,13 @@ class Ignored:
 
 
 @dataclass(frozen=True)
+class CheckpointKeys:
+    """How saved state is compared; ``ignore`` says what of it is no state."""
+
+    ignore: tuple[Ignored, ...] = ()
+
+
+@dataclass(frozen=True)
 class HarnessKeys:
     """What is below ``HARNESS``.
 
@@ -55,7 +62,7 @@ class HarnessKeys:
         profiles: arguments overlaid on MODEL_ARGS, by hardware.
         command: what the trainer ``command`` starts.
         deterministic: whether the same run has the same bits; None: as Megatron-LM's keys say.
-        ignore: what of a checkpoint is no state.
+        checkpoint: how saved state is compared.
     """
 
     trainer: Mapping[str, str] = field(default_factory=lambda: _TRAINERS_BY_DEFAULT)
@@ -63,7 +70,7 @@ class HarnessKeys:
     profiles: Mapping[str, Arguments] = field(default_factory=dict)
     command: Command | None = None
     deterministic: bool | None = None
-    ignore: tuple[Ignored, ...] = ()
+    checkpoint: CheckpointKeys = CheckpointKeys()
 
 
 @dataclass(frozen=True)
@@ -233,7 +240,7 @@ def _ours(file: Path, found: keys.Harness) -> HarnessKeys:
         ),
         command=command,
         deterministic=found.deterministic,
-        ignore=_ignored(file, found.checkpoint) if found.checkpoint else (),
+        checkpoint=CheckpointKeys(_ignored(file, found.checkpoint) if found.checkpoint else ()),
     )
 
 

@@ -16,6 +16,9 @@ from harness.checkpoints.ledger import Ledger
 from harness.checkpoints.places import Places
 from harness.checkpoints.rules import Rule
 
+#: More plain values than these (a tokenizer's table) are hashed with all else.
+_SEPARATE = 2000
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -24,15 +27,25 @@ class Fingerprint:
     Args:
         digests: SHA-256 by component.
         coverage: what they are made of.
+        values: of plain values (a number, a text) by component and name, the beginning of a SHA-256 each;
+            they are in no digest, for one that turns out to be a circumstance must not spoil it.
     """
 
     digests: Mapping[str, str]
     coverage: Coverage
+    values: Mapping[str, Mapping[str, str]]
 
 
 def fingerprint(path: Path) -> dict[str, str]:
-    """SHA-256 of each component's state; as :func:`fingerprint_of`, without rules."""
-    return dict(fingerprint_of(Path(path)).digests)
+    """SHA-256 of each component's state, plain values and all; as :func:`fingerprint_of`, without rules."""
+    found = fingerprint_of(Path(path))
+    digests = dict(found.digests)
+    for component, values in found.values.items():
+        whole = hashlib.sha256(digests.get(component, "").encode())
+        for name, value in sorted(values.items()):
+            whole.update(f"\0{name}\0{value}".encode("utf-8", "surrogatepass"))
+        digests[component] = whole.hexdigest()
+    return dict(sorted(digests.items()))
 
 
 def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None = None) -> Fingerprint:
@@ -51,13 +64,21 @@ def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None
     """
     checkpoint = open_checkpoint(path, places)
     ledger = Ledger((checkpoint,), rules)
+    judged = sorted(ledger.judged(checkpoint).items())
+    apart = sum(entry.plain == "value" for _, entry in judged) <= _SEPARATE
     digests: dict[str, hashlib._Hash] = {}
+    values: dict[str, dict[str, str]] = {}
     with Reader() as reader:
-        for name, entry in sorted(ledger.judged(checkpoint).items()):
+        for name, entry in judged:
             if _is_tied(checkpoint, entry, reader):
                 continue
+            head = f"{name}\0{entry.dtype}\0{list(entry.shape)}\0".encode("utf-8", "surrogatepass")
+            if apart and entry.plain == "value":
+                value = hashlib.sha256(head + (entry.data or b"")).hexdigest()[:16]
+                values.setdefault(entry.component, {})[name] = value
+                continue
             digest = digests.setdefault(entry.component, hashlib.sha256())
-            digest.update(f"{name}\0{entry.dtype}\0{list(entry.shape)}\0".encode("utf-8", "surrogatepass"))
+            digest.update(head)
             for _, bits in reader.stream(entry):
                 digest.update(bits.data)
             for copy in entry.copies:
@@ -65,7 +86,7 @@ def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None
     for gap in find_gaps(checkpoint):
         digests.setdefault(gap.component, hashlib.sha256()).update(f"\0gap\0{gap.sentence}\0".encode())
     found = {component: digest.hexdigest() for component, digest in sorted(digests.items())}
-    return Fingerprint(found, ledger.coverage())
+    return Fingerprint(found, ledger.coverage(), values)
 
 
 def _add_odd_copy(digest: hashlib._Hash, entry: Entry, copy: Part, reader: Reader) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +31,22 @@ class Value:
     data: bytes
 
 
-def flatten(nest: Any, where: str, name: str = "") -> dict[str, TensorRef | Value]:  # noqa: ANN401
+def flatten(
+    nest: Any,  # noqa: ANN401 - untyped by nature
+    where: str,
+    name: str = "",
+    said: Callable[[str], str] = str,
+) -> dict[str, TensorRef | Value]:
     """Leaves of a nest by dotted name; every leaf, also of empty containers.
+
+    Args:
+        said: how a key that is text stands in a name.
 
     Raises:
         CheckpointError: deeper or bigger than any training state, or a value with no bytes of its own.
     """
     leaves: dict[str, TensorRef | Value] = {}
-    for found, leaf in _walk(nest, where, name, 0):
+    for found, leaf in _walk(nest, where, name, 0, said):
         key = found
         while key in leaves:
             key += "'"  # {"a.b": 1, "a": {"b": 2}}: two leaves, one dotted name
@@ -48,14 +56,20 @@ def flatten(nest: Any, where: str, name: str = "") -> dict[str, TensorRef | Valu
     return leaves
 
 
-def _walk(nest: Any, where: str, name: str, depth: int) -> Iterator[tuple[str, TensorRef | Value]]:  # noqa: ANN401
+def _walk(
+    nest: Any,  # noqa: ANN401 - untyped by nature
+    where: str,
+    name: str,
+    depth: int,
+    said: Callable[[str], str],
+) -> Iterator[tuple[str, TensorRef | Value]]:
     if depth > DEPTH_LIMIT:
         raise CheckpointError(f"{where}: {name[:80]}… is nested deeper than {DEPTH_LIMIT}")
     attributes = getattr(nest, "attributes", None) if isinstance(nest, (Attributed, dict, list)) else None
     if isinstance(nest, Attributed):
         nest = nest.value
     if attributes:
-        yield from _walk(attributes, where, name, depth + 1)
+        yield from _walk(attributes, where, name, depth + 1, said)
     if isinstance(nest, NumpyArray):
         nest = _array(nest, f"{where}: {name}")
     if isinstance(nest, (TensorRef, Value)):
@@ -78,8 +92,8 @@ def _walk(nest: Any, where: str, name: str, depth: int) -> Iterator[tuple[str, T
     empty = True
     for key, child in children:
         empty = False
-        word = key if isinstance(key, str) and not key.isdecimal() else _key(key)
-        yield from _walk(child, where, f"{name}.{word}" if name else word, depth + 1)
+        word = said(key) if isinstance(key, str) and not key.isdecimal() else _key(key)
+        yield from _walk(child, where, f"{name}.{word}" if name else word, depth + 1, said)
     if empty:
         kind = "empty list" if isinstance(nest, (list, tuple)) else "empty dict"
         yield name or "value", Value(kind, (0,), b"")

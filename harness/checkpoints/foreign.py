@@ -80,8 +80,9 @@ def leaves(
         start: where in the file it lies.
         rank: one rank's own.
     """
-    for i, (key, leaf) in enumerate(flatten(nest, f"{file} ({name})" if name else str(file), name).items()):
-        yield _whole(places.hide(key), leaf, file, where, start + i, places, rank=rank)
+    said = f"{file} ({name})" if name else str(file)
+    for i, (key, leaf) in enumerate(flatten(nest, said, name, places.hide).items()):
+        yield _whole(key, leaf, file, where, start + i, places, rank=rank)
 
 
 def part_of(ref: TensorRef, path: Path, offsets: tuple[int, ...], key: int = 0) -> Part:

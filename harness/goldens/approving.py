@@ -125,6 +125,7 @@ def _golden(
             how="approved",
             protocol=str(provenance.get("protocol", "full")),
             circumstances=provenance.get("circumstances") or (),
+            values=provenance.get("values"),
         )
         | {"run": {key: provenance[key] for key in ("finished", "commit") if provenance.get(key)}},
         folder,

@@ -66,6 +66,13 @@ class Golden:
         return found if isinstance(found, dict) else {}
 
     @property
+    def values(self) -> Mapping[str, Mapping[str, str]]:
+        """Hashes of the plain values of the state at N, by component and name; they are in no digest."""
+        found = self.provenance.get("values")
+        groups = found if isinstance(found, dict) else {}
+        return {component: group for component, group in groups.items() if isinstance(group, dict)}
+
+    @property
     def circumstances(self) -> tuple[Rule, ...]:
         """What of the state two uninterrupted runs did not share when it was recorded; no digest holds it."""
         found = self.provenance.get("circumstances")
@@ -270,11 +277,13 @@ def provenance_of(
     statistics: Mapping[str, Any] | None = None,
     protocol: str = "full",
     circumstances: Sequence[Mapping[str, str]] = (),
+    values: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """The content of a side file.
 
     Args:
         circumstances: what of the state was left out of its digests, as :meth:`Rule.as_dict` has it.
+        values: hashes of plain values, by component and name, which no digest holds.
     """
     return {
         "how": how,
@@ -285,6 +294,7 @@ def provenance_of(
         "fingerprint": dict(fingerprint),
         "state": dict(state),
         **({"statistics": dict(statistics)} if statistics else {}),
+        **({"values": {component: dict(group) for component, group in values.items()}} if values else {}),
         **({"circumstances": list(circumstances)} if circumstances else {}),
     }
 

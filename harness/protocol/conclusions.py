@@ -37,6 +37,7 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
         repeats=1 + len(repeats),
         statistics=_statistics(run, repeats),
         circumstances=[rule.as_dict() for rule in steps.states.observed],
+        values=state.values,
     )
     change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
     return Found(checks=(judge.golden_recorded(change),))
@@ -128,7 +129,10 @@ def _provenance(
     if reference is not None:
         with contextlib.suppress(HarnessError):
             found["fingerprint"] = steps.fingerprint(reference)
-            found["state"] = steps.states.digests_so_far(reference)
+            known = steps.states.digests_so_far(reference)
+            found["state"] = known.digests
+            if known.values:
+                found["values"] = known.values
             if steps.states.observed:
                 found["circumstances"] = [rule.as_dict() for rule in steps.states.observed]
     found |= {

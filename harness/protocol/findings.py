@@ -90,9 +90,11 @@ class AgainstGolden(Found):
 
     Args:
         comparison: which golden, in which lane, and why; None when there is no golden.
+        alike: nothing is other than recorded, not even what is only noted.
     """
 
     comparison: Comparison | None
+    alike: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +120,17 @@ class Digests(Found):
 
     Args:
         coverage: what they are made of.
+        values: of plain values, by component and name; they are in no digest.
     """
 
     digests: Mapping[str, str] = field(default_factory=dict)
     coverage: Coverage | None = None
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def components(self) -> list[str]:
+        """Those that the state has anything of."""
+        return sorted({*self.digests, *self.values})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,15 +170,43 @@ def no_golden(plan: Plan) -> Check:
     )
 
 
-def golden_state(golden: Golden, digests: Mapping[str, str]) -> list[Check]:
-    """The saved state at N against the digests of the golden, component by component."""
-    checks = []
-    for component in sorted({*golden.state, *digests} if golden.state else ()):
+@dataclass(frozen=True)
+class GoldenState:
+    """A saved state beside its golden's digests.
+
+    Args:
+        checks: one a component.
+        alike: no plain value is another one either.
+    """
+
+    checks: tuple[Check, ...]
+    alike: bool
+
+
+def golden_state(
+    golden: Golden, digests: Mapping[str, str], values: Mapping[str, Mapping[str, str]]
+) -> GoldenState:
+    """The saved state at N against the digests of the golden, component by component.
+
+    A plain value that is another one than recorded is noted: where every bit of all else is the same, and
+    nothing was resumed between that run and this one, it is the time, the host, the job.
+
+    Args:
+        digests, values: of the state, as in :class:`harness.checkpoints.fingerprints.Fingerprint`.
+    """
+    checks, noted = [], False
+    for component in sorted({*golden.state, *golden.values, *digests, *values} if golden.state else ()):
         expected, actual = golden.state.get(component), digests.get(component)
         same = actual == expected
         there = "other bits than recorded" if expected and actual else "is not there"
         said = "the same bits" if same else there if expected else "was not there when it was recorded"
         worst = None if same else Worst(None, (expected or "none")[:12], (actual or "none")[:12])
+        then, now = golden.values.get(component, {}), values.get(component, {})
+        others = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+        if others:
+            noted = True
+            more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+            said += f"; another value than recorded: {', '.join(others[:_SHOWN])}{more}"
         checks.append(
             Check(
                 name=f"golden: state: {component}",
@@ -190,7 +218,7 @@ def golden_state(golden: Golden, digests: Mapping[str, str]) -> list[Check]:
                 message=f"{component}: {said}",
             )
         )
-    return checks
+    return GoldenState(tuple(checks), alike=not noted)
 
 
 # -- saved state -------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ class States:
 
         self.phases, self.plan = phases, phases.plan
         self.places = of_results(phases.folder.path)
-        ignored = self.plan.case.harness.ignore
+        ignored = self.plan.case.harness.checkpoint.ignore
         self.rules = (*self.plan.trainer.rules, *(Rule("case", r.entry, r.reason, r.file) for r in ignored))
         self.observed: tuple[Rule, ...] = ()
         self._digests: dict[tuple[Path, tuple[Rule, ...]], Digests] = {}
@@ -55,7 +55,7 @@ class States:
             with self.phases.timed("state"):
                 try:
                     found = fingerprint_of(run.saved, rules, self.places)
-                    known = Digests(digests=found.digests, coverage=found.coverage)
+                    known = Digests(digests=found.digests, coverage=found.coverage, values=found.values)
                 except CheckpointError as error:  # the other comparisons still tell what is missing
                     known = Digests(checks=(judge.not_whole(run.saved_at, error),))
                 self._digests[run.saved, rules] = known
@@ -63,13 +63,16 @@ class States:
 
     def coverage(self, run: Recorded) -> Coverage | None:
         """What the digests of a run's state are made of, as far as they were needed."""
-        known = [found.coverage for (path, _), found in self._digests.items() if path == run.saved]
-        return known[-1] if known else None
+        return self.digests_so_far(run).coverage
 
-    def digests_so_far(self, run: Recorded) -> Mapping[str, str]:
+    def digests_so_far(self, run: Recorded) -> Digests:
         """The same, as far as they were needed."""
-        known = [found.digests for (path, _), found in self._digests.items() if path == run.saved]
-        return known[-1] if known else {}
+        known = [found for (path, _), found in self._digests.items() if path == run.saved]
+        return known[-1] if known else Digests()
+
+    def is_circumstance(self, name: str, file: str = "") -> bool:
+        """Whether it was seen here that two uninterrupted runs do not share it."""
+        return any(rule.matches(name, [file]) for rule in self.observed)
 
     # -- without any resume ------------------------------------------------------------------
 
@@ -118,7 +121,7 @@ class States:
         except CheckpointError as error:  # a phase that ended early has left none of N
             return SavedState(checks=(judge.not_whole(self.plan.n, error),), difference=None)
         known = self.digests(continuous)
-        checks = judge.saved_state(difference, sorted(known.digests), continuous.saved_at)
+        checks = judge.saved_state(difference, known.components, continuous.saved_at)
         return SavedState(checks=(*known.checks, *checks), difference=difference)
 
     def as_loaded(self, continuous: Recorded, probed: Probed) -> SavedState:
@@ -127,7 +130,7 @@ class States:
             checks = (judge.not_probed(probed.problem),) if probed.problem is not None else ()
             return SavedState(checks=checks, difference=None, probed=probed)
         known = self.digests(continuous)
-        found = judge.saved_state(probed.difference, sorted(known.digests), self.plan.k, name="loaded state")
+        found = judge.saved_state(probed.difference, known.components, self.plan.k, name="loaded state")
         return SavedState(checks=(*known.checks, *found), difference=probed.difference, probed=probed)
 
     def by_distance(

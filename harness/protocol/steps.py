@@ -136,7 +136,7 @@ class Steps:
         with self.phases.timed("checks"):
             found = self._against_golden(join(interrupted.series, resumed.series), resumed)
         exact = found.comparison is not None and found.comparison.lane == "exact"
-        if exact and found.held and self.plan.golden is not None and self.plan.golden.state:
+        if exact and found.held and found.alike and self.plan.golden is not None and self.plan.golden.state:
             return Joined(checks=found.checks, comparison=found.comparison, equal=True)
         failed = [
             replace(check, name=check.name.replace("golden:", "golden: joined:", 1))
@@ -258,5 +258,7 @@ class Steps:
         )
         if exact:
             state = self.states.digests(run, golden.circumstances)
-            checks = [*state.checks, *checks, *judge.golden_state(golden, state.digests)]
+            judged = judge.golden_state(golden, state.digests, state.values)
+            checks = [*state.checks, *checks, *judged.checks]
+            return AgainstGolden(checks=tuple(checks), comparison=comparison, alike=judged.alike)
         return AgainstGolden(checks=tuple(checks), comparison=comparison)
