@@ -13,7 +13,7 @@ from harness.checkpoints.coverage import Coverage
 from harness.checkpoints.entries import Entry, alone, original
 from harness.checkpoints.gaps import Gap, find_gaps
 from harness.checkpoints.ledger import Ledger
-from harness.checkpoints.places import Places, of_checkpoint
+from harness.checkpoints.places import Places, of_checkpoints
 from harness.checkpoints.rules import Rule
 from harness.checkpoints.tallying import Tallying
 
@@ -122,7 +122,7 @@ def diff(
     Args:
         layouts_differ: whether they come from different parallel layouts; None finds out.
         rules: what is no state, and left out.
-        places: folders that stand in names and texts by their placeholders; None: each side's own.
+        places: folders that stand in names and texts by their placeholders; None: the checkpoints' own.
 
     Raises:
         CheckpointError: one of them is torn, or would need code to be read.
@@ -134,10 +134,10 @@ def diff(
 
 def _opened(a: Path, b: Path, places: Places | None) -> tuple[Checkpoint, Checkpoint]:
     """Both with the same names: a file's own is left out where it is alone on either side."""
-    sides = [(path, places or of_checkpoint(path)) for path in (a, b)]
-    one, two = (open_checkpoint(path, known) for path, known in sides)
+    places = places or of_checkpoints(a, b)
+    one, two = (open_checkpoint(path, places) for path in (a, b))
     if (len(one.files) == 1) != (len(two.files) == 1):
-        one, two = (open_checkpoint(path, known, single=False) for path, known in sides)
+        one, two = (open_checkpoint(path, places, single=False) for path in (a, b))
     return one, two
 
 

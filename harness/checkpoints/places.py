@@ -38,14 +38,16 @@ class Places:
         return any(path.fullmatch(text) for path, _ in self._folders)
 
 
-def of_checkpoint(path: Path) -> Places:
-    """Those of a checkpoint that is looked at by itself: its own folder, and the one that it lies in."""
-    folder = path if path.is_dir() else path.parent
-    found = [(each, "${CHECKPOINT}") for each in _spellings(folder)]
-    above = folder.resolve().parent
-    if len(above.parts) > 1:
-        found += [(each, "${CHECKPOINTS}") for each in _spellings(above)]
-    return Places(found)
+def of_checkpoints(*paths: Path) -> Places:
+    """Those of checkpoints that are looked at by themselves: their folders, and those that they lie in."""
+    own, above = [], []
+    for path in paths:
+        folder = path if path.is_dir() else path.parent
+        own += [(each, "${CHECKPOINT}") for each in _spellings(folder)]
+        parent = folder.resolve().parent
+        if len(parent.parts) > 1:
+            above += [(each, "${CHECKPOINTS}") for each in _spellings(parent)]
+    return Places((*own, *above))
 
 
 def of_results(folder: Path) -> Places:

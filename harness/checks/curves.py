@@ -62,7 +62,7 @@ def compare_curves(
                 found.append(check)
             continue
         if right is not None and left is None and against == "golden":
-            found.append(_unknown(right.at(first, last), said))
+            found.append(_unknown(right.at(first, last), said, named=metric in metrics))
             continue
         kind: Kind = "upper-bound" if bounded else lane
         both = pair(metric, left, right, against=against, kind=kind, first=first, last=last)
@@ -106,15 +106,16 @@ def _finite(metric: str, series: Series | None, against: Against, said: str) -> 
     )  # fmt: skip
 
 
-def _unknown(series: Series, said: str) -> Check:
-    """A metric of the run that the golden lacks: it must be finite all the same."""
+def _unknown(series: Series, said: str, *, named: bool) -> Check:
+    """A metric of the run that the golden lacks: it must be finite, and none that the case names."""
     import numpy as np
 
     bad = np.flatnonzero(~np.isfinite(series.values))
     step = int(series.steps[bad[0]]) if bad.size else None
-    message = f"the golden does not have it; {'not finite' if bad.size else 'nothing to compare with'}{said}"
+    what = "not finite" if bad.size else "the case names it" if named else "nothing to compare with"
+    message = f"the golden does not have it; {what}{said}"
     worst = Worst(step, None, float(series.values[bad[0]])) if bad.size else None
     return Check(
-        f"golden: {series.name}", series.name, "golden", "present", passed=not bad.size,
+        f"golden: {series.name}", series.name, "golden", "present", passed=not (bad.size or named),
         first_bad_step=step, worst=worst, message=message,
     )  # fmt: skip

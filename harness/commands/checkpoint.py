@@ -37,9 +37,11 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from harness.checkpoints import diff
+    from harness.checkpoints import diff, open_checkpoint
+    from harness.trainers.megatron.rules import rules_for
 
-    found = diff(arguments.a, arguments.b)
+    rules = rules_for(open_checkpoint(arguments.a).names())
+    found = diff(arguments.a, arguments.b, rules=rules)
     if arguments.json:
         as_json(found.as_dict())
     else:

@@ -42,6 +42,7 @@ def diagnose(
     deterministic: bool,
     golden_only: bool = False,
     arguments: Mapping[str, Any] | None = None,
+    stops_otherwise: bool | None = None,
 ) -> Diagnosis | None:
     """Name what was lost.
 
@@ -55,6 +56,8 @@ def diagnose(
         deterministic: the same run is expected to have the same bits.
         golden_only: resuming is sound, only the golden is another.
         arguments: the trainer's, which say what its checkpoints should hold.
+        stops_otherwise: where the interrupted run was not the uninterrupted one's beginning: it comes out the
+            same way when it is run again; None where that was not tried.
 
     Returns:
         None where no check failed, or none that says anything of training.
@@ -65,7 +68,9 @@ def diagnose(
     if golden_only:
         sound = any(c.passed and c.against == "continuous" and c.metric for c in checks)
         return training_changed(failed, deterministic=deterministic, repeats=sound)
-    return _Resume(failed, continuous, resumed, k, n, state, probe, deterministic, arguments).diagnosis()
+    return _Resume(
+        failed, continuous, resumed, k, n, state, probe, deterministic, arguments, stops_otherwise
+    ).diagnosis()
 
 
 def crash(error: HarnessError) -> Diagnosis:
@@ -90,6 +95,7 @@ class _Resume:
     probe: StateDiff | None
     deterministic: bool
     arguments: Mapping[str, Any] | None = None
+    stops_otherwise: bool | None = None
     _empty: Mapping[str, Series] = field(default_factory=dict)
 
     def diagnosis(self) -> Diagnosis:
@@ -109,11 +115,21 @@ class _Resume:
         if not apart:
             return None
         found = curves.deviations(apart)
-        said = [
-            f"`{found[0].metric}` differs from iteration {found[0].step} on between two runs from 0, before "
-            "anything was resumed: training does not repeat itself"
-        ] if found else [apart[0].message]  # fmt: skip
-        return Diagnosis("nondeterminism", tuple(said))
+        if not found:
+            return Diagnosis("nondeterminism", (apart[0].message,))
+        first = found[0]
+        said = (
+            f"`{first.metric}` differs from iteration {first.step} on between two runs from 0, before anything "
+            "was resumed"
+        )
+        if not self.stops_otherwise:
+            return Diagnosis("nondeterminism", (f"{said}: training does not repeat itself",))
+        said += f": {first.values}" if first.expected is not None else ""
+        why = (
+            f"run again, the one that stops at {self.k} comes out the same way: it trains otherwise because it "
+            "is told to stop there (${EXIT_ITERS}); its schedule must see all of the training (${TRAIN_ITERS})"
+        )
+        return Diagnosis("lr-schedule" if first.kind == "rate" else "unknown", (said, why))
 
     def _not_loaded(self) -> Diagnosis | None:
         if self.resumed is not None and curves.first_step(self.resumed) is not None:
@@ -128,16 +144,17 @@ class _Resume:
         """The resumed run went on at another iteration than k+1."""
         assert self.resumed is not None
         first = curves.first_step(self.resumed)
-        expected = curves.first_step(self.continuous, after=self.k) or self.k + 1  # not all log every step
-        if first is None or first == expected:
+        where = [c for c in self.failed if c.name.startswith("resume: first step is") and c.worst is not None]
+        if first is None or not where or where[0].worst is None:
             return None
+        expected = int(float(where[0].worst.expected or 0))
         said = [f"the resumed run's first iteration is {first}, expected {expected}"]
         said += [c.message for c in self.failed if c.kind == "present" and "tracker" in c.message]
         if self._same_from(first):
             what = (
                 "nothing was loaded, training started again"
                 if first <= 1
-                else "it loaded an older checkpoint"
+                else f"it loaded {'an older' if first < expected else 'a later'} checkpoint"
             )
             said.insert(
                 1,

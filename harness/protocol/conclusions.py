@@ -13,9 +13,34 @@ from harness.protocol.findings import AgainstGolden, Findings, Found, Recorded, 
 
 if TYPE_CHECKING:
     from harness.checkpoints.coverage import Coverage
+    from harness.checks import Check
     from harness.diagnosis import Diagnosis
     from harness.protocol.steps import Steps
     from harness.verdict import Verdict
+
+
+def what_passing_takes(steps: Steps, findings: Findings) -> Found:
+    """What must have been looked at before a cell can pass; a check for each that was not."""
+    if findings.failures or not findings.checks:
+        return Found()
+    plan, checks = steps.plan, []
+    if not any(_is_training(check) for check in findings.checks):
+        recording = plan.options.golden_update and not plan.resumes
+        checks += [] if recording else [judge.no_curve(findings.checks)]
+    if plan.resumes:
+        covered = _coverage(steps, findings)
+        if covered is None or not covered.entries.compared:
+            checks.append(judge.no_state())
+    return Found(checks=tuple(checks))
+
+
+def _is_training(check: Check) -> bool:
+    """Whether values of a curve of training were compared, one with another."""
+    from harness.checks.bounds import is_bounded
+    from harness.diagnosis.curves import kind_of
+
+    compared = check.metric is not None and check.kind in ("exact", "tolerance", "envelope")
+    return compared and not is_bounded(check.metric or "") and kind_of(check.metric or "") != "validation"
 
 
 def record_golden(steps: Steps, findings: Findings) -> Found:
@@ -64,6 +89,10 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
         probed = steps.probe(findings.source)
     continuous, resumed = findings.phase("continuous"), findings.phase("resumed")
     state = findings.last(SavedState)
+    interrupted = findings.phase("interrupted")
+    again = None
+    if interrupted is not None and any(c.metric and c.name.startswith("interrupted:") for c in failed):
+        again = steps.interrupt_again(interrupted)
     with steps.phases.timed("diagnosis"):
         return diagnose(
             findings.checks,
@@ -76,6 +105,7 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
             deterministic=plan.deterministic,
             golden_only=not resume_failed,
             arguments=plan.case.arguments(plan.cell.hardware),
+            stops_otherwise=again,
         )
 
 

@@ -59,11 +59,9 @@ class Observed(Found):
 
     Args:
         rules: what of their saved states they do not share, though they are one training: circumstances.
-        again: the steps were run a second time for it, and came out as the first time.
     """
 
     rules: tuple[Rule, ...] = ()
-    again: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

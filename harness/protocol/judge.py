@@ -64,6 +64,19 @@ def not_probed(error: HarnessError) -> Check:
     return present("loaded state: compared", "state", passed=False, message=said)
 
 
+def no_curve(checks: Sequence[Check]) -> Check:
+    """Whatever else was compared, no curve of training was."""
+    seen = ", ".join(sorted({check.metric for check in checks if check.metric is not None})) or "none"
+    said = f"no curve of training was compared (metrics: {seen}): log the loss of every step"
+    return present("continuous: a curve of training", "continuous", passed=False, message=said)
+
+
+def no_state() -> Check:
+    """Nothing of the saved state was compared."""
+    said = "no entry of the saved state was compared: whether it was all taken up, nobody knows"
+    return present("state: compared", "state", passed=False, message=said)
+
+
 def nothing_resumed(at: int, options: Options) -> Check:
     """A kill that has cost nothing says nothing of resuming."""
     said = (

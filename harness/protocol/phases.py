@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from harness.metrics import Series
 
 
-def ended(series: Mapping[str, Series], n: int) -> int | None:
+def ended(series: Mapping[str, Series], start: int, n: int) -> int | None:
     """The iteration that a run's curves end at, where that is clearly before ``n``; None where it is not.
 
     Not every step is logged, and steps are counted from 0 by some: only where one more value of the metric
     that is logged most often had its place before ``n``, the run ended early.
+
+    Args:
+        start: the iteration that the run began behind.
     """
     line = max(series.values(), key=len, default=None)
     if line is None or len(line) < 2:
@@ -35,8 +38,8 @@ def ended(series: Mapping[str, Series], n: int) -> int | None:
     pauses = sorted(after - before for before, after in itertools.pairwise(steps))
     if not pauses:
         return None
-    counted_from = 0 if steps[0] == 0 else 1
-    last, pause = steps[-1] + 1 - counted_from, pauses[len(pauses) // 2]
+    from_zero = steps[0] in (0, start)  # the first step of such a run has the number of those before it
+    last, pause = steps[-1] + from_zero, pauses[len(pauses) // 2]
     return last if last + pause <= n else None
 
 
@@ -97,7 +100,7 @@ class Phases:
             # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
             series = {metric: line.at(0, stop) for metric, line in series.items()}
             series = {metric: line for metric, line in series.items() if line.steps.size}
-        end = min(stop, ended(series, self.plan.n) or stop)
+        end = min(stop, ended(series, start, self.plan.n) or stop)
         try:
             saved, of = self.plan.trainer.saved(phase, stop), stop
         except CheckpointError:

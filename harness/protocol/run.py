@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.errors import HarnessError, UsageError
 from harness.machine.leases import lease
 from harness.matrix import Cell
-from harness.protocol.conclusions import diagnose_run, record_golden, verdict_of
+from harness.protocol.conclusions import diagnose_run, record_golden, verdict_of, what_passing_takes
 from harness.protocol.findings import Findings, SavedState
 from harness.protocol.observer import Observer, Silent
 from harness.protocol.phases import Phases
@@ -92,6 +92,7 @@ def _judge(protocol: str, steps: Steps, findings: Findings) -> tuple[Diagnosis |
     try:
         for found in PROTOCOLS[protocol](steps):
             findings.add(found)
+        findings.add(what_passing_takes(steps, findings))
         findings.add(record_golden(steps, findings))
         return diagnose_run(steps, findings), None
     except HarnessError as error:

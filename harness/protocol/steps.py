@@ -169,12 +169,18 @@ class Steps:
         observed = self.states.observe(interrupted, continuous, self.plan.k, alike=alike)
         return replace(observed, checks=(*renamed, *observed.checks))
 
-    def interrupt_again(self, interrupted: Recorded) -> Observed:
-        """0 to k once more: does a run that is told to stop at k repeat itself?"""
-        again = self._phase("interrupted", load=None, start=0, stop=self.plan.k, folder="interrupted-again")
+    def interrupt_again(self, interrupted: Recorded) -> bool | None:
+        """0 to k once more: does a run that is told to stop at k repeat itself? None where nobody can say."""
+        try:
+            again = self._phase(
+                "interrupted", load=None, start=0, stop=self.plan.k, folder="interrupted-again"
+            )
+        except HarnessError as error:
+            self.phases.observer.note(f"interrupted again: {error}")
+            return None
         with self.phases.timed("checks"):
             checks = self._curves(*continuation.common(interrupted.series, again.series))
-        return Observed(again=all(check.passed for check in checks))
+        return all(check.passed for check in checks)
 
     def compare_saved_state(
         self, resumed: Recorded, continuous: Recorded, source: Recorded, curves: Found
@@ -248,7 +254,7 @@ class Steps:
             series,
             against="golden",
             lane=comparison.lane,
-            first=1,
+            first=0 if _from_zero(golden.series) and _from_zero(series) else 1,
             last=self.plan.n,
             metrics=self.plan.case.metrics,
             statistics=golden.statistics or None,
@@ -262,3 +268,8 @@ class Steps:
             checks = [*state.checks, *checks, *judged.checks]
             return AgainstGolden(checks=tuple(checks), comparison=comparison, alike=judged.alike)
         return AgainstGolden(checks=tuple(checks), comparison=comparison)
+
+
+def _from_zero(series: Mapping[str, Series]) -> bool:
+    """Whether anything was logged at step 0."""
+    return any((line.steps == 0).any() for line in series.values())

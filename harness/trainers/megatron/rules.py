@@ -6,15 +6,23 @@ for the rows below.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from harness.checkpoints.rules import Rule
 
 #: An argument, and why the resumed run's is another though nothing was lost.
 _ARGUMENTS = {
+    "save": "where this process saved to",
     "load": "where this process loaded from: the uninterrupted run loads from nowhere",
     "iteration": "the iteration that this process began at; the one that was saved stands beside `args`",
     "exit_interval": "where this phase was told to stop",
 }
 
 RULES: Final = tuple(Rule("trainer", f"args.{name}", reason) for name, reason in _ARGUMENTS.items())
+
+
+def rules_for(names: Iterable[str]) -> tuple[Rule, ...]:
+    """The table, for a checkpoint of these names that is Megatron-LM's."""
+    ours = any(name.endswith("args.consumed_train_samples") for name in names)
+    return RULES if ours else ()
