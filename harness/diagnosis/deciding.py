@@ -119,15 +119,15 @@ class _Resume:
             return Diagnosis("nondeterminism", (apart[0].message,))
         first = found[0]
         said = (
-            f"`{first.metric}` differs from iteration {first.step} on between two runs from 0, before anything "
-            "was resumed"
+            f"`{first.metric}` differs from iteration {first.step} on between two runs from 0, before "
+            "anything was resumed"
         )
         if not self.stops_otherwise:
             return Diagnosis("nondeterminism", (f"{said}: training does not repeat itself",))
         said += f": {first.values}" if first.expected is not None else ""
         why = (
-            f"run again, the one that stops at {self.k} comes out the same way: it trains otherwise because it "
-            "is told to stop there (${EXIT_ITERS}); its schedule must see all of the training (${TRAIN_ITERS})"
+            f"run again, the one that stops at {self.k} comes out the same way: it trains otherwise because "
+            "it is told to stop there (${EXIT_ITERS}); its schedule must see the whole (${TRAIN_ITERS})"
         )
         return Diagnosis("lr-schedule" if first.kind == "rate" else "unknown", (said, why))
 
