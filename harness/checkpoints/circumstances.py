@@ -13,19 +13,21 @@ _REASON = "two uninterrupted runs do not share it"
 
 
 def circumstances(
-    difference: StateDiff, *, lists: bool = False
+    difference: StateDiff, *, lists: bool = False, floats: bool = True
 ) -> tuple[tuple[Rule, ...], tuple[TensorDiff, ...]]:
     """Rules for the plain values that differ between two uninterrupted runs; and all else that differs.
 
     Args:
         difference: of their checkpoints of one iteration.
-        lists: whether a list of numbers is a plain value too: where all curves are equal it steers nothing.
+        lists: whether a list of numbers is one too: where all curves are equal, it steers nothing.
+    """Rules for the plain values that two uninterrupted runs do not share; and all else that differs.
+
     """
+    kinds = {"value", *(("float",) if floats else ()), *(("list",) if lists else ())}
     plain: list[TensorDiff] = []
     rest: list[TensorDiff] = []
     for entry in difference.entries:
-        known = entry.plain == "value" or (lists and entry.plain == "list")
-        (plain if known else rest).append(entry)
+        (plain if entry.plain in kinds else rest).append(entry)
     return tuple(dict.fromkeys(map(_rule, plain))), tuple(rest)
 
 

@@ -31,6 +31,8 @@ VALUE_ITEMSIZE = {
     "Python int": 8, "Python float": 8, "Python bool": 1, "Python complex": 16,
     "text": 1, "bytes": 1, "big int": 1, "None": 1, "empty dict": 1, "empty list": 1, "file": 1,
 }  # fmt: skip
+#: A plain value: one float, any other one (a whole number, a text, nothing), or a list of numbers.
+Plain = Literal["", "float", "value", "list"]
 _TORN = "the file is torn: take an earlier checkpoint"
 
 
@@ -95,11 +97,13 @@ class Entry:
         return min((part.order for part in self.parts), default=("", 0))
 
     @property
-    def plain(self) -> Literal["", "value", "list"]:
-        """One plain ``value`` (a number, a text, nothing), a ``list`` of numbers, or neither."""
+    def plain(self) -> Plain:
+        """What kind of plain value it is; empty for a tensor, an array, a file of bytes."""
         if self.data is None or self.dtype in ITEMSIZE:
             return ""
-        return "list" if self.dtype.startswith("Python") and self.shape else "value"
+        if self.dtype.startswith("Python") and self.shape:
+            return "list"
+        return "float" if self.dtype == "Python float" else "value"
 
     def named(self, name: str) -> Entry:
         """The same under another name."""

@@ -18,6 +18,7 @@ from harness.checkpoints.rules import Rule
 
 #: More plain values than these (a tokenizer's table) are hashed with all else.
 _SEPARATE = 2000
+_ONE = ("float", "value")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None
     checkpoint = open_checkpoint(path, places)
     ledger = Ledger((checkpoint,), rules)
     judged = sorted(ledger.judged(checkpoint).items())
-    apart = sum(entry.plain == "value" for _, entry in judged) <= _SEPARATE
+    apart = sum(entry.plain in _ONE for _, entry in judged) <= _SEPARATE
     digests: dict[str, hashlib._Hash] = {}
     values: dict[str, dict[str, str]] = {}
     with Reader() as reader:
@@ -73,7 +74,7 @@ def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None
             if _is_tied(checkpoint, entry, reader):
                 continue
             head = f"{name}\0{entry.dtype}\0{list(entry.shape)}\0".encode("utf-8", "surrogatepass")
-            if apart and entry.plain == "value":
+            if apart and entry.plain in _ONE:
                 value = hashlib.sha256(head + (entry.data or b"")).hexdigest()[:16]
                 values.setdefault(entry.component, {})[name] = value
                 continue

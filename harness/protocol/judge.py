@@ -325,7 +325,7 @@ def _allowed(yardstick: StateDiff, usual: Mapping[str, float]) -> Callable[[Tens
     """How far a float may be off; None for what two uninterrupted runs share bit for bit."""
     typical: dict[str, list[float]] = {}
     for entry in yardstick.entries:
-        if entry.name in usual:
+        if entry.name in usual and entry.elements >= _MANY:
             typical.setdefault(entry.component, []).append(usual[entry.name])
     middle = {component: sorted(values)[len(values) // 2] for component, values in typical.items()}
 
@@ -333,7 +333,7 @@ def _allowed(yardstick: StateDiff, usual: Mapping[str, float]) -> Callable[[Tens
         if entry.name not in usual:
             return None
         few = 1 if entry.elements >= _MANY else _FAR
-        return _FAR * few * max(usual[entry.name], middle[entry.component])
+        return _FAR * few * max(usual[entry.name], middle.get(entry.component, 0.0))
 
     return limit
 

@@ -43,7 +43,7 @@ class Steps:
     def __init__(self, phases: Phases) -> None:
         self.phases, self.plan = phases, phases.plan
         self.states = States(phases)
-        self._repeated: Recorded | None = None
+        self._repeats = 0
 
     # -- training ----------------------------------------------------------------------------
 
@@ -53,8 +53,8 @@ class Steps:
 
     def train_again(self) -> Iterator[Recorded]:
         """The repeats that a recorded golden's statistics come from."""
-        for i in range(2, self.plan.options.repeats + 1):
-            yield self._phase("repeat", load=None, start=0, stop=self.plan.n, folder=f"repeat-{i}")
+        for _ in range(self.plan.options.repeats - 1):
+            yield self.repeat()
 
     def interrupt(self) -> Recorded:
         """From 0 to k; then the process is gone."""
@@ -204,10 +204,10 @@ class Steps:
         return self.states.by_distance(resumed, continuous, self.repeat)
 
     def repeat(self) -> Recorded:
-        """One more uninterrupted run, to see what two of them share; made once."""
-        if self._repeated is None:
-            self._repeated = self._phase("repeat", load=None, start=0, stop=self.plan.n, folder="repeat")
-        return self._repeated
+        """One more uninterrupted run, to see what such runs share."""
+        self._repeats += 1
+        folder = f"repeat-{self._repeats + 1}"
+        return self._phase("repeat", load=None, start=0, stop=self.plan.n, folder=folder)
 
     def came_to_the_end(self, resumed: Recorded, continuous: Recorded) -> Found:
         """Both runs ended at N, or at the same iteration of their own accord."""
