@@ -46,7 +46,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 #: Where a reader may give the same place another name.
-MANY = {"csv_seconds": ("indices.csv",)}
+MANY = {
+    "csv_seconds": ("indices.csv",),
+    "yaml_date": ("sampler.yaml:line 2",),
+    "toml_date": ("progress.toml:line 2",),
+}
 #: Whose names tell nothing to look for: they may coincide, or are the same but for the folder.
 MAY_COINCIDE = frozenset({"none", "unix_seconds", "coarse_2", "coarse_3", "ctime", "folder", "folder_key"})
 _DATA = (
@@ -174,7 +178,8 @@ FAULTS = (
     *_of("pickled", _some("consumed_train_samples", "tokens_seen", "a record", "seen_shards", "shown")),
     *_of("pickled", {"offset": "offset", "seen_words": "seen_words", "window": "window"}),
     *_of("torch", _some("consumed_train_samples", "cursor", "a score")),
-    *_of("torch", {"updates": "updates", "offset": "offset"}),
+    *_of("torch", {"updates": "updates"}),
+    *_of("torch", {"offset": "offset"}, kind="objects"),
     *_of("torch_pair", {"updates": "updates", "tokens_seen": "tokens_seen"}),
     # In the same place as what is none.
     *_of("numbered", _some("a score"), kind="folder_key"),

@@ -325,7 +325,8 @@ def files(run: Run) -> dict[str, Any]:
     if shape == "pickled":
         return {f"ckpt_{step}.pkl": as_objects(run, both)}
     if shape == "torch":
-        return {f"epoch=0-step={step}.ckpt": as_objects(run, as_tensors(run, both))}
+        whole = as_tensors(run, both)
+        return {f"epoch=0-step={step}.ckpt": as_objects(run, whole) if run.args.kind == "objects" else whole}
     if shape == "pair":
         return {f"model_{step}.pkl": core(run), f"meta_{step}.json": bound(run)}
     if shape == "torch_pair":
