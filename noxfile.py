@@ -4,7 +4,7 @@
     nox -s "case(h100)"                    everything for h100
     nox -s "case(cpu)(dev,<case>)"         one cell
     nox -t h100 | -t dev | -t <case>       by one of the three; also -k, and -l --json for CI
-    nox -s tests | minimums | faults | alarms | bench | pages | docs
+    nox -s tests | minimums | faults | alarms | circumstances | bench | pages | docs
 
 What stands after ``--`` goes to pytest, or to the command behind the session.
 """
@@ -119,6 +119,13 @@ def alarms(session: nox.Session, track: str) -> None:
     """Run clean verdicts, and count false alarms."""
     session.install("--editable=.", *pins(track))
     session.run("python", "-m", "tests.alarms", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def circumstances(session: nox.Session) -> None:
+    """Run sound scripts that save the time, the host, the job: none may fail; ``--faults``: each must."""
+    session.install("--editable=.", *pins("dev"))
+    session.run("python", "-m", "tests.circumstances", *session.posargs)
 
 
 @nox.session(python=PYTHON)

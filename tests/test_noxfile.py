@@ -124,13 +124,13 @@ def test_another_gpu_is_named_when_the_hardware_is_absent(project: Path, tmp_pat
 
 
 def test_the_other_sessions_are_there_but_not_by_default(project: Path) -> None:
-    names = ["tests", "minimums", "faults", "bench", "pages", "docs"]
+    names = ["tests", "minimums", "faults", "circumstances", "bench", "pages", "docs"]
     assert sessions(project, "-s", *names) == names
     assert sessions(project, "-s", "alarms") == ["alarms(lts)", "alarms(dev)"]
 
 
 def test_another_session_is_a_function_whose_docstring_the_list_shows(project: Path) -> None:
-    names = ("tests", "minimums", "faults", "alarms", "bench", "pages", "docs")
+    names = ("tests", "minimums", "faults", "alarms", "circumstances", "bench", "pages", "docs")
     tree = ast.parse((ROOT / "noxfile.py").read_text())
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     shown = {entry["name"]: entry["description"] for entry in listed(project, "-s", *names)}
@@ -162,6 +162,7 @@ def said(project: Path, folder: Path, *words: str) -> list[str]:
         ),
         ("faults", ["python -m tests.faults"]),
         ("alarms(lts)", ["python -m tests.alarms"]),
+        ("circumstances", ["python -m tests.circumstances"]),
         ("bench", ["python -m benchmarks"]),
         ("pages", ["python -m tests.pages"]),
         ("docs", ["mkdocs build --strict"]),
