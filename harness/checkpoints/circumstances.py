@@ -15,13 +15,12 @@ _REASON = "two uninterrupted runs do not share it"
 def circumstances(
     difference: StateDiff, *, lists: bool = False, floats: bool = True
 ) -> tuple[tuple[Rule, ...], tuple[TensorDiff, ...]]:
-    """Rules for the plain values that differ between two uninterrupted runs; and all else that differs.
+    """Rules for the plain values that two uninterrupted runs do not share; and all else that differs.
 
     Args:
         difference: of their checkpoints of one iteration.
-        lists: whether a list of numbers is one too: where all curves are equal, it steers nothing.
-    """Rules for the plain values that two uninterrupted runs do not share; and all else that differs.
-
+        lists: whether a list of numbers is a plain value too: where all curves are equal, it steers nothing.
+        floats: whether a float is: not where training does not repeat itself, and any may be part of it.
     """
     kinds = {"value", *(("float",) if floats else ()), *(("list",) if lists else ())}
     plain: list[TensorDiff] = []
