@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 from harness.protocol import judge
 from harness.protocol.findings import AgainstGolden, Findings, Found, Recorded, SavedState
+from harness.protocol.telling import message_of
+from harness.text import utc_now
 
 if TYPE_CHECKING:
     from harness.checkpoints.coverage import Coverage
     from harness.checks import Check
     from harness.diagnosis import Diagnosis
     from harness.protocol.steps import Steps
-    from harness.verdict import Verdict
+    from harness.verdict import Run, Verdict
 
 
 def what_passing_takes(steps: Steps, findings: Findings) -> Found:
@@ -115,12 +118,14 @@ def verdict_of(
     findings: Findings,
     diagnosis: Diagnosis | None,
     failure: HarnessError | None,
+    run: Run,
 ) -> Verdict:
     """All of it.
 
     Args:
         protocol: the one that was run, not the one that was asked for.
         failure: what ended the run before it could be judged; None when it could.
+        run: the invocation, as it began.
     """
     from harness.verdict import Verdict
 
@@ -135,6 +140,8 @@ def verdict_of(
         provenance=_provenance(protocol, steps, findings, failure),
         reproduce=steps.plan.reproduce,
         coverage=_coverage(steps, findings),
+        message=message_of(checks, diagnosis, ended=failure is None),
+        run=replace(run, finished=utc_now()),
     )
 
 
