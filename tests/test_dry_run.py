@@ -120,7 +120,11 @@ def test_no_secret_of_the_environment_is_printed(tmp_path: Path) -> None:
         folder = tmp_path / "cases" / "gpt" / trainer
         folder.mkdir(parents=True)
         (folder / "model_config.yaml").write_text(f"""\
-ENV_VARS: {{OURS: "${{HF_TOKEN}}", BASE: "${{DATABASE}}", PLAIN: "${{MIRROR}}", TOKENIZERS_PARALLELISM: "false"}}
+ENV_VARS:
+  OURS: ${{HF_TOKEN}}
+  BASE: ${{DATABASE}}
+  PLAIN: ${{MIRROR}}
+  TOKENIZERS_PARALLELISM: "false"
 MODEL_ARGS:
   --train-iters: 40
   --save-interval: 20
@@ -131,7 +135,8 @@ HARNESS:
   trainer: {trainer}
   world_size: 1
   command:
-    train: [python, t.py, --api-key, literal-one, --password=literal-two, "x${{MY_PASSWORD}}y", "${{DATABASE}}"]
+    train:
+      [python, t.py, --api-key, literal-one, --password=literal-two, "x${{MY_PASSWORD}}y", "${{DATABASE}}"]
 """)
         (folder / "pretrain_gpt.py").touch()
         words = (f"cases/gpt/{trainer}", "--hardware", "cpu", "--megatron-lm", f"cases/gpt/{trainer}")

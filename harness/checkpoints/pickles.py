@@ -7,9 +7,12 @@ descriptions of where their bytes lie. A pickle that names anything else is refu
 from __future__ import annotations
 
 import pickle
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import IO, Any
+
+from harness.checkpoints.extents import MOST_DIMENSIONS, SIZES, Extent
 
 #: Bytes per element of the dtypes that a checkpoint may hold.
 ITEMSIZE = {
@@ -43,6 +46,10 @@ _RECORDS = {
     *((_DCP + "filesystem", name) for name in ("_StorageInfo", "_StoragePrefix")),
     (_OLD_DCP, "TensorProperties"), (_OLD_DCP, "MEM_FORMAT_ENCODING"),
 }  # fmt: skip
+
+
+#: A set with more parts is no training state but an attack on memory.
+_SET_LIMIT = 1_000_000
 
 
 class Refused(pickle.UnpicklingError):
@@ -85,6 +92,16 @@ class NumpyArray(Record):
 
     label = "numpy.ndarray"
 
+    def __setstate__(self, state: object) -> None:
+        shape = state[1] if isinstance(state, tuple) and len(state) > 1 else ()
+        if (
+            not isinstance(shape, tuple)
+            or len(shape) > MOST_DIMENSIONS
+            or not all(type(n) is int and n in SIZES for n in shape)
+        ):
+            raise Refused(f"a numpy array of shape {reprlib.repr(shape)}")
+        self.state = state
+
 
 class DType(metaclass=_Inert):
     """A torch dtype by name."""
@@ -105,10 +122,10 @@ class StorageType(DType):
 class Storage:
     """The bytes behind tensors: where they are in a file; set once the container knows."""
 
-    __slots__ = ("dtype", "locate", "numel")
+    __slots__ = ("dtype", "extent", "locate", "numel")
 
-    def __init__(self, dtype: str, numel: int, locate: Callable[[], tuple[int, int]]) -> None:
-        self.dtype, self.numel, self.locate = dtype, numel, locate
+    def __init__(self, dtype: str, numel: int, locate: Callable[[], tuple[int, int]], extent: Extent) -> None:
+        self.dtype, self.numel, self.locate, self.extent = dtype, numel, locate, extent
 
     def __setstate__(self, state: object) -> None:
         raise Refused("an assignment to a storage")
@@ -130,10 +147,13 @@ class TensorRef:
         self.storage, self.dtype, self.offset = storage, dtype, offset
         self.sizes, self.strides = tuple(sizes), tuple(strides)
         numbers = (offset, *self.sizes, *self.strides)
-        if not all(type(n) is int and n >= 0 for n in numbers):
+        if not all(type(n) is int and n in SIZES for n in numbers):
             raise Refused("a tensor whose sizes are not numbers")
         if len(self.sizes) != len(self.strides):
             raise Refused("a tensor with more sizes than strides")
+        if len(self.sizes) > MOST_DIMENSIONS:
+            raise Refused(f"a tensor of {len(self.sizes)} dimensions")
+        storage.extent.take(ITEMSIZE.get(dtype, 1), self.sizes)
 
     def __setstate__(self, state: object) -> None:
         # A Parameter's Python attributes; nothing of the training state is kept in them.
@@ -216,7 +236,7 @@ def _first(first: object, *_rest: object) -> object:
 
 def _from_type(function: object, _type: object, arguments: Iterable[object], _state: object) -> Any:  # noqa: ANN401
     if not isinstance(function, _Call):
-        raise Refused(f"a tensor made by {function!r}")
+        raise Refused(f"a tensor made by {reprlib.repr(function)}")
     return function(*arguments)
 
 
@@ -226,7 +246,7 @@ def _sparse(layout: object, data: object) -> dict[str, object]:
 
 def _encode(text: object, encoding: object = "latin1", *_rest: object) -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "ascii", "utf-8"):
-        raise Refused(f"an encoding {encoding!r}")
+        raise Refused(f"an encoding {reprlib.repr(encoding)}")
     return text.encode(str(encoding))
 
 
@@ -249,15 +269,51 @@ def _numpy_scalar(dtype: object, data: object = b"") -> NumpyArray:
     return array
 
 
-def _joined(*parts: object) -> str:
-    return "/".join(str(part) for part in parts)
+def _path(*parts: object) -> str:
+    return "/".join(_words(parts))
+
+
+def _device(*parts: object) -> str:
+    return ":".join(_words(parts))
+
+
+def _words(parts: Iterable[object]) -> Iterable[str]:
+    for part in parts:
+        # Of a nest that holds itself many times over there is no text that ends.
+        if not isinstance(part, (str, int)):
+            raise Refused(f"a path or a device of {reprlib.repr(part)}")
+        yield str(part)
+
+
+def _sorted_set(items: Iterable[object] = ()) -> list[object]:
+    """A set as a list, in an order that depends on what is in it alone."""
+    left = _SET_LIMIT
+
+    def text(item: object) -> str:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Refused(f"a set of more than {_SET_LIMIT} parts")
+        if isinstance(item, (tuple, list)):
+            return f"({','.join(map(text, item))})"
+        if isinstance(item, Record):
+            return f"{item.label}{text(item.arguments)}"
+        return (
+            item.name if isinstance(item, DType) else repr(item) if _is_plain(item) else type(item).__name__
+        )
+
+    return sorted(items, key=text)
+
+
+def _is_plain(item: object) -> bool:
+    return item is None or isinstance(item, (str, bytes, int, float, complex))
 
 
 @cache
 def _table() -> dict[tuple[str, str], Any]:
     table: dict[tuple[str, str], Any] = {
         ("torch", "Size"): _Call(lambda values=(): tuple(values)),
-        ("torch", "device"): _Call(lambda *parts: ":".join(map(str, parts))),
+        ("torch", "device"): _Call(_device),
         ("torch.serialization", "_get_layout"): _Call(_first),
         ("torch._utils", "_rebuild_tensor"): _Call(_tensor_v2),
         ("torch._utils", "_rebuild_tensor_v2"): _Call(_tensor_v2),
@@ -281,8 +337,8 @@ def _table() -> dict[tuple[str, str], Any]:
     table |= {("torch", name): DType(name) for name in ITEMSIZE}
     for module in ("builtins", "__builtin__"):
         table |= {
-            (module, "set"): _Call(lambda items=(): sorted(items, key=repr)),
-            (module, "frozenset"): _Call(lambda items=(): sorted(items, key=repr)),
+            (module, "set"): _Call(_sorted_set),
+            (module, "frozenset"): _Call(_sorted_set),
             (module, "complex"): _Call(lambda re=0.0, im=0.0: complex(float(re), float(im))),
             (module, "bytes"): _Call(_bytes),
             (module, "bytearray"): _Call(_bytes),
@@ -295,7 +351,7 @@ def _table() -> dict[tuple[str, str], Any]:
         table[module, "_reconstruct"] = _Call(_reconstruct_array)
         table[module, "scalar"] = _Call(_numpy_scalar)
     for name in ("PosixPath", "PurePosixPath", "WindowsPath", "Path"):
-        table |= {(module, name): _Call(_joined) for module in ("pathlib", "pathlib._local")}
+        table |= {(module, name): _Call(_path) for module in ("pathlib", "pathlib._local")}
     return table
 
 

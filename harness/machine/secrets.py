@@ -1,4 +1,4 @@
-"""Which variables and arguments hold secrets, and texts without them: keys, tokens, passwords are not shown."""
+"""Which variables and arguments hold secrets (keys, tokens, passwords), and texts without them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final
 HIDDEN: Final = "***"
 
 _WORDS: Final = frozenset({
-    "apikey", "auth", "authorization", "bearer", "cookie", "cred", "creds", "credential", "credentials", "dsn",
-    "key", "keys", "pass", "passphrase", "passwd", "password", "passwords", "pat", "pgpass", "pwd", "secret", "secrets",
-    "token",
+    "apikey", "auth", "authorization", "bearer", "cookie", "cred", "creds", "credential", "credentials",
+    "dsn", "key", "keys", "pass", "passphrase", "passwd", "password", "passwords", "pat", "pgpass", "pwd",
+    "secret", "secrets", "token",
 })  # fmt: skip
 #: Written without a line between the words: ``ACCESSKEY``, ``PGPASSWORD``, ``accessToken``.
 _ENDS: Final = ("key", "token", "secret", "password", "passwd", "credentials")
@@ -21,7 +21,7 @@ _NO_SECRET: Final = frozenset({"PWD", "OLDPWD"})
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 #: ``scheme://user:password@host``, and ``scheme://token@host``.
 _IN_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<who>[^\s/?#@'\"]+)@")
-#: Those that say themselves what they are: GitHub's, Hugging Face's, Slack's, AWS's, OpenAI's, JSON web tokens.
+#: Those that say what they are: GitHub's, Hugging Face's, Slack's, AWS's, OpenAI's, JSON web tokens.
 _ALONE = re.compile(
     r"\b(?:gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|hf_\w{20,}|xox[abeprs]-[\w-]{10,}"
     r"|(?:AKIA|ASIA)[A-Z0-9]{16}|sk-[\w-]{20,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
