@@ -1,16 +1,7 @@
 """Goldens: what a cell is compared with; reading, writing, and what stands behind ``harness goldens``."""
 
-from harness.goldens.golden import (
-    SIZE_LIMIT,
-    Change,
-    Golden,
-    file_name,
-    provenance_of,
-    read,
-    resolve,
-    side_file,
-    write,
-)
+from harness.goldens.golden import SIZE_LIMIT, Golden, file_name, read, resolve, side_file
+from harness.goldens.writing import Change, provenance_of, unfit, write
 
 __all__ = [
     "SIZE_LIMIT",
@@ -21,5 +12,6 @@ __all__ = [
     "read",
     "resolve",
     "side_file",
+    "unfit",
     "write",
 ]
