@@ -28,6 +28,8 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
         return Found(checks=(*state.checks, judge.golden_refused(list(dict.fromkeys(unsound)))))
     from harness import goldens
 
+    if unfit := goldens.unfit(run.series, plan.case.metrics):
+        return Found(checks=(judge.not_recorded(judge.unfit(unfit, plan)),))
     repeats = findings.repeats()
     path = plan.goldens / plan.case.name / goldens.file_name(plan.cell.track, plan.platform)
     provenance = goldens.provenance_of(
@@ -36,7 +38,11 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
         repeats=1 + len(repeats),
         statistics=_statistics(run, repeats),
     )
-    change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
+    try:
+        change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
+    except OSError as error:
+        said = f"{path} cannot be written ({error.strerror or error}); nothing was changed"
+        return Found(checks=(judge.not_recorded(said),))
     return Found(checks=(judge.golden_recorded(change),))
 
 

@@ -208,12 +208,20 @@ def saved_state(
 def golden_refused(unsound: Sequence[Check]) -> Check:
     """Nothing is recorded of a run that cannot be resumed."""
     names = ", ".join(check.name for check in unsound[:_SHOWN])
-    return present(
-        "golden: recorded",
-        "golden",
-        passed=False,
-        message=f"not recorded: {len(unsound)} checks failed ({names}); a golden comes of a sound run",
-    )
+    return not_recorded(f"{len(unsound)} checks failed ({names}); a golden comes of a sound run")
+
+
+def not_recorded(why: str) -> Check:
+    """The golden is what it was."""
+    return present("golden: recorded", "golden", passed=False, message=f"not recorded: {why}")
+
+
+def unfit(problems: Sequence[str], plan: Plan) -> str:
+    """What no golden may hold, and what to do."""
+    said = "; ".join(problems[:_SHOWN])
+    more = len(problems) - _SHOWN
+    advice = "" if plan.case.metrics else "; METRICS in the case file names those that are to be compared"
+    return f"{said}{f'; and {more} more' if more > 0 else ''}{advice}"
 
 
 def golden_recorded(change: Change) -> Check:
