@@ -54,6 +54,12 @@ class Golden:
         return found if isinstance(found, dict) else {}
 
     @property
+    def subject(self) -> Mapping[str, Mapping[str, Any]]:
+        """Arguments and variables of the case, as it was then; empty where they were not recorded."""
+        found = self.provenance.get("subject")
+        return found if isinstance(found, dict) else {}
+
+    @property
     def statistics(self) -> Mapping[str, Any]:
         """What recorded repeats said of each metric's spread; empty without repeats."""
         found = self.provenance.get("statistics")
@@ -102,9 +108,12 @@ def read(path: Path, *, fallback: bool = False) -> Golden:
 
 def _provenance(side: Path) -> dict[str, Any]:
     found = _parse(side, _bytes(side, "a provenance"), "a provenance")
-    for key in ("fingerprint", "state", "statistics"):
+    for key in ("fingerprint", "state", "statistics", "subject"):
         if not isinstance(found.get(key, {}), dict):
             raise GoldenError(f"{side}: {key}: found {type(found[key]).__name__}, expected an object")
+    for part, values in found.get("subject", {}).items():
+        if not isinstance(values, dict):
+            raise GoldenError(f"{side}: subject: {part}: found {values!r:.40}, expected values by name")
     for component, digest in found.get("state", {}).items():
         if not isinstance(digest, str):
             raise GoldenError(f"{side}: state: {component}: found {digest!r:.40}, expected a SHA-256")

@@ -52,8 +52,15 @@ def provenance_of(
     repeats: int = 1,
     statistics: Mapping[str, Any] | None = None,
     protocol: str = "full",
+    subject: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of a side file."""
+    """The content of a side file.
+
+    Args:
+        fingerprint: what decided the bits of the run, see :mod:`harness.goldens.fingerprints`.
+        state: SHA-256 of each component of the state at N.
+        subject: what the case says that decides numbers, see :mod:`harness.goldens.subjects`.
+    """
     return {
         "how": how,
         "recorded": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -61,6 +68,7 @@ def provenance_of(
         "protocol": protocol,
         "repeats": repeats,
         "fingerprint": dict(fingerprint),
+        **({"subject": dict(subject)} if subject else {}),
         "state": dict(state),
         **({"statistics": dict(statistics)} if statistics else {}),
     }

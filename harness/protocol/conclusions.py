@@ -37,6 +37,7 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
         state.digests,
         repeats=1 + len(repeats),
         statistics=_statistics(run, repeats),
+        subject=steps.subject(),
     )
     try:
         change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
@@ -123,6 +124,7 @@ def _provenance(
     if reference is not None:
         with contextlib.suppress(HarnessError):
             found["fingerprint"] = steps.fingerprint(reference)
+            found["subject"] = steps.subject()
             found["state"] = steps.digests_so_far(reference)
     found |= {
         "harness": __version__,

@@ -20,6 +20,7 @@ Lane = Literal["exact", "tolerance", "envelope"]
 #: The check that fails a cell without a golden.
 NO_GOLDEN: Final = "golden: is there"
 _SHOWN = 3  # names and sentences; the rest is in state_diff.json
+_MORE_SHOWN = 8  # of what differs from the golden's; the rest is in verdict.json's provenance
 
 
 def present(name: str, against: Against, *, passed: bool, message: str, worst: Worst | None = None) -> Check:
@@ -94,21 +95,40 @@ class Comparison:
         lane: which comparison of curves.
         why: one sentence that names the golden and says why not exactly, where it is not.
         same_machine: the golden was recorded on such a device, so its times and memory mean something.
+        state: the state at N is compared too, by its digests.
+        subject: in what the golden was recorded of another training, a sentence each.
     """
 
     lane: Lane
     why: str
     same_machine: bool
+    state: bool = False
+    subject: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Everything is compared bit for bit, the state too."""
+        return self.lane == "exact" and self.state
 
 
-def how(golden: Golden, fingerprint: Mapping[str, Any], *, deterministic: bool) -> Comparison:
-    """The lane in which a run with ``fingerprint`` is compared with ``golden``."""
+def how(
+    golden: Golden,
+    fingerprint: Mapping[str, Any],
+    subject: Mapping[str, Mapping[str, Any]],
+    *,
+    deterministic: bool,
+) -> Comparison:
+    """The lane in which a run is compared with ``golden``: its environment chooses, and nothing else.
+
+    Args:
+        fingerprint: of the run.
+        subject: arguments and variables of its case.
+    """
+    from harness.goldens import apart, subject_apart
+
     recorded = golden.fingerprint
-    apart = [
-        f"{key} {recorded.get(key)!r} there, {fingerprint.get(key)!r} here"
-        for key in sorted({*recorded, *fingerprint})
-        if recorded.get(key) != fingerprint.get(key)
-    ]
+    found = apart(recorded, fingerprint)
+    others = (*found.subject, *subject_apart(golden.subject, subject)) if recorded else ()
     same = bool(recorded) and recorded.get("device") == fingerprint.get("device")
     lane: Lane = "envelope" if golden.statistics else "tolerance"
     if golden.fallback:
@@ -117,14 +137,31 @@ def how(golden: Golden, fingerprint: Mapping[str, Any], *, deterministic: bool) 
         reason = f"nobody knows what it was recorded on ({golden.provenance.get('how', 'no provenance')})"
     elif not deterministic:
         reason = "the case is not deterministic"
-    elif apart:
-        reason = f"the fingerprints differ: {'; '.join(apart)}"
+    elif found.environment:
+        reason = f"the environments differ: {'; '.join(found.environment)}"
         lane = "tolerance"  # repeats on another machine say nothing of this one's bits
     else:
-        said = f"{golden.path}: compared bit for bit, same fingerprint"
-        return Comparison("exact", said, same_machine=True)
+        said = f"{golden.path}: compared bit for bit, same environment"
+        if found.versions:
+            said += f" ({'; '.join(found.versions)})"
+        if not golden.state:
+            said += "; it has no state digests, so only curves are compared with it"
+        return Comparison("exact", said, same_machine=True, state=bool(golden.state), subject=others)
     by = "by the envelope of its repeats" if lane == "envelope" else "by tolerance"
-    return Comparison(lane, f"{golden.path}: compared {by}: {reason}", same)
+    return Comparison(lane, f"{golden.path}: compared {by}: {reason}", same, subject=others)
+
+
+def another_subject(subject: Sequence[str], plan: Plan) -> Check:
+    """The golden is another training's: that is a finding, and no reason to look less closely."""
+    said = "; ".join(subject[:_MORE_SHOWN])
+    more = len(subject) - _MORE_SHOWN
+    return present(
+        "golden: subject",
+        "golden",
+        passed=False,
+        message=f"it is another training's: {said}{f'; and {more} more' if more > 0 else ''}; "
+        f"record it anew if you mean it: {plan.record_command}",
+    )
 
 
 def no_golden(plan: Plan) -> Check:

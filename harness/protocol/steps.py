@@ -124,8 +124,10 @@ class Steps:
         if isinstance(resumed, NotResumed) or not (interrupted.held and resumed.held):
             return Joined(comparison=None)
         with self.phases.timed("checks"):
-            found = self._against_golden(join(interrupted.series, resumed.series), resumed)
-        exact = found.comparison is not None and found.comparison.lane == "exact"
+            # A resumed phase may have another layout, and the golden is of none that was resumed.
+            about = interrupted if self.plan.layouts_differ else resumed
+            found = self._against_golden(join(interrupted.series, resumed.series), resumed, about)
+        exact = found.comparison is not None and found.comparison.whole
         if exact and found.held:
             return Joined(checks=found.checks, comparison=found.comparison, equal=True)
         failed = [
@@ -207,6 +209,12 @@ class Steps:
             "deterministic": self.plan.deterministic,
         }
 
+    def subject(self) -> dict[str, dict[str, Any]]:
+        """What the case says that decides numbers."""
+        from harness.goldens import subject_of
+
+        return subject_of(self.plan.case, self.plan.cell.hardware)
+
     def _curves(
         self, expected: Mapping[str, Series], actual: Mapping[str, Series], first: int, last: int
     ) -> list[Check]:
@@ -227,13 +235,24 @@ class Steps:
             note="" if exact else "another layout" if plan.layouts_differ else "not deterministic",
         )
 
-    def _against_golden(self, series: Mapping[str, Series], run: Recorded) -> AgainstGolden:
+    def _against_golden(
+        self, series: Mapping[str, Series], run: Recorded, about: Recorded | None = None
+    ) -> AgainstGolden:
+        """Compare.
+
+        Args:
+            series: over 1..N.
+            run: whose state is the one at N.
+            about: whose fingerprint is compared; ``run``'s without.
+        """
         from harness.checks import compare_curves
 
         golden = self.plan.golden
         if golden is None:
             return AgainstGolden(checks=(judge.no_golden(self.plan),), comparison=None)
-        comparison = judge.how(golden, self.fingerprint(run), deterministic=self.plan.deterministic)
+        comparison = judge.how(
+            golden, self.fingerprint(about or run), self.subject(), deterministic=self.plan.deterministic
+        )
         exact = comparison.lane == "exact"
         checks = compare_curves(
             golden.series,
@@ -248,7 +267,9 @@ class Steps:
             enforce_bounds=comparison.same_machine,
             enforce_time=self.plan.cell.hardware != "cpu",  # others may use its cores, and do
         )
-        if exact:
+        if comparison.whole:
             state = self.digests(run)
             checks = [*state.checks, *checks, *judge.golden_state(golden, state.digests)]
+        if comparison.subject:
+            checks.insert(0, judge.another_subject(comparison.subject, self.plan))
         return AgainstGolden(checks=tuple(checks), comparison=comparison)
