@@ -74,7 +74,7 @@ def case(folder: Path, **keys: Any) -> Path:
         "MODEL_ARGS": {
             "--train-iters": 20, "--save-interval": 10, "--lr": 0.005, "--bf16": True, "--seed": "${SEED}",
             "--data-path": "${DATA_PATH}/text", "--save": "${CHECKPOINT_SAVE_PATH}", "--log-interval": 1,
-            "--api-key": "secret", "--blend": ["0.3", "a", "0.7", "b"],
+            "--api-key": "secret", "--hub": "https://me:secret@hub/x", "--blend": ["0.3", "a", "0.7", "b"],
         },
         "HARNESS": {"trainer": "megatron"},
     }  # fmt: skip
@@ -92,7 +92,7 @@ def test_what_decides_numbers_is_recorded_and_nothing_else(
     assert subject_of(load_case(case(tmp_path)), "h100") == {
         "arguments": {
             "--bf16": True, "--blend": ["0.3", "a", "0.7", "b"], "--data-path": "${DATA_PATH}/text",
-            "--lr": "0.005", "--seed": "7", "--train-iters": "20",
+            "--hub": "https://me:***@hub/x", "--lr": "0.005", "--seed": "7", "--train-iters": "20",
         },
         "variables": {"NCCL_ALGO": "Ring"},
     }  # fmt: skip
@@ -376,3 +376,18 @@ def test_approving_another_training_says_so_and_the_next_run_is_green(
     assert "another subject: precision: recorded with fp32, run with bf16" in out
     code, verdict = place.run()
     assert (code, verdict.provenance["compared"]) == (0, "exact")
+
+
+def test_repeats_that_are_infinite_where_nothing_is_compared_are_recorded(place: Place) -> None:
+    script = place.case / "train.py"
+    script.write_text(script.read_text().replace('"loss": w', '"loss": float("inf") if step < 3 else w'))
+    place.write(METRICS=["big"])
+    code, verdict = place.run("--golden-update", "--repeats", "3")
+    assert (code, verdict.status) == (1, "failed")
+    assert "was recorded" in verdict.failures[0].message
+    assert list(goldens.read(place.golden).statistics) == ["big"]
+    skip = 'if not ("repeat-3" in a.out and step == 8): log.write('
+    script.write_text(script.read_text().replace("log.write(", skip))
+    code, verdict = place.run("--golden-update", "--repeats", "3")
+    assert (code, verdict.status) == (1, "failed")
+    assert "not recorded: repeats of big: found other steps" in verdict.failures[0].message

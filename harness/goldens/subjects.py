@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.goldens.fingerprints import apart, differs
-from harness.machine.secrets import is_secret, is_secret_argument
+from harness.machine.secrets import Secrets, is_secret, is_secret_argument
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -127,7 +127,7 @@ def _expanded(text: str) -> str:
         hidden = found is None or os.sep in found or is_secret(name) or _OF_A_PHASE.match(match[0])
         return match[0] if hidden or found is None else found
 
-    return _VARIABLE.sub(value, text)
+    return Secrets().text(_VARIABLE.sub(value, text))
 
 
 def _by_option(words: Iterable[str]) -> dict[str, Any]:
