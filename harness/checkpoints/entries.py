@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.checkpoints.archives import Stored
-from harness.checkpoints.pickles import ITEMSIZE
+from harness.checkpoints.inert import ITEMSIZE
 from harness.errors import CheckpointError
 
 if TYPE_CHECKING:

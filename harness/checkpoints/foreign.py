@@ -12,7 +12,7 @@ from harness.checkpoints import components
 from harness.checkpoints.archives import Stored, is_torch_file, read_json, read_nest, resolve
 from harness.checkpoints.entries import Entry, Part
 from harness.checkpoints.flatten import Value, flatten
-from harness.checkpoints.pickles import TensorRef
+from harness.checkpoints.inert import TensorRef
 from harness.checkpoints.places import Places
 from harness.errors import CheckpointError
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import HarnessError
+from harness.errors import GoldenError, HarnessError
 from harness.protocol import judge
 from harness.protocol.findings import AgainstGolden, Findings, Found, Recorded, SavedState
 from harness.protocol.telling import message_of
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.checkpoints.coverage import Coverage
     from harness.checks import Check
     from harness.diagnosis import Diagnosis
+    from harness.metrics import Series
     from harness.protocol.steps import Steps
     from harness.verdict import Run, Verdict
 
@@ -57,26 +58,43 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
         return Found(checks=(*state.checks, judge.golden_refused(list(dict.fromkeys(unsound)))))
     from harness import goldens
 
+    if unfit := goldens.unfit(run.series, plan.case.metrics):
+        return Found(checks=(judge.not_recorded(judge.unfit(unfit, plan)),))
     repeats = findings.repeats()
+    try:
+        statistics = _statistics(run, repeats, plan.case.metrics)
+    except GoldenError as error:
+        return Found(checks=(judge.not_recorded(error.message),))
     path = plan.goldens / plan.case.name / goldens.file_name(plan.cell.track, plan.platform)
     provenance = goldens.provenance_of(
         steps.fingerprint(run),
         state.digests,
         repeats=1 + len(repeats),
-        statistics=_statistics(run, repeats),
+        statistics=statistics,
+        subject=steps.subject(),
         circumstances=[rule.as_dict() for rule in steps.states.observed],
         values=state.values,
     )
-    change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
+    try:
+        change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
+    except OSError as error:
+        said = f"{path} cannot be written ({error.strerror or error}); nothing was changed"
+        return Found(checks=(judge.not_recorded(said),))
     return Found(checks=(judge.golden_recorded(change),))
 
 
-def _statistics(run: Recorded, repeats: list[Any]) -> Mapping[str, Any] | None:
+def _statistics(
+    run: Recorded, repeats: list[Mapping[str, Series]], metrics: Collection[str]
+) -> Mapping[str, Any] | None:
+    """Of the metrics that are compared; raises GoldenError where there is no saying how they spread."""
     if not repeats:
         return None
     from harness.checks import statistics_of
 
-    return statistics_of([run.series, *repeats])
+    runs = [run.series, *repeats]
+    return statistics_of(
+        [{name: one for name, one in series.items() if not metrics or name in metrics} for series in runs]
+    )
 
 
 def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
@@ -166,6 +184,7 @@ def _provenance(
     if reference is not None:
         with contextlib.suppress(HarnessError):
             found["fingerprint"] = steps.fingerprint(reference)
+            found["subject"] = steps.subject()
             known = steps.states.digests_so_far(reference)
             found["state"] = known.digests
             if known.values:

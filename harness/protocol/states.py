@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import CheckpointError
-from harness.protocol import judge
+from harness.protocol import judge, state_checks
 from harness.protocol.findings import Digests, Observed, Probed, Recorded, SavedState
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class States:
         self.observed += rules
         if not self.plan.deterministic:
             return Observed(rules=rules)
-        return Observed(rules=rules, checks=tuple(judge.never_the_same(rest, iteration)))
+        return Observed(rules=rules, checks=tuple(state_checks.never_the_same(rest, iteration)))
 
     # -- at the end --------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class States:
         except CheckpointError as error:  # a phase that ended early has left none of N
             return SavedState(checks=(judge.not_whole(self.plan.n, error),), difference=None)
         known = self.digests(continuous)
-        checks = judge.saved_state(difference, known.components, continuous.saved_at)
+        checks = state_checks.saved_state(difference, known.components, continuous.saved_at)
         return SavedState(checks=(*known.checks, *checks), difference=difference)
 
     def as_loaded(self, continuous: Recorded, probed: Probed) -> SavedState:
@@ -134,7 +134,9 @@ class States:
             checks = (judge.not_probed(probed.problem),) if probed.problem is not None else ()
             return SavedState(checks=checks, difference=None, probed=probed)
         known = self.digests(continuous)
-        found = judge.saved_state(probed.difference, known.components, self.plan.k, name="loaded state")
+        found = state_checks.saved_state(
+            probed.difference, known.components, self.plan.k, name="loaded state"
+        )
         return SavedState(checks=(*known.checks, *found), difference=probed.difference, probed=probed)
 
     def by_distance(
@@ -159,7 +161,9 @@ class States:
                     found = distances(difference, self.places)
                     for name, apart in distances(yardstick, self.places).items():
                         usual[name] = max(apart, usual.get(name, 0.0))
-                checks = judge.state_by_distance(difference, yardstick, found, usual, continuous.saved_at)
+                checks = state_checks.state_by_distance(
+                    difference, yardstick, found, usual, continuous.saved_at
+                )
                 if all(check.passed for check in checks) or not usual:
                     break
         except CheckpointError as error:

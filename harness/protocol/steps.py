@@ -134,9 +134,11 @@ class Steps:
         if isinstance(resumed, NotResumed) or not (interrupted.held and resumed.held):
             return Joined(comparison=None)
         with self.phases.timed("checks"):
-            found = self._against_golden(join(interrupted.series, resumed.series), resumed)
-        exact = found.comparison is not None and found.comparison.lane == "exact"
-        if exact and found.held and found.alike and self.plan.golden is not None and self.plan.golden.state:
+            # A resumed phase may have another layout, and the golden is of none that was resumed.
+            about = interrupted if self.plan.layouts_differ else resumed
+            found = self._against_golden(join(interrupted.series, resumed.series), resumed, about)
+        exact = found.comparison is not None and found.comparison.whole
+        if exact and found.held and found.alike:
             return Joined(checks=found.checks, comparison=found.comparison, equal=True)
         failed = [
             replace(check, name=check.name.replace("golden:", "golden: joined:", 1))
@@ -222,6 +224,12 @@ class Steps:
             "deterministic": self.plan.deterministic,
         }
 
+    def subject(self) -> dict[str, dict[str, Any]]:
+        """What the case says that decides numbers."""
+        from harness.goldens import subject_of
+
+        return subject_of(self.plan.case, self.plan.cell.hardware)
+
     def _curves(self, expected: Mapping[str, Series], actual: Mapping[str, Series]) -> list[Check]:
         from harness.checks import compare_curves
 
@@ -241,13 +249,24 @@ class Steps:
             note="" if exact else "another layout" if plan.layouts_differ else "not deterministic",
         )
 
-    def _against_golden(self, series: Mapping[str, Series], run: Recorded) -> AgainstGolden:
+    def _against_golden(
+        self, series: Mapping[str, Series], run: Recorded, about: Recorded | None = None
+    ) -> AgainstGolden:
+        """Compare.
+
+        Args:
+            series: over 1..N.
+            run: whose state is the one at N.
+            about: whose fingerprint is compared; ``run``'s without.
+        """
         from harness.checks import compare_curves
 
         golden = self.plan.golden
         if golden is None:
             return AgainstGolden(checks=(judge.no_golden(self.plan),), comparison=None)
-        comparison = judge.how(golden, self.fingerprint(run), deterministic=self.plan.deterministic)
+        comparison = judge.how(
+            golden, self.fingerprint(about or run), self.subject(), deterministic=self.plan.deterministic
+        )
         exact = comparison.lane == "exact"
         checks = compare_curves(
             golden.series,
@@ -262,12 +281,14 @@ class Steps:
             enforce_bounds=comparison.same_machine,
             enforce_time=self.plan.cell.hardware != "cpu",  # others may use its cores, and do
         )
-        if exact:
+        alike = True
+        if comparison.whole:
             state = self.states.digests(run, golden.circumstances)
             judged = judge.golden_state(golden, state.digests, state.values)
-            checks = [*state.checks, *checks, *judged.checks]
-            return AgainstGolden(checks=tuple(checks), comparison=comparison, alike=judged.alike)
-        return AgainstGolden(checks=tuple(checks), comparison=comparison)
+            checks, alike = [*state.checks, *checks, *judged.checks], judged.alike
+        if comparison.subject:
+            checks.insert(0, judge.another_subject(comparison.subject, self.plan))
+        return AgainstGolden(checks=tuple(checks), comparison=comparison, alike=alike)
 
 
 def _from_zero(series: Mapping[str, Series]) -> bool:

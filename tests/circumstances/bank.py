@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,8 +206,6 @@ FAULTS = (
 def write_case(sound: Sound, cases: Path) -> Path:
     """The case file and the script beside it; its folder."""
     folder = cases / "circumstances" / sound.name
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(SCRIPT, folder / "train.py")
     save, load = "${CHECKPOINT_SAVE_PATH}", "${CHECKPOINT_LOAD_PATH}"
 
     def command(save: str) -> list[str]:
@@ -217,5 +217,17 @@ def write_case(sound: Sound, cases: Path) -> Path:
         "MODEL_ARGS": {"--train-iters": N, "--save-interval": K},
         "HARNESS": {"trainer": "command", "command": commands},
     }
-    (folder / "model_config.yaml").write_text(json.dumps(config, indent=1) + "\n")
+    # Another worker may run a script of this very folder: what is there is never written again.
+    if not folder.exists():
+        made = Path(tempfile.mkdtemp(dir=_made(cases)))
+        shutil.copy(SCRIPT, made / "train.py")
+        (made / "model_config.yaml").write_text(json.dumps(config, indent=1) + "\n")
+        _made(folder.parent)
+        with contextlib.suppress(OSError):  # made meanwhile
+            made.rename(folder)
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     return folder

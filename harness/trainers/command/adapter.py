@@ -19,6 +19,7 @@ from harness.cases.arguments import substitute
 from harness.errors import CaseError, CheckpointError, UsageError
 from harness.machine.environment import device, version_of
 from harness.machine.hardware import cores
+from harness.machine.secrets import is_secret
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.command import checkpoint_names
 
@@ -137,7 +138,13 @@ class CommandTrainer:
             raise CaseError(f"{path}: is not JSON: {error}") from error
         if not isinstance(own, dict):
             raise CaseError(f"{path}: found {type(own).__name__}, expected a JSON object")
-        return found | {key: value for key, value in own.items() if isinstance(value, (str, int, float))}
+        # Paths of this very run, and secrets, decide nothing and are nobody's affair.
+        here = str(phase.folder.parent)
+        return found | {
+            key: value
+            for key, value in own.items()
+            if isinstance(value, (str, int, float)) and here not in str(value) and not is_secret(key)
+        }
 
 
 def stops_by_itself(case: Case) -> bool:
