@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import reprlib
 import struct
 import zipfile
@@ -171,6 +172,25 @@ def unpickle(file: IO[bytes], where: str, load_storage: Callable[[Any], Storage]
     except Exception as cause:  # a damaged pickle raises nearly anything
         what = f"{type(cause).__name__}: {cause}"
         raise CheckpointError(f"{where}: its pickle is damaged ({what})", _TORN) from cause
+
+
+def read_pickle(path: Path) -> Any:  # noqa: ANN401 - untyped by nature
+    """A plain pickle's content; None for what only looks like one, or would need code to be read."""
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        if not 2 < size <= PICKLE_LIMIT:
+            return None
+        file.seek(0)
+        start = file.read(2)
+        file.seek(size - 1)
+        if start[:1] != b"\x80" or not 2 <= start[1] <= pickle.HIGHEST_PROTOCOL or file.read(1) != b".":
+            return None
+        file.seek(0)
+        try:
+            found = unpickle(file, str(path))
+        except CheckpointError:
+            return None
+        return found if file.tell() == size else None
 
 
 def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str) -> Any:  # noqa: ANN401

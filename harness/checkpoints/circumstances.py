@@ -37,4 +37,4 @@ def only_plain(difference: StateDiff) -> bool:
 
 def _rule(entry: TensorDiff) -> Rule:
     # The file of another iteration, or of another job, has another number in its name.
-    return Rule("observed", entry.key or entry.name, _REASON, with_ids(entry.file))
+    return Rule("observed", entry.key or entry.name, _REASON, with_ids(entry.file), entry.words)

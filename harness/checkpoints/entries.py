@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.checkpoints.archives import Stored
 from harness.checkpoints.inert import ITEMSIZE
+from harness.checkpoints.rules import without_words
 from harness.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ class Entry:
     def named(self, name: str) -> Entry:
         """The same under another name."""
         return replace(self, name=name)
+
+    def without_words(self, places: tuple[int, ...]) -> Entry:
+        """A text with other words at some places, from 0."""
+        text = (self.data or b"").decode("utf-8", "surrogatepass")
+        data = without_words(text, places).encode("utf-8", "surrogatepass")
+        return replace(self, data=data, shape=(len(data),))
 
     def incomplete(self) -> str:
         """What is wrong with how the parts cover the tensor; empty when nothing is."""

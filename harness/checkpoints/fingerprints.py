@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.checkpoints import components
+from harness.checkpoints import components, stamped
 from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from harness.checkpoints.coverage import Coverage
 from harness.checkpoints.entries import Entry, Part, Reader, alone, original
@@ -63,7 +63,8 @@ def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None
     Raises:
         CheckpointError: torn, incomplete, or it would need code to be read.
     """
-    checkpoint = open_checkpoint(path, places)
+    rules = tuple(rules)
+    checkpoint = stamped.as_observed(open_checkpoint(path, places), rules)
     ledger = Ledger((checkpoint,), rules)
     judged = sorted(ledger.judged(checkpoint).items())
     apart = sum(entry.plain in _ONE for _, entry in judged) <= _SEPARATE

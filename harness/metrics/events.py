@@ -48,6 +48,21 @@ def files(folder: Path) -> list[Path]:
     return sorted((p for p in folder.rglob("*tfevents*") if p.is_file()), key=lambda p: (p.name, p))
 
 
+def is_event_file(path: Path) -> bool:
+    """Whether a file's name and its first record say that it is one."""
+    if "tfevents" not in path.name:
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_FRAME.size)
+    except OSError:
+        return False
+    if len(head) < _FRAME.size:
+        return not head  # a writer has opened it, and written nothing
+    length, checksum = _FRAME.unpack(head)
+    return bool(length) and masked_crc(head[:8]) == checksum
+
+
 def read(paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
     """Every scalar of the event files, files in the order they were begun.
 

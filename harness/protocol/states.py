@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,8 @@ class States:
         from harness.checkpoints import diff
 
         with self.phases.timed("state"):
-            return diff(a, b, rules=(*self.rules, *self.observed), places=self.places)
+            rules = (*self.rules, *_logs(a), *_logs(b), *self.observed)
+            return diff(a, b, rules=rules, places=self.places)
 
     def digests(self, run: Recorded, observed: Iterable[Rule] | None = None) -> Digests:
         """Of the state at the end of a run; read once.
@@ -58,7 +60,7 @@ class States:
         if (run.saved, rules) not in self._digests:
             with self.phases.timed("state"):
                 try:
-                    found = fingerprint_of(run.saved, rules, self.places)
+                    found = fingerprint_of(run.saved, (*_logs(run.saved), *rules), self.places)
                     known = Digests(digests=found.digests, coverage=found.coverage, values=found.values)
                 except CheckpointError as error:  # the other comparisons still tell what is missing
                     known = Digests(checks=(judge.not_whole(run.saved_at, error),))
@@ -169,3 +171,15 @@ class States:
         except CheckpointError as error:
             return SavedState(checks=(judge.not_whole(self.plan.n, error),), difference=None)
         return SavedState(checks=tuple(checks), difference=difference)
+
+
+def _logs(saved: Path) -> list[Rule]:
+    """Event files that a script writes where it saves: what was logged is compared as curves."""
+    from harness.checkpoints.foreign import files_below
+    from harness.checkpoints.rules import Rule
+    from harness.metrics.events import is_event_file
+
+    reason = "an event file: what was logged is compared as curves"
+    files = files_below(saved) if saved.is_dir() else []
+    names = [file.relative_to(saved).as_posix() for file in files if is_event_file(file)]
+    return [Rule("trainer", "*", reason, glob.escape(name)) for name in names]

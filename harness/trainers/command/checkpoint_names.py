@@ -2,7 +2,8 @@
 
 ``iter_0000050/``, ``checkpoint-50/``, ``epoch=0-step=50.ckpt``, ``model_50.pt`` and
 ``optim_50.pt``: a number after a word for iterations is one, and so is the only number of a name.
-A folder in which nothing is named like that (``last.pt``) holds one checkpoint, its whole content.
+A folder in which nothing is named like that (``last.pt``) holds one checkpoint, its whole content; what
+stands without an iteration beside those that have one belongs to the last of them.
 """
 
 from __future__ import annotations
@@ -85,6 +86,9 @@ def checkpoint(folder: Path, k: int, gathered: Path) -> Path:
     """
     there = found(folder, k)
     parts = there.get(k, [])
+    if parts and k == max(there):
+        # What has no iteration in its name is overwritten by each: it is of the last one.
+        parts = [*parts, *_beside(folder, [path for paths in there.values() for path in paths])]
     if len(parts) == 1:
         return parts[0]
     if parts:
@@ -92,7 +96,7 @@ def checkpoint(folder: Path, k: int, gathered: Path) -> Path:
         for part in parts:
             target = gathered / part.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            if part.is_dir():  # links to folders are not walked into
+            if part.is_dir():  # links in it are not walked into
                 shutil.copytree(part, target, copy_function=os.symlink)
             else:
                 target.symlink_to(part)
@@ -108,6 +112,19 @@ def checkpoint(folder: Path, k: int, gathered: Path) -> Path:
             "save below ${CHECKPOINT_SAVE_PATH}",
         )
     return folder
+
+
+def _beside(folder: Path, numbered: list[Path]) -> list[Path]:
+    """What stands beside the checkpoints of all iterations: the outermost names that hold none of them."""
+    holding = {parent for path in numbered for parent in path.parents}
+    found, waiting = [], [folder]
+    while waiting:
+        for path in sorted(waiting.pop().iterdir()):
+            if path in holding:
+                waiting.append(path)
+            elif path not in numbered and not _UNFINISHED.search(path.name):
+                found.append(path)
+    return found
 
 
 def files(folder: Path) -> bool:
