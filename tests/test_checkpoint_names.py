@@ -62,8 +62,17 @@ def test_what_has_no_iteration_in_its_name_belongs_to_the_last(tmp_path: Path) -
     assert checkpoint_names.checkpoint(root, 10, tmp_path / "gathered") == root / "step_10"
     found = open_checkpoint(checkpoint_names.checkpoint(root, 20, tmp_path / "gathered"))
     assert found.files == (
-        "latest/a.json", "more/deep/step_20/y.json", "more/deep/x.json", "sampler.json", "step_20/a.json",
+        "beside/latest/a.json", "beside/more/deep/x.json", "beside/sampler.json",
+        "more/deep/step_20/y.json", "step_20/a.json",
     )  # fmt: skip
+    alone = checkpoint_names.checkpoint(root, 20, tmp_path / "gathered", alone=True)
+    assert open_checkpoint(alone).files == ("more/deep/step_20/y.json", "step_20/a.json")
+
+
+def test_what_lies_in_the_one_folder_of_an_iteration_is_called_as_by_itself(tmp_path: Path) -> None:
+    root = folder(tmp_path, "step_10/a.json", "step_20/a.json", "sampler.json")
+    found = open_checkpoint(checkpoint_names.checkpoint(root, 20, tmp_path / "gathered"))
+    assert found.files == ("a.json", "beside/sampler.json")
 
 
 def test_a_folder_without_iterations_in_its_names_is_one_checkpoint(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ def circumstances(
     plain: list[TensorDiff] = []
     rest: list[TensorDiff] = []
     for entry in difference.entries:
+        if entry.plain and entry.reason.startswith("only in"):
+            continue  # says nothing of a value that both of two other runs have
         (plain if entry.plain in kinds else rest).append(entry)
     return tuple(dict.fromkeys(map(_rule, plain))), tuple(rest)
 

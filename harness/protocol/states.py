@@ -94,8 +94,10 @@ class States:
         from harness.checkpoints.circumstances import circumstances
 
         try:
-            a, b = (self.plan.trainer.saved(run.phase, iteration) for run in (other, one))
-            if iteration != other.saved_at and a == other.saved:
+            # Before the end, one of them has overwritten what stands beside the checkpoint of ``iteration``.
+            early = iteration != other.saved_at
+            a, b = (self.plan.trainer.saved(run.phase, iteration, alone=early) for run in (other, one))
+            if early and a == other.saved:
                 return Observed()  # its only checkpoint, which is of a later iteration
             difference = self.diff(a, b)
         except CheckpointError:

@@ -99,19 +99,19 @@ class CommandTrainer:
         """Copy what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
         checkpoint_names.put_back(source.save, target, k)
 
-    def saved(self, phase: Phase, iteration: int) -> Path:
+    def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:
         """The checkpoint of ``iteration``; raises CheckpointError.
 
         A script that goes on in the folder it was resumed from has saved there.
         """
         save = phase.save
-        gathered = save.with_name(f".{save.name}.{iteration}")
+        gathered = save.with_name(f".{save.name}.{iteration}{'.alone' if alone else ''}")
         try:
-            return checkpoint_names.checkpoint(save, iteration, gathered)
+            return checkpoint_names.checkpoint(save, iteration, gathered, alone=alone)
         except CheckpointError:
             if phase.load is None or checkpoint_names.files(save):
                 raise
-            return checkpoint_names.checkpoint(phase.load, iteration, gathered)
+            return checkpoint_names.checkpoint(phase.load, iteration, gathered, alone=alone)
 
     def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
         """As far as names speak of iterations."""
