@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.checkpoints.inert import Attributed, DType, NumpyArray, Record, TensorRef
+from harness.checkpoints.pickles import sorted_set
 from harness.errors import CheckpointError
 
 #: Beyond these a file is not a training state but an attack on memory.
@@ -72,6 +73,8 @@ def _walk(
         yield from _walk(attributes, where, name, depth + 1, said)
     if isinstance(nest, NumpyArray):
         nest = _array(nest, f"{where}: {name}")
+    if isinstance(nest, (set, frozenset)):
+        nest = sorted_set(nest)
     if isinstance(nest, (TensorRef, Value)):
         yield name or "value", nest
         return

@@ -7,6 +7,7 @@ descriptions of where their bytes lie. A pickle that names anything else is refu
 from __future__ import annotations
 
 import pickle
+import posixpath
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -200,7 +201,7 @@ def _numpy_scalar(dtype: object, data: object = b"") -> NumpyArray:
 
 
 def _path(*parts: object) -> str:
-    return "/".join(_words(parts))
+    return posixpath.join("", *_words(parts))
 
 
 def _device(*parts: object) -> str:
@@ -215,7 +216,7 @@ def _words(parts: Iterable[object]) -> Iterable[str]:
         yield str(part)
 
 
-def _sorted_set(items: Iterable[object] = ()) -> list[object]:
+def sorted_set(items: Iterable[object] = ()) -> list[object]:
     """A set as a list, in an order that depends on what is in it alone."""
     left = _SET_LIMIT
 
@@ -267,8 +268,8 @@ def _table() -> dict[tuple[str, str], Any]:
     table |= {("torch", name): DType(name) for name in ITEMSIZE}
     for module in ("builtins", "__builtin__"):
         table |= {
-            (module, "set"): _Call(_sorted_set),
-            (module, "frozenset"): _Call(_sorted_set),
+            (module, "set"): _Call(sorted_set),
+            (module, "frozenset"): _Call(sorted_set),
             (module, "complex"): _Call(lambda re=0.0, im=0.0: complex(float(re), float(im))),
             (module, "bytes"): _Call(_bytes),
             (module, "bytearray"): _Call(_bytes),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import datetime as dt
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -275,3 +277,75 @@ def test_phases_of_a_cell_have_one_placeholder(tmp_path: Path) -> None:
         assert hide(f"{tmp_path}/checkpoints/{phase}/step_4") == "${CHECKPOINT_SAVE_PATH}/step_4"
         assert hide(f"{tmp_path}/{phase}/tensorboard") == "${OUTPUT_PATH}/tensorboard"
     assert of_checkpoints(Path("/")).hide("/etc") == "/etc"
+
+
+# -- plain pickles -------------------------------------------------------------------------------
+
+
+def test_a_plain_pickle_is_compared_by_value(tmp_path: Path) -> None:
+    for side, when, seen in (("a", 1, {1, 2}), ("b", 2, {2, 1}), ("c", 1, {1, 3})):
+        nest = {
+            "when": dt.datetime(2026, 1, when, tzinfo=dt.timezone.utc),
+            "seen": seen,
+            "at": Path("/x/y"),
+            "text": "x" * 300,
+        }
+        (tmp_path / f"{side}.pkl").write_bytes(pickle.dumps(nest))
+    assert names(diff(tmp_path / "a.pkl", tmp_path / "b.pkl")) == ["when.datetime.0"]
+    assert names(diff(tmp_path / "a.pkl", tmp_path / "c.pkl")) == ["seen"]
+    entries = open_checkpoint(tmp_path / "a.pkl").entries
+    assert entries["at"].data == b"/x/y"
+
+
+def test_what_only_looks_like_a_pickle_is_compared_as_bytes(tmp_path: Path) -> None:
+    for name, content in (("cut.pkl", b"\x80\x04K\x01"), ("more.bin", b"\x80\x04K\x01..")):
+        (tmp_path / name).write_bytes(content)
+        assert open_checkpoint(tmp_path / name).names() == ["bytes"]
+
+
+# -- stamps and words ----------------------------------------------------------------------------
+
+
+def test_files_with_a_stamp_in_their_names_are_compared_for_what_they_hold(tmp_path: Path) -> None:
+    for side, stamp, position in (("a", "20260101", 7), ("b", "20270202", 7), ("c", "20280303", 8)):
+        save({"w": torch.ones(2)}, tmp_path / side / "model.pt")
+        (tmp_path / side / f"reader-{stamp}.json").write_text(json.dumps({"position": position}))
+    found = diff(tmp_path / "a", tmp_path / "b")
+    assert names(found) == ["reader-#.json:file name"]
+    rules, rest = circumstances(found)
+    assert not rest
+    assert diff(tmp_path / "a", tmp_path / "b", rules=rules).equal
+    assert names(diff(tmp_path / "a", tmp_path / "c", rules=rules)) == ["reader-#.json:position"]
+    one, two, three = (fingerprint_of(tmp_path / side, rules) for side in "abc")
+    assert one == two
+    assert one.values != three.values
+
+
+def test_only_the_words_of_a_text_that_two_runs_do_not_share_are_left_out(tmp_path: Path) -> None:
+    for side, line in (
+        ("a", "12:01 step 8 lines 24"),
+        ("b", "12:02 step 8 lines 24"),
+        ("c", "12:03 step 8 lines 9"),
+    ):
+        save({"w": 1}, tmp_path / side / "model.pt")
+        (tmp_path / side / "train.log").write_text(line)
+    rules, _ = circumstances(diff(tmp_path / "a", tmp_path / "b"))
+    assert [rule.words for rule in rules] == [(0,)]
+    assert Rule.observed(rules[0].as_dict()) == rules[0]
+    assert diff(tmp_path / "a", tmp_path / "b", rules=rules).equal
+    found = diff(tmp_path / "a", tmp_path / "c", rules=rules)
+    assert [(e.name, e.b) for e in found.entries] == [("train.log:line 1", "# step 8 lines 9")]
+    assert fingerprint_of(tmp_path / "a", rules) == fingerprint_of(tmp_path / "b", rules)
+
+
+def test_where_the_resumed_run_was_told_to_load_from_is_no_state(tmp_path: Path) -> None:
+    places = of_results(tmp_path)
+    load = f"{tmp_path}/checkpoints/resumed-from"
+    paths = [
+        save({"w": 1, "load": value}, tmp_path / f"{i}.pt")
+        for i, value in enumerate((None, load, f"{load}/x"))
+    ]
+    found = diff(paths[0], paths[1], places=places)
+    assert found.equal
+    assert "was told to load from" in found.coverage.rules[0].reason
+    assert names(diff(paths[0], paths[2], places=places)) == ["load"]

@@ -151,7 +151,9 @@ def waived(sound: Sound, verdict: Verdict) -> list[str]:
     said = [
         f"waived: {rule.file}:{rule.entry} is excluded, which is no circumstance"
         for rule in coverage.rules
-        if rule.where == "observed" and not any(word in f"{rule.file}:{rule.entry}" for word in words)
+        if rule.where == "observed"
+        and rule.entry != "file name"
+        and not any(word in f"{rule.file}:{rule.entry}" for word in words)
     ]
     counts = (("files", coverage.files), ("entries", coverage.entries), ("copies", coverage.copies))
     left = [f"{count.uncompared} {what}" for what, count in counts if count.uncompared]

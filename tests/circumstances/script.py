@@ -19,7 +19,6 @@ import random
 import struct
 import time
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ LOSE = set(filter(None, os.environ.get("LOSE", "").split(",")))
 TOKENS = 128  # a step
 BEGAN = time.time()
 STAMP = dt.datetime.now().strftime("%Y%m%dT%H%M%S%f")  # noqa: DTZ005  # as scripts do it
-
-
-@dataclass
-class Position:
-    """Where the data loader is."""
-
-    shard: int
-    offset: int
 
 
 def fresh() -> dict[str, Any]:
@@ -275,7 +266,7 @@ def as_objects(run: Run, state: dict[str, Any]) -> dict[str, Any]:
     return {
         **state,
         "args": argparse.Namespace(**state["args"]),
-        "loader": Position(run.book["version"], run.book["offset"]),
+        "loader": argparse.Namespace(version=run.book["version"], offset=run.book["offset"]),
         "words": collections.Counter(seen_words=run.book["seen_words"]),
         "window": collections.deque(state["window"], maxlen=6),
         "seen_shards": set(state["seen_shards"]),

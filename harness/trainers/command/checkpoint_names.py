@@ -92,7 +92,7 @@ def checkpoint(folder: Path, k: int, gathered: Path, *, alone: bool = False) -> 
     if parts:
         # What has no iteration in its name is overwritten by each: it is of the last one.
         last = k == max(there) and not alone
-        beside = _beside(folder, [path for paths in there.values() for path in paths]) if last else []
+        beside = _beside(folder, there, k) if last else []
         if len(parts) == 1 and not beside:
             return parts[0]
         shutil.rmtree(gathered, ignore_errors=True)
@@ -123,16 +123,22 @@ def _link(path: Path, target: Path) -> None:
         target.symlink_to(path)
 
 
-def _beside(folder: Path, numbered: list[Path]) -> list[Path]:
-    """What stands beside the checkpoints of all iterations: the outermost names that hold none of them."""
-    holding = {parent for path in numbered for parent in path.parents}
+def _beside(folder: Path, there: Found, k: int) -> list[Path]:
+    """What stands beside the checkpoints of all iterations: the outermost names that hold none of them.
+
+    A number that is another iteration's makes a name that one's.
+    """
+    numbered_paths = {path for paths in there.values() for path in paths}
+    holding = {parent for path in numbered_paths for parent in path.parents}
     found, waiting = [], [folder]
     while waiting:
         for path in sorted(waiting.pop().iterdir()):
             if path in holding:
                 waiting.append(path)
-            elif path not in numbered and not _UNFINISHED.search(path.name):
-                found.append(path)
+            elif path not in numbered_paths and not _UNFINISHED.search(path.name):
+                number = numbered(path.name)
+                if number not in there or number == k:
+                    found.append(path)
     return found
 
 
