@@ -4,24 +4,29 @@
     nox -s "case(h100)"                    everything for h100
     nox -s "case(cpu)(dev,<case>)"         one cell
     nox -t h100 | -t dev | -t <case>       by one of the three; also -k, and -l --json for CI
-    nox -s tests | minimums | faults | alarms | bench | pages | docs
+    nox -s tests | minimums | faults | alarms | circumstances | bench | pages | docs
 
-What stands after ``--`` goes to pytest, or to the command behind the session.
+What stands after ``--`` goes to pytest, or to the command behind the session. Cells whose hardware is not
+here are skipped (with ``CI`` set: failed); where no cell was run at all, the exit status is 3.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 sys.path.insert(0, str(Path(__file__).parent))  # nothing is installed yet
 
-from harness.errors import HardwareMissing
+from harness.errors import EXIT_NOTHING, HardwareMissing
 from harness.machine.hardware import driver_here, require
-from harness.matrix import HARDWARE, TRACKS, cases_by_name
+from harness.matrix import HARDWARE, TRACKS, Cell, cases_by_name
+from harness.verdict.sweep import Sweep, leave, was_skipped
 
 nox.needs_version = ">=2026.10.20"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -31,15 +36,16 @@ nox.options.tags = ["default"]  # what runs when nothing is selected
 CASES = sorted(cases_by_name(Path("test_cases")))
 DEFAULT = ("cpu", "dev")
 PYTHON = None if sys.version_info < (3, 14) else "3.13"  # the newest that the pins have wheels for
+SWEEP = Sweep.of_this_nox()
 LOWEST_PYTHON = "3.10"  # pyproject.toml's requires-python
 
 if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine, which uv does not look for by itself
     os.environ.setdefault("UV_FIND_LINKS", ",".join(os.environ["PIP_FIND_LINKS"].split()))
 
 
-def cells(hardware: str) -> list[object]:
-    """The parameters of ``case(<hardware>)``: every track, every case."""
-    return [
+def every_cell(hardware: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The parameters of ``case(<hardware>)``: every track, every case; without a case none."""
+    some = [
         nox.param(
             track,
             case,
@@ -49,6 +55,7 @@ def cells(hardware: str) -> list[object]:
         for track in TRACKS
         for case in CASES
     ]
+    return nox.parametrize("track,case", some) if some else lambda same: same
 
 
 def pins(group: str) -> list[str]:
@@ -67,20 +74,33 @@ for hardware in HARDWARE:
         allow_parallel=True,
         venv_backend=None if possible else "none",
     )
-    @nox.parametrize("track,case", cells(hardware))
-    def run_cell(session: nox.Session, track: str, case: str, hardware: str = hardware) -> None:
+    @every_cell(hardware)
+    def run_cell(session: nox.Session, track: str = "", case: str = "", hardware: str = hardware) -> None:
         """Train, save, stop, resume, compare; say what was lost."""
+        if not case:
+            session.error("test_cases holds no case, expected <family>/<case>/model_config.yaml")
+        SWEEP.tried()
+        cell, began = Cell(hardware, track, case), time.time()
         try:
             require(hardware, 1)
         except HardwareMissing as missing:
-            (session.error if os.environ.get("CI") else session.skip)(str(missing))
-        session.install("--editable=.", *pins(track))
-        if hardware != "cpu":
-            session.install(*pins("megatron"))  # first: Transformer Engine is compiled with it
-            session.install("--no-build-isolation", *pins(f"{track}-gpu"))
-        # A cell judges the trainer, not the warnings of its libraries.
-        cell = f"--cell={hardware}/{track}/{case}"
-        session.run("pytest", "test_cases", cell, "-W", "default", *session.posargs)
+            leave(cell, "refused" if os.environ.get("CI") else "skipped", str(missing))
+            if os.environ.get("CI"):
+                session.error(str(missing))
+            SWEEP.skipped()
+            session.skip(str(missing))
+        try:
+            session.install("--editable=.", *pins(track))
+            if hardware != "cpu":
+                session.install(*pins("megatron"))  # first: Transformer Engine is compiled with it
+                session.install("--no-build-isolation", *pins(f"{track}-gpu"))
+            # A cell judges the trainer, not the warnings of its libraries.
+            session.run("pytest", "test_cases", f"--cell={cell.id}", "-W", "default", *session.posargs)
+        except CommandFailed as failed:
+            if failed.return_code == EXIT_NOTHING and was_skipped(cell, began):
+                SWEEP.skipped()
+                session.skip(f"{cell.id} needs what is not here")
+            raise
 
 
 @nox.session(python=PYTHON)
@@ -119,6 +139,13 @@ def alarms(session: nox.Session, track: str) -> None:
     """Run clean verdicts, and count false alarms."""
     session.install("--editable=.", *pins(track))
     session.run("python", "-m", "tests.alarms", *session.posargs)
+
+
+@nox.session(python=PYTHON)
+def circumstances(session: nox.Session) -> None:
+    """Run sound scripts that save the time, the host, the job: none may fail; ``--faults``: each must."""
+    session.install("--editable=.", *pins("dev"))
+    session.run("python", "-m", "tests.circumstances", *session.posargs)
 
 
 @nox.session(python=PYTHON)

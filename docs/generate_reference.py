@@ -18,11 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the harness beside this fo
 
 from harness import errors
 from harness.cases import HarnessKeys, keys
+from harness.checkpoints.coverage import Coverage
 from harness.commands import cli
 from harness.checks.result import Against, Check, Kind, Worst
 from harness.diagnosis.result import COMPONENTS, Diagnosis
 from harness.matrix import HARDWARE, TRACKS
-from harness.verdict import Status, Verdict
+from harness.verdict import Run, Status, Verdict
 from harness.trainers import TRAINERS
 from harness.trainers.base import Phase, PhaseName, placeholders
 
@@ -146,6 +147,10 @@ def verdict() -> str:
         fields(Worst),
         "## diagnosis",
         fields(Diagnosis).replace("COMPONENTS", "[these](words.md#components)"),
+        "## run",
+        fields(Run),
+        "## coverage",
+        fields(Coverage),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -204,9 +209,9 @@ def _in_json(hint: str) -> str:
         if hint == name:
             return ", ".join(f"`{value}`" for value in get_args(literal))
     kinds = {"str": "text", "float": "number", "int": "whole number", "bool": "true or false", "None": "null"}
-    kinds |= {"Worst": "object", "Diagnosis": "object"}
+    kinds |= dict.fromkeys(("Worst", "Diagnosis", "Run", "Coverage", "Count"), "object")
     if listed := re.fullmatch(r"tuple\[(\w+), \.\.\.\]", hint):
-        return "list" if listed[1] == "Check" else f"list of {kinds[listed[1]]}s"
+        return f"list of {kinds[listed[1]]}s" if listed[1] in kinds else "list"
     if hint.startswith("Mapping["):
         return "object"
     return " or ".join(kinds[part] for part in hint.split(" | "))

@@ -1,6 +1,7 @@
 """pytest plugin: ``--cell``, and one visible outcome for every check of a cell.
 
-Without ``--cell`` it does nothing at all. A cell is one test (its verdict); every check of it is
+Without ``--cell`` it does nothing at all, but for the driver of cells: a session that ran no cell ends
+with exit status 3. A cell is one test (its verdict); every check of it is
 reported beside it, as ``<driver>::<cell>::<check>``, in the terminal and in JUnit's XML. These
 reports cannot be items, which pytest wants to know before anything has run; and subtests lose their
 names in JUnit. They are made where reports are consumed, so they survive pytest-xdist.
@@ -8,13 +9,14 @@ names in JUnit. They are made where reports are consumed, so they survive pytest
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from harness.errors import EXIT_NOTHING
 
 if TYPE_CHECKING:
     from harness.checks import Check
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from harness.verdict import Verdict
 
 _CHECKS = "harness_checks"  # attribute of the report that carries them from worker to controller
+_RAN = "harness_ran"  # attribute of a report of the driver: whether a cell was run
 _VERDICT = pytest.StashKey["Verdict"]()
 _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--cell", {"action": "append", "default": [], "metavar": "HARDWARE/TRACK/CASE",
@@ -67,6 +70,8 @@ def _option(config: pytest.Config, name: str) -> Any:  # noqa: ANN401 - as pytes
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse a cell that does not exist before anything is collected."""
     names = _option(config, "--cell")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Held(asked=bool(names)), "harness-held")
     if not names:
         return
     from harness.errors import HarnessError
@@ -91,6 +96,47 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("harness_cell", plugin.cells, ids=lambda cell: cell.id)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Mark what is the driver's for :class:`Held`, which with pytest-xdist is in another process."""
+    report = yield
+    if "harness_cell" in getattr(item, "fixturenames", ()):
+        setattr(report, _RAN, report.when == "call" and not report.skipped)
+    return report
+
+
+class Held:
+    """Ends a session that should have run a cell, and has run none, with exit status 3."""
+
+    def __init__(self, *, asked: bool) -> None:
+        self.asked = asked
+        self.cells = self.skipped = self.others = 0
+        self.nothing = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count."""
+        ran = getattr(report, _RAN, None)
+        if ran is None:
+            self.others += report.when == "call" and not report.skipped
+        else:
+            self.cells += ran
+            self.skipped += report.skipped
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Decide."""
+        empty = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+        if self.cells or session.config.option.collectonly or not (empty or session.exitstatus == 0):
+            return
+        self.nothing = self.asked or bool(self.skipped and not self.others)
+        if self.nothing:
+            session.exitstatus = EXIT_NOTHING
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say so."""
+        if self.nothing:
+            terminalreporter.write_line(f"no cell was run: exit status {EXIT_NOTHING}, nothing to do")
+
+
 @pytest.fixture
 def harness_run(request: pytest.FixtureRequest) -> Callable[[Cell], Verdict]:
     """Run a cell as the command line says; skips where its hardware is missing."""
@@ -110,11 +156,13 @@ class CellPlugin:
 
     def run(self, cell: Cell, item: pytest.Item) -> Verdict:
         """Run ``cell``; the verdict's checks go with the item's report."""
-        from harness.errors import HardwareMissing, HarnessError
+        from harness.errors import HarnessError
         from harness.launch.launcher import Launcher
         from harness.protocol.plan import Options
+        from harness.protocol.refusal import status_of
         from harness.protocol.run import run_cell
         from harness.report.html import write_report_of
+        from harness.text import for_log
 
         cases = Path(_option(self.config, "--cases") or item.path.parent)
         goldens = _option(self.config, "--goldens")
@@ -142,9 +190,9 @@ class CellPlugin:
                 if verdict.passed and observer is not None:
                     observer.verdict(verdict)
         except (HarnessError, OSError) as error:
-            skip = isinstance(error, HardwareMissing) and not os.environ.get("CI")
+            skip = status_of(error) == "skipped"
             outcome = pytest.skip.Exception if skip else pytest.fail.Exception
-            raise outcome(str(error), pytrace=False) from None
+            raise outcome(for_log(str(error)), pytrace=False) from None
         item.stash[_VERDICT] = verdict
         return verdict
 
@@ -156,12 +204,13 @@ class CellPlugin:
             yield None
             return
         from harness.report.terminal import Terminal
+        from harness.text import guarded
 
         capture = self.config.pluginmanager.getplugin("capturemanager")
         shown = capture.global_and_fixture_disabled() if capture else nullcontext()
         with shown:
             reporter.ensure_newline()
-            with Terminal.on(reporter._tw._file) as terminal:  # noqa: SLF001 - no public way
+            with Terminal.on(guarded(reporter._tw._file)) as terminal:  # noqa: SLF001 - no public way
                 yield terminal
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -204,9 +253,10 @@ class CellPlugin:
 
         from harness.matrix import Cell
         from harness.report.summary import summary_of
+        from harness.text import guarded
 
         terminalreporter.section("cells")
-        stream = terminalreporter._tw._file  # noqa: SLF001 - no public way
+        stream = guarded(terminalreporter._tw._file)  # noqa: SLF001 - no public way
         console = Console(file=stream, highlight=False, markup=False)
         summary_of(Path(_option(self.config, "--results")), map(Cell.parse, self.ran), console)
 
@@ -230,8 +280,10 @@ def _plain(verdict: Verdict, check: Check) -> dict[str, Any]:
 
 
 def _reports(driver: str, check: dict[str, Any]) -> Iterator[pytest.TestReport]:
+    from harness.text import for_log, one_line
+
     known = [(key, str(value)) for key, value in check["properties"].items() if value is not None]
-    name = f"{check['cell']}::{check['name']}"
+    name = f"{check['cell']}::{one_line(check['name'])}"
     lines = [check["message"], *(f"  {key}: {value}" for key, value in known)]
     for when in ("call", "teardown"):  # JUnit's writer closes a test case at its teardown
         failed = when == "call" and not check["passed"]
@@ -240,7 +292,7 @@ def _reports(driver: str, check: dict[str, Any]) -> Iterator[pytest.TestReport]:
             location=(driver, None, name),
             keywords={},
             outcome="failed" if failed else "passed",
-            longrepr="\n".join(lines) if failed else None,
+            longrepr=for_log("\n".join(lines)) if failed else None,
             when=when,
             user_properties=known,
         )

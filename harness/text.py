@@ -1,4 +1,4 @@
-"""Text that leaves the harness: hidden characters made visible, numbers in words, JSON that all can read.
+"""Text that leaves the harness: nothing hidden in it, no command to GitHub; numbers in words, JSON for all.
 
 Standard library only.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import IO, Any, cast
 
 #: Control characters, surrogates and direction overrides: they would rewrite the screen around them.
 _HIDDEN = re.compile(
@@ -25,6 +27,80 @@ def printable(text: object) -> str:
 def one_line(text: object) -> str:
     """The same, without line ends."""
     return " ".join(printable(text).split())
+
+
+#: What GitHub's runner takes for a command: the first where a line begins with it, the second anywhere.
+_COMMAND, _OLD_COMMAND = "::", "##["
+
+
+def for_log(text: str) -> str:
+    """Whole lines for a log: in one of GitHub's Actions no line of it is a command; elsewhere as it is."""
+    return _without_commands(text, "")[0] if _in_actions() else text
+
+
+def guarded(stream: IO[str]) -> IO[str]:
+    """``stream``, or in one of GitHub's Actions one that writes to it and takes commands for text.
+
+    Commands of our own have to be written to the stream itself.
+    """
+    wanted = _in_actions() and not isinstance(stream, _Guarded)
+    return cast("IO[str]", _Guarded(stream)) if wanted else stream
+
+
+class _Guarded:
+    """Writes to a stream; whatever else is asked of it, the stream answers."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream, self._line = stream, ""
+
+    def write(self, text: str) -> int:
+        said, self._line = _without_commands(text, self._line)
+        self._stream.write(said)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a stream has many
+        return getattr(self._stream, name)
+
+
+def _in_actions() -> bool:
+    return bool(os.environ.get("GITHUB_ACTIONS"))
+
+
+def _without_commands(text: str, before: str) -> tuple[str, str]:
+    """A space inside of whatever would be a command.
+
+    Args:
+        before: what stands in the line already.
+
+    Returns:
+        The text, and what now stands in its last line.
+    """
+    said = []
+    for part in re.split(r"(?<=[\r\n])", text):
+        line = before + part
+        for command in (_COMMAND, _OLD_COMMAND):
+            at = line.find(command)
+            while at >= 0 and (command == _OLD_COMMAND or _blank(line[:at])):
+                middle = max(at + 1, len(before))
+                line = f"{line[:middle]} {line[middle:]}"
+                at = line.find(command)
+        said.append(line[len(before) :])
+        before = "" if line.endswith(("\r", "\n")) else line
+    return "".join(said), before
+
+
+def _blank(text: str) -> bool:
+    """Whether nothing of it is seen: the runner passes over what has no width, too."""
+    return all(char.isspace() or not char.isprintable() for char in text)
+
+
+def utc_now() -> str:
+    """``2026-11-27T01:02:03Z``."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def duration(seconds: float) -> str:

@@ -17,5 +17,6 @@ def test_cell(harness_cell: Cell, harness_run: Callable[[Cell], Verdict]) -> Non
     verdict = harness_run(harness_cell)
     if not verdict.passed:
         from harness.report.terminal import render
+        from harness.text import for_log
 
-        pytest.fail(render(verdict), pytrace=False)
+        pytest.fail(for_log(render(verdict)), pytrace=False)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.checks import Check, Worst
 from harness.diagnosis import Diagnosis
-from harness.verdict import Verdict
+from harness.verdict import Run, Verdict
 
 COMMITS = {name: name * 40 for name in "abcdef"}
 
@@ -17,8 +19,26 @@ def green(cell: str, *, commit: str = "a", **provenance: Any) -> Verdict:
     """A cell in which everything held."""
     check = Check("golden: lm loss", "lm loss", "golden", "exact", passed=True, message="equal")
     return Verdict(
-        cell, "passed", (check,), None, {"total": 1.0}, _provenance(commit, provenance), _again(cell)
+        cell,
+        "passed",
+        (check,),
+        None,
+        {"total": 1.0},
+        _provenance(commit, provenance),
+        _again(cell),
+        run=ran(),
     )
+
+
+def not_run(cell: str, status: Literal["refused", "skipped"], message: str = "because") -> Verdict:
+    """A cell that could not be run."""
+    return Verdict(cell, status, (), None, {}, {}, _again(cell), message, ran())
+
+
+def ran(ago: timedelta = timedelta()) -> Run:
+    """An invocation that took no time."""
+    at = (datetime.now(timezone.utc) - ago).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Run(uuid.uuid4().hex, at, at)
 
 
 def red(
@@ -41,8 +61,9 @@ def red(
     diagnosis = Diagnosis(component, evidence)
     checks = (check, *more)
     return Verdict(
-        cell, "failed", checks, diagnosis, {"total": 1.0}, _provenance(commit, {}), command or _again(cell)
-    )
+        cell, "failed", checks, diagnosis, {"total": 1.0}, _provenance(commit, {}), command or _again(cell),
+        run=ran(),
+    )  # fmt: skip
 
 
 def write(results: Path, *verdicts: Verdict) -> Path:

@@ -1,9 +1,13 @@
-"""Broken inputs, through the real command line: one line, exit status 2, nothing written."""
+"""Broken inputs, through the real command line: one line, exit status 2, nothing written.
+
+But for a cell's own verdict: that it was refused.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.commands.cli import main
+from harness.verdict.reading import read_verdict
 from tests.checkouts import CASE, golden
 
 GOOD = CASE.format(test_type="ckpt-resume", more="", n=20, half=10)
@@ -41,8 +46,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             path.chmod(0o755)
 
 
-def refused(place: Path, capfd: pytest.CaptureFixture[str], *words: str, names: str = "") -> str:
-    """The one line that the command line answers with."""
+def refused(
+    place: Path, capfd: pytest.CaptureFixture[str], *words: str, names: str = "", cell: str = ""
+) -> str:
+    """The one line that the command line answers with, which is the verdict of ``cell`` if one is named."""
     before = snapshot(place)
     assert main(list(words)) == 2, words
     out, error = capfd.readouterr()
@@ -50,6 +57,11 @@ def refused(place: Path, capfd: pytest.CaptureFixture[str], *words: str, names: 
     assert error.count("\n") == 1, error
     assert len(error) < 1000 + sum(map(len, words)), error
     assert names in error
+    if cell:
+        verdict = read_verdict(place / "results" / cell / "verdict.json")
+        assert (verdict.cell, verdict.status, verdict.run is None) == (cell, "refused", False)
+        assert verdict.message in error
+        shutil.rmtree(place / "results")
     assert snapshot(place) == before
     assert "Traceback" not in out + error
     return error
@@ -107,7 +119,7 @@ def test_broken_case_is_refused_by_run(kind: str, place: Path, capfd: pytest.Cap
     case = place / "test_cases" / "gpt" / "a_case"
     case.mkdir(parents=True)
     CASES[kind](case / "model_config.yaml")
-    refused(place, capfd, "run", str(case), "--hardware", "cpu", names="a_case")
+    refused(place, capfd, "run", str(case), "--hardware", "cpu", names="a_case", cell="cpu/dev/a_case")
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -234,6 +246,7 @@ def test_file_that_may_not_be_read_is_refused(place: Path) -> None:
         assert done.stderr.startswith("harness: ")
         assert done.stderr.count("\n") == 1
         assert "Permission denied" in done.stderr
+    shutil.rmtree(place / "results")  # that it was refused
     assert snapshot(place) == before
 
 

@@ -12,6 +12,7 @@ from harness.diagnosis import Candidate, Diagnosis, diagnose
 from harness.diagnosis.curves import ordinal
 from harness.night.headline import headline
 from harness.protocol.relative import Relative
+from harness.protocol.state_checks import never_the_same
 from harness.report.sections import top
 from harness.report.terminal import render
 from harness.verdict import Verdict
@@ -182,7 +183,7 @@ def test_a_page_and_a_headline_say_what_it_may_be() -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("there is no tracker in {cell}/checkpoints/saved: it", "there is no tracker in checkpoints/saved: it"),
+        ("no tracker in {cell}/checkpoints/saved: it", "no tracker in checkpoints/saved: it"),
         ("{cell}: not found", ".: not found"),
         ("{cell}/: not found", "./: not found"),
         ("{cell}-2/a differs", "results/cpu/dev/some-2/a differs"),
@@ -210,3 +211,14 @@ def test_every_sentence_of_a_verdict_is_without_them(tmp_path: Path) -> None:
     found = relative.diagnosis(Diagnosis("unknown", (f"{tmp_path}/a",), (Candidate("rng", *sides),)))
     assert found == Diagnosis("unknown", ("a",), (Candidate("rng", ("b",), ("c",)),))
     assert relative.diagnosis(None) is None
+
+
+def test_a_state_that_is_not_whole_is_no_difference_of_two_runs() -> None:
+    torn = differs("model.experts.fc1", "experts", reason="incomplete in a")
+    both = never_the_same([torn, differs("model.fc", "weights")], K)
+    assert [(check.name, check.against) for check in both] == [
+        ("interrupted: state: experts is whole", "state"),
+        ("interrupted: state: weights", "continuous"),
+    ]
+    found = lost(off("lm loss", K + 1), probe=state(torn), more=both[:1])
+    assert found.component == "experts"

@@ -54,6 +54,27 @@ def test_folders_that_share_an_iteration_are_gathered_with_what_is_in_them(tmp_p
     assert open_checkpoint(found).names() == ["model/step_10/a.json:name", "optim/step_10/a.json:name"]
 
 
+def test_what_has_no_iteration_in_its_name_belongs_to_the_last(tmp_path: Path) -> None:
+    root = folder(tmp_path, "step_10/a.json", "step_20/a.json", "sampler.json", "more/deep/x.json", "a.tmp")
+    (root / "latest").symlink_to("step_20")
+    (root / "more" / "deep" / "step_20").mkdir()
+    (root / "more" / "deep" / "step_20" / "y.json").write_text("{}")
+    assert checkpoint_names.checkpoint(root, 10, tmp_path / "gathered") == root / "step_10"
+    found = open_checkpoint(checkpoint_names.checkpoint(root, 20, tmp_path / "gathered"))
+    assert found.files == (
+        "beside/latest/a.json", "beside/more/deep/x.json", "beside/sampler.json",
+        "more/deep/step_20/y.json", "step_20/a.json",
+    )  # fmt: skip
+    alone = checkpoint_names.checkpoint(root, 20, tmp_path / "gathered", alone=True)
+    assert open_checkpoint(alone).files == ("more/deep/step_20/y.json", "step_20/a.json")
+
+
+def test_what_lies_in_the_one_folder_of_an_iteration_is_called_as_by_itself(tmp_path: Path) -> None:
+    root = folder(tmp_path, "step_10/a.json", "step_20/a.json", "sampler.json")
+    found = open_checkpoint(checkpoint_names.checkpoint(root, 20, tmp_path / "gathered"))
+    assert found.files == ("a.json", "beside/sampler.json")
+
+
 def test_a_folder_without_iterations_in_its_names_is_one_checkpoint(tmp_path: Path) -> None:
     root = folder(tmp_path, "last.pt", "epoch_3.pt")
     assert checkpoint_names.checkpoint(root, 10, tmp_path / "gathered") == root

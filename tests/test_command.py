@@ -19,10 +19,11 @@ from harness.errors import CaseError, CheckpointError, TrainerFailed, UsageError
 from harness.matrix import Cell
 from harness.protocol.dry_run import dry_run, phases
 from harness.protocol.plan import Options
-from harness.protocol.results import ResultsFolder
+from harness.protocol.results import MARKER, ResultsFolder
 from harness.protocol.run import run_cell
 from harness.trainers.base import Phase
 from harness.trainers.command.adapter import CommandTrainer, stops_by_itself
+from harness.verdict.reading import read_verdict
 from tests.launching import run_phase
 
 if TYPE_CHECKING:
@@ -375,7 +376,9 @@ def test_a_command_that_cannot_start_is_refused_before_anything_does(
 ) -> None:
     with pytest.raises(CaseError, match=expected):
         run(tmp_path, case(tmp_path, train=words))
-    assert not (tmp_path / "results").exists()
+    (verdict,) = (tmp_path / "results").rglob("verdict.json")
+    assert read_verdict(verdict).status == "refused"
+    assert sorted(path.name for path in verdict.parent.iterdir()) == [MARKER, "verdict.json"]
 
 
 def test_a_command_is_a_list_and_is_there(tmp_path: Path) -> None:

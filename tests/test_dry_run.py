@@ -103,3 +103,59 @@ def test_what_cannot_be_started_is_not_printed_either(
     assert done.returncode == 2
     assert expected in done.stderr
     assert "# continuous" not in done.stdout
+
+
+SECRETS = {
+    "WANDB_API_KEY": "0123456789abcdef",
+    "HF_TOKEN": "of-the-hub",
+    "AWS_SECRET_ACCESS_KEY": "wJalr+XUtn/FEMI",
+    "MY_PASSWORD": "correct horse",
+    "DATABASE": "postgres://me:tr0ub4dor@db.example/runs",
+    "MIRROR": "https://only-a-token@git.example/x",
+}
+
+
+def test_no_secret_of_the_environment_is_printed(tmp_path: Path) -> None:
+    for trainer in ("command", "megatron"):
+        folder = tmp_path / "cases" / "gpt" / trainer
+        folder.mkdir(parents=True)
+        (folder / "model_config.yaml").write_text(f"""\
+ENV_VARS:
+  OURS: ${{HF_TOKEN}}
+  BASE: ${{DATABASE}}
+  PLAIN: ${{MIRROR}}
+  TOKENIZERS_PARALLELISM: "false"
+MODEL_ARGS:
+  --train-iters: 40
+  --save-interval: 20
+  --wandb-key: ${{WANDB_API_KEY}}
+  --store: s3://${{AWS_SECRET_ACCESS_KEY}}
+  --moe-token-dispatcher-type: alltoall
+HARNESS:
+  trainer: {trainer}
+  world_size: 1
+  command:
+    train:
+      [python, t.py, --api-key, literal-one, --password=literal-two, "x${{MY_PASSWORD}}y", "${{DATABASE}}"]
+""")
+        (folder / "pretrain_gpt.py").touch()
+        words = (f"cases/gpt/{trainer}", "--hardware", "cpu", "--megatron-lm", f"cases/gpt/{trainer}")
+        done = harness(*words, folder=tmp_path, **SECRETS)
+        assert done.returncode == 0, done.stderr
+        printed = done.stdout + done.stderr
+        for secret in (*SECRETS.values(), "tr0ub4dor", "only-a-token", "literal-one", "literal-two"):
+            assert secret not in printed, secret
+        assert "TOKENIZERS_PARALLELISM=false" in printed
+        assert "OURS=***" in printed
+        assert "# *** stands for a secret" in printed
+        if trainer == "megatron":
+            assert "--moe-token-dispatcher-type alltoall" in printed
+            assert "WANDB_API_KEY=*** " in printed
+        else:
+            assert "--api-key ***" in printed
+            assert "postgres://me:***@db.example/runs" in printed
+
+
+def test_a_dry_run_without_secrets_says_nothing_of_them(tmp_path: Path) -> None:
+    done = harness(HEART[0], "--cases", CASES, "--hardware", "cpu", folder=tmp_path)
+    assert "***" not in done.stdout

@@ -17,9 +17,9 @@ from harness.diagnosis import Diagnosis, diagnose
 from harness.matrix import Cell
 from harness.metrics import read_metrics
 from harness.protocol.continuation import before, went_on
-from harness.protocol.judge import saved_state
 from harness.protocol.plan import Options
 from harness.protocol.run import run_cell
+from harness.protocol.state_checks import saved_state
 from harness.verdict import Verdict
 
 pytestmark = pytest.mark.torch

@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from harness.matrix import HARDWARE, TRACKS, Cell
 from harness.report.github.annotations import MOST, commands, worst
 from harness.report.github.markdown import block, code, column
 from harness.report.github.summary import LIMIT
-from tests.nights import green, listing, red, write
+from tests.nights import green, listing, not_run, ran, red, write
 
 ROOT = Path(__file__).parents[1]
 CELL = "h100/dev/gpt"
@@ -264,6 +266,34 @@ def test_the_summary_shows_a_cell_that_left_no_verdict_and_one_in_quarantine(
     assert "❌ failed, in quarantine" in said
     assert "until 2999-01-01, owner `@ann`: `a | b`" in said
     assert "not_asked_for" not in said
+
+
+def test_the_summary_is_of_the_night_that_is_meant_and_shows_what_was_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "results", replace(green(CELL), run=ran(timedelta(hours=2))))
+    write(tmp_path / "results", not_run("a100/dev/gpt", "skipped", "no GPU"), green("cpu/dev/gpt"))
+    begin = ran(timedelta(hours=1)).started
+    assert main(["github", "summary", "results", "--since", begin]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("## ❌ 1 red, 0 red in quarantine, 1 green, 1 skipped\n")
+    assert "| `h100/dev/gpt` | ❌ old | `its verdict is old: it ran at " in said
+    assert "| `a100/dev/gpt` | ⚪ skipped | `skipped: no GPU` |" in said
+    assert main(["github", "annotations", "results", "--since", begin]) == 0
+    assert [line[:24] for line in capsys.readouterr().out.splitlines()] == ["::error title=h100/dev/g"]
+    write(tmp_path / "results", replace(green(CELL), run=None))
+    assert main(["github", "summary", "results", "--since", begin]) == 0
+    assert "everything held; nobody knows when it ran" in capsys.readouterr().out
+
+
+def test_a_summary_of_nothing_but_skipped_cells_is_not_green(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "results", not_run(CELL, "skipped"))
+    assert main(["github", "summary", "results"]) == 0
+    assert capsys.readouterr().out.startswith("## ⚪ 0 red, 0 red in quarantine, 0 green, 1 skipped\n")
+    file = listing_file(tmp_path, "cpu/dev/gpt")
+    assert main(["github", "summary", "results", "--expect", file, "--hardware", "h100"]) == 2
 
 
 def test_the_summary_stays_below_github_s_limit_and_says_what_it_left_out(

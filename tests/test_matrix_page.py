@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,6 +21,7 @@ from harness.report.html import write_report
 from harness.report.matrix_page import render
 from tests.made_results import GPT, MOE, make_cell
 from tests.markup_of import Page
+from tests.nights import green, not_run, ran, red, write
 
 _METRICS = ("lm loss", "iteration-time", "mem-max-allocated-bytes")
 
@@ -114,6 +117,42 @@ def test_results_that_are_unreadable_or_of_another_cell_are_red_and_unfinished_o
     said = page_of(folder).said()
     assert f"its verdict.json is that of cpu/dev/{MOE}" in said
     assert "… not finished" in said
+
+
+def test_a_page_without_a_cell_that_passed_does_not_say_that_all_did(tmp_path: Path) -> None:
+    write(tmp_path, not_run("h100/dev/a", "skipped"))
+    said = page_of(tmp_path).said()
+    assert "– no cell was run" in said
+    assert "passed" not in said.partition("Cells")[0]
+    write(tmp_path, green("cpu/dev/a"))
+    assert "✓ 1 cell passed, 1 skipped" in page_of(tmp_path).said()
+    write(tmp_path, not_run("cpu/lts/a", "refused"))
+    assert "✗ 1 cell red" in page_of(tmp_path).said()
+
+
+def test_the_page_takes_an_old_verdict_of_the_last_night_for_none(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        write(tmp_path / name, replace(green("cpu/dev/a"), run=ran(timedelta(days=2))))
+    folders = [str(tmp_path / name) for name in ("1", "2")]
+    begin = ran(timedelta(hours=1)).started
+    assert main(["report", *folders, "--since", begin]) == EXIT_PASSED
+    said = Page((tmp_path / "2" / "index.html").read_text(encoding="utf-8")).said()
+    assert "✗ 1 cell red" in said
+    assert "its verdict is old: it ran at" in said
+    assert "1: passed" in said
+    assert "2: old" in said
+
+
+def test_a_night_that_skipped_a_cell_ends_no_streak(tmp_path: Path) -> None:
+    for name, verdict in (
+        ("1", red("cpu/dev/a")),
+        ("2", not_run("cpu/dev/a", "skipped")),
+        ("3", red("cpu/dev/a")),
+    ):
+        write(tmp_path / name, verdict)
+    (one,) = histories(read_nights([tmp_path / name for name in "123"]))
+    assert one.red_since is not None
+    assert one.red_since.name == "1"
 
 
 def test_artifacts_that_lie_in_folders_of_their_own_are_one_night(tmp_path: Path) -> None:

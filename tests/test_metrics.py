@@ -142,6 +142,8 @@ def test_torch_s_writer_in_both_styles_is_read(tmp_path: Path) -> None:
         ({"dtype": 2, "tensor_content": struct.pack("<d", 0.1)}, 0.1),
         ({"dtype": 3, "int_val": [-3]}, -3.0),
         ({"dtype": 9, "int64_val": [1 << 40]}, float(1 << 40)),
+        ({"dtype": 9, "int64_val": [(1 << 62) + 1]}, (1 << 62) + 1),
+        ({"dtype": 9, "tensor_content": struct.pack("<q", -(1 << 62) - 1)}, -(1 << 62) - 1),
         ({"dtype": 9, "tensor_content": struct.pack("<q", -7)}, -7.0),
         ({"dtype": 19, "half_val": [0x3C00]}, 1.0),
         ({"dtype": 14, "half_val": [0x3F80]}, 1.0),
@@ -154,7 +156,7 @@ def test_a_scalar_tensor_of_any_numeric_type_is_a_value(
 ) -> None:
     write_events(tmp_path / "tfevents.1", [tensor(4, "loss", **fields)])
     series = read(tmp_path)["loss"]
-    assert (series.steps.tolist(), series.values.tolist()) == ([4], [value])
+    assert (series.steps.tolist(), series.numbers()) == ([4], [value])
 
 
 def test_a_tensor_of_several_numbers_is_no_curve(tmp_path: Path) -> None:
@@ -313,6 +315,16 @@ def test_a_bad_line_is_an_error_that_names_it(tmp_path: Path, line: str, said: s
         read(path.parent)
     assert caught.value.message.startswith(f"{path}:2: ")
     assert said in caught.value.message
+
+
+def test_whole_numbers_of_64_bits_are_read_as_they_are(tmp_path: Path) -> None:
+    numbers = [(1 << 62) + 1, (1 << 64) - 1, 3, 1.5, -(1 << 63) + 1]
+    lines = [json.dumps({"step": i, "digest": number}) for i, number in enumerate(numbers)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    found = read_metrics(tmp_path / "tensorboard", tmp_path)["digest"]
+    assert found.numbers() == numbers
+    assert found.values.tolist() == list(map(float, numbers))
+    assert found.rest is not None
 
 
 def test_a_torn_last_line_is_an_error_unless_the_process_was_killed(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from harness.matrix import HARDWARE, TRACKS
+from harness.verdict.reading import read_verdict
 
 pytestmark = pytest.mark.tools
 
@@ -100,11 +101,65 @@ def test_a_cell_that_does_not_exist_is_refused(project: Path) -> None:
     assert "Sessions not found: case(h100)(dev,third)" in done.stderr
 
 
-def test_absent_hardware_is_skipped_with_a_sentence_and_no_environment(project: Path) -> None:
+def test_absent_hardware_is_skipped_with_a_sentence_a_verdict_and_no_environment(project: Path) -> None:
     done = nox(project, "-s", "case(h100)")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr
     assert done.stderr.count("skipped (case(h100) needs 1 H100 GPU, and nvidia-smi is not on PATH)") == 6
+    assert done.stderr.endswith("no cell was run: exit status 3, nothing to do\n")
     assert not list((project / ".nox").glob("case-h100*"))
+    verdicts = [read_verdict(path) for path in (project / "results").rglob("verdict.json")]
+    assert sorted(verdict.cell for verdict in verdicts) == [
+        f"h100/{track}/{case}" for track in sorted(TRACKS) for case in sorted(CASES)
+    ]
+    assert {verdict.status for verdict in verdicts} == {"skipped"}
+    shutil.rmtree(project / "results")
+
+
+def test_absent_hardware_is_no_success_in_processes_of_their_own_either(project: Path) -> None:
+    done = nox(project, "-j", "2", "-s", "case(h100)")
+    assert done.returncode == 3, done.stderr
+    shutil.rmtree(project / "results")
+
+
+def test_one_cell_that_ran_is_something(project: Path, tmp_path: Path) -> None:
+    ran = said(project, tmp_path, "-s", "case(cpu)(dev,first)", "case(h100)(dev,first)")
+    assert ran == ["pytest test_cases --cell=cpu/dev/first -W default"]
+    shutil.rmtree(project / "results")
+
+
+@pytest.mark.parametrize(("status", "expected"), [("skipped", 3), ("passed", 1), ("", 1)])
+def test_pytest_s_exit_3_is_a_skip_only_where_the_verdict_says_so(
+    project: Path, tmp_path: Path, status: str, expected: int
+) -> None:
+    folder = project / "results" / "cpu" / "dev" / "first"
+    folder.mkdir(parents=True)
+    leave = f'echo \'{{"status": "{status}"}}\' > {folder}/verdict.json; ' if status else ""
+    script(tmp_path / "pytest", f"{leave}exit 3")
+    done = nox(project, "--no-venv", "--no-install", "-s", "case(cpu)(dev,first)", path=str(tmp_path))
+    assert done.returncode == expected, done.stderr
+    shutil.rmtree(project / "results")
+
+
+def test_a_cell_that_fails_beside_skipped_ones_is_a_failure(project: Path, tmp_path: Path) -> None:
+    script(tmp_path / "pytest", "exit 1")
+    words = ("--no-venv", "--no-install", "-s", "case(cpu)(dev,first)", "case(h100)")
+    assert nox(project, *words, path=str(tmp_path)).returncode == 1
+    shutil.rmtree(project / "results")
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("-s", "case(cpu)"), ("-s", "case(h100)"), ("-t", "dev"), ("-k", "cpu and dev")]
+)
+def test_a_selection_of_nothing_is_no_success(project: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    shutil.copytree(project, tmp_path / "empty", ignore=shutil.ignore_patterns(".nox"))
+    shutil.rmtree(tmp_path / "empty" / "test_cases")
+    assert nox(tmp_path / "empty", *words).returncode in (1, 3)
+    assert sessions(tmp_path / "empty", "-s", "tests") == ["tests"]
+
+
+@pytest.mark.parametrize("words", [("-t", "nothing"), ("-k", "nothing"), ("-s", "case(cpu)(dev,nothing)")])
+def test_a_name_that_selects_nothing_is_no_success(project: Path, words: tuple[str, ...]) -> None:
+    assert nox(project, *words).returncode == 3
 
 
 def test_absent_hardware_is_a_failure_in_ci(project: Path) -> None:
@@ -124,24 +179,28 @@ def test_another_gpu_is_named_when_the_hardware_is_absent(project: Path, tmp_pat
 
 
 def test_the_other_sessions_are_there_but_not_by_default(project: Path) -> None:
-    names = ["tests", "minimums", "faults", "bench", "pages", "docs"]
+    names = ["tests", "minimums", "faults", "circumstances", "bench", "pages", "docs"]
     assert sessions(project, "-s", *names) == names
     assert sessions(project, "-s", "alarms") == ["alarms(lts)", "alarms(dev)"]
 
 
 def test_another_session_is_a_function_whose_docstring_the_list_shows(project: Path) -> None:
-    names = ("tests", "minimums", "faults", "alarms", "bench", "pages", "docs")
+    names = ("tests", "minimums", "faults", "alarms", "circumstances", "bench", "pages", "docs")
     tree = ast.parse((ROOT / "noxfile.py").read_text())
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     shown = {entry["name"]: entry["description"] for entry in listed(project, "-s", *names)}
     assert shown == {name: ast.get_docstring(functions[name]) for name in names}
 
 
+def script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
 def said(project: Path, folder: Path, *words: str) -> list[str]:
     """The commands that a session runs; they do nothing."""
     for name in ("ruff", "mypy", "lint-imports", "pytest", "python", "mkdocs"):
-        (folder / name).write_text(f'#!/bin/sh\necho said {name} "$@"\n')
-        (folder / name).chmod(0o755)
+        script(folder / name, f'echo said {name} "$@"')
     done = nox(project, "--no-venv", "--no-install", *words, path=str(folder))
     assert done.returncode == 0, done.stderr
     return [line.removeprefix("said ") for line in done.stdout.splitlines() if line.startswith("said ")]
@@ -162,6 +221,7 @@ def said(project: Path, folder: Path, *words: str) -> list[str]:
         ),
         ("faults", ["python -m tests.faults"]),
         ("alarms(lts)", ["python -m tests.alarms"]),
+        ("circumstances", ["python -m tests.circumstances"]),
         ("bench", ["python -m benchmarks"]),
         ("pages", ["python -m tests.pages"]),
         ("docs", ["mkdocs build --strict"]),
@@ -206,4 +266,5 @@ def test_the_noxfile_is_short_and_needs_nothing_but_nox() -> None:
         )
     }
     outside = {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names}
-    assert outside == {"nox", "harness.errors", "harness.machine.hardware", "harness.matrix"}
+    ours = {"harness.errors", "harness.machine.hardware", "harness.matrix", "harness.verdict.sweep"}
+    assert outside == {"nox", "nox.command", *ours}

@@ -168,7 +168,7 @@ def test_a_nan_in_a_golden_is_a_broken_file_named_with_its_key(
     said = capsys.readouterr().err
     assert str(harness.goldens / GOLDEN) in said
     assert "grad-norm: step 7" in said
-    assert not harness.results.exists()
+    assert harness.verdict().status == "refused"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,8 @@ def test_a_broken_case_file_is_one_sentence_and_exit_2(
     error = capsys.readouterr().err
     assert said in error
     assert len(error.strip().splitlines()) == 1
-    assert not harness.results.exists()
+    verdict = harness.verdict()
+    assert (verdict.status, verdict.message in error) == ("refused", True)
 
 
 def test_a_cell_without_a_golden_fails_and_says_how_to_record_one(

@@ -19,13 +19,13 @@ from harness.checks import Check, Worst
 from harness.diagnosis import Diagnosis
 from harness.goldens import Golden
 from harness.metrics import Series
-from harness.night.outcome import REPORT
 from harness.report import curves
 from harness.report.bands import half_widths
 from harness.report.html import render, write_report
 from harness.report.markup import asset, data_block, el, escape
 from harness.report.picture import Layout, Lost, draw
 from harness.verdict import Verdict
+from harness.verdict.sweep import REPORT
 from tests.made_results import GPT, METRICS, MOE, Made, make_cell, write_events
 from tests.markup_of import Page
 

@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from rich.console import Console
 from harness.checks import Check, Worst
 from harness.commands.cli import main
 from harness.diagnosis import Diagnosis
-from harness.errors import EXIT_FAILED, EXIT_NOTHING, EXIT_PASSED
+from harness.errors import EXIT_FAILED, EXIT_NOTHING, EXIT_PASSED, EXIT_USAGE
 from harness.matrix import Cell
 from harness.report.board import Board, running
 from harness.report.summary import summary
@@ -28,6 +30,7 @@ from harness.report.terminal import Terminal, render
 from harness.text import one_line, printable
 from harness.verdict import Verdict
 from tests.made_results import GPT, MOE, Made, make_cell, write_events
+from tests.nights import green, not_run, ran, write
 
 ESCAPE = "\x1b"
 _METRICS = ("lm loss", "grad-norm")
@@ -176,6 +179,28 @@ def test_an_expected_cell_that_left_nothing_is_red(
     assert main(["status", str(results)]) == EXIT_PASSED
     assert main(["status", str(results), "--expect", str(listing)]) == EXIT_FAILED
     assert "1 passed, 1 no verdict" in capsys.readouterr().out
+
+
+def test_status_of_a_night_shows_old_refused_and_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, begin = str(tmp_path / "results"), ran(timedelta(hours=1)).started
+    write(tmp_path / "results", not_run("h100/dev/a", "skipped", "no GPU"))
+    assert main(["status", results]) == EXIT_NOTHING
+    assert "1 cell: 1 skipped" in capsys.readouterr().out
+    write(tmp_path / "results", green("cpu/dev/a"))
+    assert main(["status", results, "--since", begin]) == EXIT_PASSED
+    assert "skipped: no GPU" in capsys.readouterr().out
+    write(tmp_path / "results", replace(green("cpu/dev/a"), run=ran(timedelta(hours=2))))
+    assert main(["status", results]) == EXIT_PASSED
+    assert main(["status", results, "--since", begin]) == EXIT_FAILED
+    assert "? old" in capsys.readouterr().out
+    write(tmp_path / "results", not_run("cpu/dev/a", "refused", "the golden is broken"))
+    assert main(["status", results]) == EXIT_FAILED
+    assert "what:  refused: the golden is broken" in capsys.readouterr().out
+    listing = tmp_path / "listing.json"
+    listing.write_text("[]")
+    assert main(["status", results, "--expect", str(listing)]) == EXIT_USAGE
 
 
 def _listing(*cases: str) -> str:

@@ -104,13 +104,19 @@ def test_passed_with_a_failed_check_is_refused() -> None:
         verdict(status="passed")
 
 
+def test_passed_without_a_check_is_refused() -> None:
+    with pytest.raises(ValueError, match="passed without a check"):
+        verdict(status="passed", checks=())
+
+
 def test_an_unknown_status_is_refused() -> None:
     with pytest.raises(ValueError, match="'flaky'"):
         verdict(status="flaky")
 
 
 def test_exit_codes_are_those_of_the_contract() -> None:
-    assert verdict(status="passed", checks=()).exit_code == EXIT_PASSED
+    held = Check("golden: lm loss", "lm loss", "golden", "exact", passed=True)
+    assert verdict(status="passed", checks=(held,)).exit_code == EXIT_PASSED
     assert verdict().exit_code == EXIT_FAILED
     assert verdict(status="error").exit_code == EXIT_CRASHED
 

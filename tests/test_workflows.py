@@ -10,6 +10,8 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ import yaml
 from harness import __version__
 from harness.commands.cli import parser
 from harness.matrix import HARDWARE, TRACKS
-from tests.nights import green, write
+from harness.verdict import Run
+from tests.nights import green, ran, write
 from tests.tools import program
 from tests.webserver import Tracker
 
@@ -286,6 +289,7 @@ def test_every_command_of_the_harness_in_a_script_is_one() -> None:
 NOXFILE = """
 import json
 import nox
+import time
 from pathlib import Path
 
 nox.options.tags = ["default"]
@@ -298,7 +302,8 @@ for hardware in ("cpu", "h100"):
         folder = Path("results", name, track, case)
         (folder / "checkpoints" / "continuous").mkdir(parents=True)
         (folder / "checkpoints" / "continuous" / "weights").touch()
-        text = Path("verdict.json").read_text().replace("CELL", f"{name}/{track}/{case}")
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        text = Path("verdict.json").read_text().replace("CELL", f"{name}/{track}/{case}").replace("NOW", now)
         (folder / "verdict.json").write_text(text)
         if Path("fail").exists() and case == "small":
             (folder / "verdict.json").unlink()
@@ -312,7 +317,8 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "checkout"
     folder.mkdir()
     (folder / "noxfile.py").write_text(NOXFILE)
-    (folder / "verdict.json").write_text(green("CELL/dev/x").to_json().replace("CELL/dev/x", "CELL"))
+    made = replace(green("CELL/dev/x"), run=Run("1", "NOW", "NOW"))
+    (folder / "verdict.json").write_text(made.to_json().replace("CELL/dev/x", "CELL"))
     (tmp_path / "bin").mkdir()
     for name, words in (("nox", "-m nox"), ("harness", "-m harness"), ("python", "")):
         script(tmp_path / "bin" / name, f'exec {sys.executable} {words} "$@"')
@@ -413,12 +419,16 @@ def test_the_watch_fetches_its_state_judges_the_night_and_sounds_the_alarm(proje
     assert done.returncode == 0, done.stderr
     others = ("cpu/lts/small", "h100/lts/small", "h100/dev/large-one")
     write(project / "results", *(green(cell) for cell in others))
+    write(
+        project / "results", replace(green("h100/dev/small"), run=ran(timedelta(hours=2)))
+    )  # not of this run
 
     cells = {"h100/dev/small": {"good": "a" * 40, "streak": 0, "night": "1"}}
     state = json.dumps({"format": 1, "cells": cells, "spells": [], "told": "", "owed": []})
     script(
         project.parent / "bin" / "gh",
         f"""case "$1 $2" in
+"run view") [ "$3" = 13 ] && echo {ran(timedelta(hours=1)).started} ;;
 "run list") printf '12 2026-01-03\\n11 2026-01-02\\n10 2026-01-01\\n' ;;
 "run download") case "$3 $7" in
   "11 night-watch") printf '%s' '{state}' > "$9/night-watch.json" ;;
@@ -431,7 +441,7 @@ esac""",
     write(project / "earlier" / "results", green("cpu/lts/small"))
     write(project / "earlier" / "nights" / "2025-12-31", green("cpu/lts/small"))
     text = step("nightly.yml", "watch", "Fetch what was remembered last night")["run"]
-    done = bash(project, text, GH_TOKEN="t", BRANCH="main")
+    done = bash(project, text, GH_TOKEN="t", BRANCH="main", GITHUB_RUN_ID="13")
     assert done.returncode == 0, done.stderr
     assert (project / "state/night-watch.json").exists()
     assert [night.name for night in (project / "nights").iterdir()] == ["2026-01-01"]
@@ -445,6 +455,7 @@ esac""",
     done = bash(project, step("nightly.yml", "watch", "Say what was found")["run"], HARDWARE="h100")
     assert done.returncode == 0, done.stderr
     assert "❌ 1 red, 0 red in quarantine, 5 green" in done.stdout
+    assert "| `h100/dev/small` | ❌ old |" in done.stdout
 
     text = step("nightly.yml", "watch", "Sound the alarm")["run"]
     with Tracker() as tracker:

@@ -55,7 +55,7 @@ class Memory:
     def see(self, outcomes: Iterable[Outcome], night: str, quarantined: Collection[str]) -> None:
         """Take in one night; the same night twice is one."""
         for outcome in outcomes:
-            if outcome.missing:  # says nothing of the cell
+            if outcome.missing or outcome.state == "skipped":  # says nothing of the cell
                 continue
             name = outcome.cell.id
             cell = self.cells.setdefault(name, Remembered())

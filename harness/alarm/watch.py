@@ -81,13 +81,13 @@ class Watch:
         return tuple(
             outcome
             for outcome in self.night.outcomes
-            if not outcome.green and self.quarantine.holds(outcome.cell, self.today) is None
+            if outcome.red and self.quarantine.holds(outcome.cell, self.today) is None
         )
 
     def held(self) -> tuple[Outcome, ...]:
         """The red cells that do not, because they are in quarantine."""
         red = {outcome.cell for outcome in self.red()}
-        return tuple(one for one in self.night.outcomes if not one.green and one.cell not in red)
+        return tuple(one for one in self.night.outcomes if one.red and one.cell not in red)
 
     def steps(self, known: Mapping[str, Known]) -> tuple[Step, ...]:
         """All changes, by subject."""

@@ -171,10 +171,8 @@ def find_case(what: str, folder: Path) -> Case:
         UsageError: there is none.
         CaseError: its file is broken.
     """
-    path = Path(what)
-    # os.path: a name too long for a file is simply none.
-    if "/" in what or os.path.isfile(path) or os.path.isfile(path / CASE_FILE):
-        return load_case(path)
+    if _is_path(what):
+        return load_case(Path(what))
     if not NAME.fullmatch(what):
         raise UsageError(f"case {what!r}: cannot be the name of a case", "give a name or a path")
     found = cases_by_name(folder)
@@ -183,6 +181,26 @@ def find_case(what: str, folder: Path) -> Case:
         hint = f"did you mean {near[0]}?" if near else f"cases: {', '.join(sorted(found)[:8]) or 'none'}"
         raise UsageError(f"case {what!r}: is not in {folder}", hint)
     return load_case(found[what])
+
+
+def case_name(what: str) -> str:
+    """The name of the case that :func:`find_case` would look for; it need not be there."""
+    if not _is_path(what):
+        return what
+    path = Path(what)
+    is_file = os.path.isfile(path) or (path.suffix in (".yaml", ".yml") and not os.path.isdir(path))
+    return path.absolute().parent.name if is_file else path.absolute().name
+
+
+def case_is_there(what: str) -> bool:
+    """Whether it is a name, or the path of something that should be a case."""
+    path = Path(what)
+    return not _is_path(what) or os.path.isfile(path) or os.path.lexists(path / CASE_FILE)
+
+
+def _is_path(what: str) -> bool:
+    # os.path: a name too long for a file is simply none.
+    return "/" in what or os.path.isfile(what) or os.path.isfile(Path(what) / CASE_FILE)
 
 
 def load_case(path: Path) -> Case:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
+import reprlib
 import struct
 import zipfile
 import zlib
@@ -16,7 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.checkpoints import pickles
-from harness.checkpoints.pickles import ITEMSIZE, Refused, Storage, StorageType, TensorRef
+from harness.checkpoints.extents import Extent
+from harness.checkpoints.inert import ITEMSIZE, Refused, Storage, StorageType, TensorRef
 from harness.errors import CheckpointError
 
 #: More Python objects than this in one file is not a training state but an attack on memory.
@@ -171,6 +174,25 @@ def unpickle(file: IO[bytes], where: str, load_storage: Callable[[Any], Storage]
         raise CheckpointError(f"{where}: its pickle is damaged ({what})", _TORN) from cause
 
 
+def read_pickle(path: Path) -> Any:  # noqa: ANN401 - untyped by nature
+    """A plain pickle's content; None for what only looks like one, or would need code to be read."""
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        if not 2 < size <= PICKLE_LIMIT:
+            return None
+        file.seek(0)
+        start = file.read(2)
+        file.seek(size - 1)
+        if start[:1] != b"\x80" or not 2 <= start[1] <= pickle.HIGHEST_PROTOCOL or file.read(1) != b".":
+            return None
+        file.seek(0)
+        try:
+            found = unpickle(file, str(path))
+        except CheckpointError:
+            return None
+        return found if file.tell() == size else None
+
+
 def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str) -> Any:  # noqa: ANN401
     window = _Window(file, offset, length)
     try:
@@ -203,6 +225,8 @@ def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str)
     if order in infos and member(order) not in (b"little", b""):
         raise CheckpointError(f"{where}: byte order {member(order)!r}, expected little")
 
+    extent = Extent(where, length)
+
     def load_storage(pid: Any) -> Storage:  # noqa: ANN401 - untyped by nature
         dtype, key, numel = _storage_id(pid)
         info = infos.get(f"{root}data/{key}")
@@ -220,7 +244,7 @@ def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str)
                 found.append((_data_position(path, offset, info, where), info.file_size))
             return found[0]
 
-        return Storage(dtype, numel, locate)
+        return Storage(dtype, numel, locate, extent)
 
     return unpickle(io.BytesIO(member(main)), where, load_storage)
 
@@ -239,10 +263,10 @@ def _data_position(path: Path, offset: int, info: zipfile.ZipInfo, where: str) -
 def _storage_id(pid: Any) -> tuple[str, str, int]:  # noqa: ANN401 - untyped by nature
     """(dtype, key, elements) of a persistent id ``("storage", type, key, location, numel, …)``."""
     if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
-        raise Refused(f"a persistent object {pid!r:.60}")
+        raise Refused(f"a persistent object {reprlib.repr(pid)}")
     _, kind, key, _, numel = pid[:5]
     if not isinstance(kind, StorageType) or not isinstance(numel, int) or numel < 0:
-        raise Refused(f"a storage of type {kind!r:.60}")
+        raise Refused(f"a storage of type {reprlib.repr(kind)}")
     return kind.name, str(key), numel
 
 
@@ -251,15 +275,16 @@ def _read_legacy(file: IO[bytes], size: int, where: str) -> Any:  # noqa: ANN401
     file.seek(0)
     places: dict[str, tuple[int, int]] = {}
     held: dict[str, Storage] = {}
+    extent = Extent(where, size)
 
     def load_storage(pid: Any) -> Storage:  # noqa: ANN401 - untyped by nature
         dtype, key, numel = _storage_id(pid)
-        return held.setdefault(key, Storage(dtype, numel, lambda: places[key]))
+        return held.setdefault(key, Storage(dtype, numel, lambda: places[key], extent))
 
     magic, protocol, system = (unpickle(file, where) for _ in range(3))
     little = isinstance(system, dict) and system.get("little_endian", True)
     if (magic, protocol) != (_LEGACY_MAGIC, 1001) or not little:
-        raise CheckpointError(f"{where}: protocol {protocol!r:.40}, expected 1001, little endian")
+        raise CheckpointError(f"{where}: protocol {reprlib.repr(protocol)}, expected 1001, little endian")
     nest = unpickle(file, where, load_storage)
     keys = unpickle(file, where)
     for key in keys if isinstance(keys, list) else []:

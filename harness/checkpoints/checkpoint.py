@@ -26,7 +26,7 @@ from harness.checkpoints.folders import (
     read_manifest,
 )
 from harness.checkpoints.foreign import entries_of, files_below, leaves, part_of
-from harness.checkpoints.pickles import Attributed, TensorRef
+from harness.checkpoints.inert import Attributed, TensorRef
 from harness.checkpoints.places import Places
 from harness.errors import CheckpointError
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from harness.checkpoints import components
+from harness.checkpoints import components, stamped
 from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from harness.checkpoints.coverage import Coverage
-from harness.checkpoints.entries import Entry, alone, original
+from harness.checkpoints.entries import Entry, Plain, alone, original
 from harness.checkpoints.gaps import Gap, find_gaps
 from harness.checkpoints.ledger import Ledger
 from harness.checkpoints.places import Places, of_checkpoints
-from harness.checkpoints.rules import Rule
+from harness.checkpoints.rules import Rule, differing_words
 from harness.checkpoints.tallying import Tallying
 
 TEXT_SHOWN = 80
+#: Of two kinds of value, what the pair counts as.
+_PLAINEST: tuple[Plain, ...] = ("", "list", "float", "value")
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class TensorDiff:
         rows: first and last differing index of dimension 0.
         detail: what else there is to say.
         key, file: its name inside its file, and that file; empty for what is spread over several.
-        plain: ``value`` for one plain value (a number, a text, nothing), ``list`` for a list of numbers;
-            empty for a tensor, an array, a file of bytes.
+        plain: what kind of plain value it is on both sides; empty where it is none on one of them.
+        words: of texts, the places of the words that differ; empty where it is all of them, or their number.
     """
 
     name: str
@@ -54,7 +56,8 @@ class TensorDiff:
     detail: str = ""
     key: str = ""
     file: str = ""
-    plain: Literal["", "value", "list"] = ""
+    plain: Plain = ""
+    words: tuple[int, ...] = ()
 
     def sentence(self) -> str:
         """What differs, for a person to check."""
@@ -140,7 +143,7 @@ def _opened(a: Path, b: Path, places: Places | None) -> tuple[Checkpoint, Checkp
     one, two = (open_checkpoint(path, places) for path in (a, b))
     if (len(one.files) == 1) != (len(two.files) == 1):
         one, two = (open_checkpoint(path, places, single=False) for path in (a, b))
-    return one, two
+    return stamped.paired(one, two)
 
 
 @dataclass
@@ -189,7 +192,7 @@ class _Comparison:
             difference,
             key=held[0].key,
             file=held[0].file,
-            plain="" if "" in kinds else "list" if "list" in kinds else "value",
+            plain=next(kind for kind in _PLAINEST if kind in kinds),
         )
 
     def _layouts_differ(self) -> bool:
@@ -277,6 +280,7 @@ class _Comparison:
             index=(first,),
             a=shown[0],
             b=shown[1],
+            words=differing_words(*(text.decode("utf-8", "replace") for text in (one, two))),
         )
 
     # -- names that one side lacks, and tied copies --------------------------------------------

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.archives import unpickle
-from harness.checkpoints.pickles import DType, Record
+from harness.checkpoints.extents import MOST_DIMENSIONS, Extent
+from harness.checkpoints.inert import ITEMSIZE, DType, Record
 from harness.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -52,25 +54,29 @@ class DistMetadata:
 
 def _text(value: object, where: str) -> str:
     if not isinstance(value, str):
-        raise CheckpointError(f"{where}: found {value!r:.60}, expected a name", _TORN)
+        raise CheckpointError(f"{where}: found {reprlib.repr(value)}, expected a name", _TORN)
     return value
 
 
 def _numbers(values: object, where: str) -> tuple[int, ...]:
-    if not isinstance(values, (tuple, list)) or not all(type(v) is int and v >= 0 for v in values):
-        raise CheckpointError(f"{where}: found {values!r:.60}, expected sizes", _TORN)
+    if (
+        not isinstance(values, (tuple, list))
+        or len(values) > MOST_DIMENSIONS
+        or not all(type(v) is int and 0 <= v < 1 << 63 for v in values)
+    ):
+        raise CheckpointError(f"{where}: found {reprlib.repr(values)}, expected sizes", _TORN)
     return tuple(values)
 
 
 def _record(value: object, kind: str, where: str) -> Record:
     if not isinstance(value, Record) or not value.label.endswith("." + kind):
-        raise CheckpointError(f"{where}: found {value!r:.60}, expected {kind}", _TORN)
+        raise CheckpointError(f"{where}: found {reprlib.repr(value)}, expected {kind}", _TORN)
     return value
 
 
 def _mapping(value: object, where: str) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
-        raise CheckpointError(f"{where}: found {value!r:.60}, expected a table", _TORN)
+        raise CheckpointError(f"{where}: found {reprlib.repr(value)}, expected a table", _TORN)
     return value
 
 
@@ -111,7 +117,7 @@ def _tensor(path: Path, name: str, meta: Record, items: Iterable[Item]) -> Tenso
     if isinstance(properties, Mapping):
         dtype = properties.get("dtype")
     if not isinstance(dtype, DType):
-        raise CheckpointError(f"{where}: dtype {dtype!r:.60}, expected torch's", _TORN)
+        raise CheckpointError(f"{where}: dtype {reprlib.repr(dtype)}, expected torch's", _TORN)
     shape = _numbers(meta.field("size"), where)
     by_offset = {item.offsets: item for item in items}
     boxes = []
@@ -147,11 +153,15 @@ def read_metadata(folder: Path) -> DistMetadata:
     items = _items(path, top.field("storage_data"))
     tensors: dict[str, TensorMeta] = {}
     objects: dict[str, Item] = {}
+    files = {item.path for held in items.values() for item in held}
+    extent = Extent(str(path), sum(file.stat().st_size for file in files))
     for key, meta in _mapping(top.field("state_dict_metadata"), str(path)).items():
         name = _text(key, str(path))
         held = items.get(name, [])
         if isinstance(meta, Record) and meta.label.endswith(".TensorStorageMetadata"):
             tensors[name] = _tensor(path, name, meta, held)
+            for item in tensors[name].items:
+                extent.take(ITEMSIZE.get(tensors[name].dtype, 1), item.sizes)
         else:
             _record(meta, "BytesStorageMetadata", f"{path}: {name}")
             if not held:

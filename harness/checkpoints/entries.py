@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.checkpoints.archives import Stored
-from harness.checkpoints.pickles import ITEMSIZE
+from harness.checkpoints.inert import ITEMSIZE
+from harness.checkpoints.rules import without_words
 from harness.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ VALUE_ITEMSIZE = {
     "Python int": 8, "Python float": 8, "Python bool": 1, "Python complex": 16,
     "text": 1, "bytes": 1, "big int": 1, "None": 1, "empty dict": 1, "empty list": 1, "file": 1,
 }  # fmt: skip
+#: A plain value: one float, any other one (a whole number, a text, nothing), or a list of numbers.
+Plain = Literal["", "float", "value", "list"]
 _TORN = "the file is torn: take an earlier checkpoint"
 
 
@@ -95,15 +98,23 @@ class Entry:
         return min((part.order for part in self.parts), default=("", 0))
 
     @property
-    def plain(self) -> Literal["", "value", "list"]:
-        """One plain ``value`` (a number, a text, nothing), a ``list`` of numbers, or neither."""
+    def plain(self) -> Plain:
+        """What kind of plain value it is; empty for a tensor, an array, a file of bytes."""
         if self.data is None or self.dtype in ITEMSIZE:
             return ""
-        return "list" if self.dtype.startswith("Python") and self.shape else "value"
+        if self.dtype.startswith("Python") and self.shape:
+            return "list"
+        return "float" if self.dtype == "Python float" else "value"
 
     def named(self, name: str) -> Entry:
         """The same under another name."""
         return replace(self, name=name)
+
+    def without_words(self, places: tuple[int, ...]) -> Entry:
+        """A text with other words at some places, from 0."""
+        text = (self.data or b"").decode("utf-8", "surrogatepass")
+        data = without_words(text, places).encode("utf-8", "surrogatepass")
+        return replace(self, data=data, shape=(len(data),))
 
     def incomplete(self) -> str:
         """What is wrong with how the parts cover the tensor; empty when nothing is."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.checkpoints import components
+from harness.checkpoints import components, stamped
 from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from harness.checkpoints.coverage import Coverage
 from harness.checkpoints.entries import Entry, Part, Reader, alone, original
@@ -18,6 +18,7 @@ from harness.checkpoints.rules import Rule
 
 #: More plain values than these (a tokenizer's table) are hashed with all else.
 _SEPARATE = 2000
+_ONE = ("float", "value")
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None
     Raises:
         CheckpointError: torn, incomplete, or it would need code to be read.
     """
-    checkpoint = open_checkpoint(path, places)
+    rules = tuple(rules)
+    checkpoint = stamped.as_observed(open_checkpoint(path, places), rules)
     ledger = Ledger((checkpoint,), rules)
     judged = sorted(ledger.judged(checkpoint).items())
-    apart = sum(entry.plain == "value" for _, entry in judged) <= _SEPARATE
+    apart = sum(entry.plain in _ONE for _, entry in judged) <= _SEPARATE
     digests: dict[str, hashlib._Hash] = {}
     values: dict[str, dict[str, str]] = {}
     with Reader() as reader:
@@ -73,7 +75,7 @@ def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None
             if _is_tied(checkpoint, entry, reader):
                 continue
             head = f"{name}\0{entry.dtype}\0{list(entry.shape)}\0".encode("utf-8", "surrogatepass")
-            if apart and entry.plain == "value":
+            if apart and entry.plain in _ONE:
                 value = hashlib.sha256(head + (entry.data or b"")).hexdigest()[:16]
                 values.setdefault(entry.component, {})[name] = value
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.checkpoints.pickles import Attributed, DType, NumpyArray, Record, TensorRef
+from harness.checkpoints.inert import Attributed, DType, NumpyArray, Record, TensorRef
 from harness.errors import CheckpointError
 
 #: Beyond these a file is not a training state but an attack on memory.

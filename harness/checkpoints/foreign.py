@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoints import components
-from harness.checkpoints.archives import Stored, is_torch_file, read_json, read_nest, resolve
+from harness.checkpoints.archives import Stored, is_torch_file, read_json, read_nest, read_pickle, resolve
 from harness.checkpoints.entries import Entry, Part
 from harness.checkpoints.flatten import Value, flatten
-from harness.checkpoints.pickles import TensorRef
+from harness.checkpoints.inert import TensorRef
 from harness.checkpoints.places import Places
 from harness.errors import CheckpointError
 
@@ -125,6 +125,8 @@ def _entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
         yield from leaves(read_nest(file), file, where, places)
     elif file.suffix == ".json":
         yield from leaves(read_json(file), file, where, places)
+    elif (nest := read_pickle(file)) is not None:
+        yield from leaves(nest, file, where, places)
     else:
         text = _lines(file, size)
         if text is None:

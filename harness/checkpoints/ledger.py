@@ -10,6 +10,9 @@ from harness.checkpoints.coverage import AppliedRule, Count, Coverage
 from harness.checkpoints.entries import Entry
 from harness.checkpoints.rules import Rule, Rules
 
+#: A value that is the folder that the resumed run was told to load from, and nothing else.
+LOAD_PATH = b"${CHECKPOINT_LOAD_PATH}"
+_LOADS = "the folder that the resumed run was told to load from, which no other run was"
 _PER_RANK = "one rank's own, and the other layout has other ranks: it has no counterpart there"
 
 
@@ -28,18 +31,29 @@ class Ledger:
         self._checkpoints = checkpoints
         self._rules = Rules([*rules])
         self.per_rank: set[str] = set()
+        self._loads: set[str] = set()
+        self._words: dict[str, tuple[int, ...]] = {}
         excluded: set[str] = set()
         for checkpoint in checkpoints:
             for name, entry in checkpoint.entries.items():
                 if apart and entry.per_rank:
                     self.per_rank.add(name)
-                elif self._rules.leave_out(name, entry.key or name, checkpoint.files_of(entry)):
-                    excluded.add(name)
+                elif entry.data == LOAD_PATH:
+                    self._loads.add(name)
+                elif rule := self._rules.asked(name, entry.key or name, checkpoint.files_of(entry)):
+                    if rule.words and entry.dtype == "text":
+                        self._words[name] = rule.words
+                    else:
+                        excluded.add(name)
+        excluded |= self._loads
         self.excluded = frozenset(excluded | self.per_rank)
 
     def judged(self, checkpoint: Checkpoint) -> dict[str, Entry]:
-        """The entries that must be compared."""
-        return {name: entry for name, entry in checkpoint.entries.items() if name not in self.excluded}
+        """The entries that must be compared; without the words that are left out of texts."""
+        kept = {name: entry for name, entry in checkpoint.entries.items() if name not in self.excluded}
+        for name in self._words.keys() & kept.keys():
+            kept[name] = kept[name].without_words(self._words[name])
+        return kept
 
     def coverage(self, uncompared: Iterable[str] = ()) -> Coverage:
         """The sums.
@@ -63,8 +77,9 @@ class Ledger:
             for file, places in held.items():
                 files.setdefault(file, set()).update(places or {"uncompared"})
         rules = self._rules.applied()
-        if self.per_rank:
-            rules = (*rules, AppliedRule("trainer", "*", _PER_RANK, len(self.per_rank)))
+        for left_out, reason in ((self.per_rank, _PER_RANK), (self._loads, _LOADS)):
+            if left_out:
+                rules = (*rules, AppliedRule("trainer", "*", reason, len(left_out)))
         return Coverage(
             files=_count([_of_file(places) for places in files.values()]),
             entries=_count([self._place(name, missed) for name in names]),

@@ -7,19 +7,23 @@ descriptions of where their bytes lie. A pickle that names anything else is refu
 from __future__ import annotations
 
 import pickle
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import IO, Any
 
-#: Bytes per element of the dtypes that a checkpoint may hold.
-ITEMSIZE = {
-    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
-    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1,
-    "float8_e8m0fnu": 1,
-    "int64": 8, "int32": 4, "int16": 2, "int8": 1,
-    "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1, "bool": 1,
-    "complex32": 4, "complex64": 8, "complex128": 16,
-}  # fmt: skip
+from harness.checkpoints.inert import (
+    ITEMSIZE,
+    Attributed,
+    DType,
+    Inert,
+    NumpyArray,
+    Record,
+    Refused,
+    Storage,
+    StorageType,
+    TensorRef,
+)
 
 _STORAGES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
@@ -35,7 +39,8 @@ _OLD_DCP = "torch.distributed._shard.sharded_tensor.metadata"
 #: Classes that are kept as inert records; the name of a megatron class (an enum in ``args``) too.
 _RECORDS = {
     ("argparse", "Namespace"), ("types", "SimpleNamespace"), ("_io", "BytesIO"),
-    ("signal", "Signals"), ("numpy", "dtype"),
+    ("signal", "Signals"), ("numpy", "dtype"), ("decimal", "Decimal"), ("uuid", "UUID"),
+    *(("datetime", name) for name in ("datetime", "date", "time", "timedelta", "timezone")),
     *((_DCP + "metadata", name) for name in (
         "Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "TensorProperties",
         "ChunkStorageMetadata", "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING",
@@ -45,107 +50,8 @@ _RECORDS = {
 }  # fmt: skip
 
 
-class Refused(pickle.UnpicklingError):
-    """A pickle that would have to execute something; the message says what."""
-
-
-class _Inert(type):
-    """Classes that a pickle cannot change."""
-
-    def __setattr__(cls, name: str, value: object) -> None:
-        raise Refused(f"an assignment to {cls.__name__}.{name}")
-
-
-class Record(metaclass=_Inert):
-    """What was stored for an object of a class: the arguments and the state, nothing called."""
-
-    __slots__ = ("arguments", "state")
-    label = ""
-
-    arguments: tuple[Any, ...]
-    state: Any
-
-    def __new__(cls, *arguments: object) -> Record:
-        """Keep the arguments; whatever class this stands for is not made."""
-        self = super().__new__(cls)
-        self.arguments = arguments
-        self.state = None
-        return self
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    def field(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - untyped by nature
-        """A value of the stored ``__dict__``."""
-        return self.state.get(name, default) if isinstance(self.state, Mapping) else default
-
-
-class NumpyArray(Record):
-    """A pickled ndarray; its state is (version, shape, dtype, Fortran order, bytes)."""
-
-    label = "numpy.ndarray"
-
-
-class DType(metaclass=_Inert):
-    """A torch dtype by name."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __setstate__(self, state: object) -> None:
-        raise Refused("an assignment to a dtype")
-
-
-class StorageType(DType):
-    """A torch storage class; ``name`` is its element dtype."""
-
-
-class Storage:
-    """The bytes behind tensors: where they are in a file; set once the container knows."""
-
-    __slots__ = ("dtype", "locate", "numel")
-
-    def __init__(self, dtype: str, numel: int, locate: Callable[[], tuple[int, int]]) -> None:
-        self.dtype, self.numel, self.locate = dtype, numel, locate
-
-    def __setstate__(self, state: object) -> None:
-        raise Refused("an assignment to a storage")
-
-
-class TensorRef:
-    """A tensor as pickled: ``sizes`` and ``strides`` (elements) over a storage from ``offset`` on."""
-
-    __slots__ = ("dtype", "offset", "sizes", "storage", "strides")
-
-    def __init__(
-        self,
-        storage: Storage,
-        dtype: str,
-        offset: int,
-        sizes: Iterable[int],
-        strides: Iterable[int],
-    ) -> None:
-        self.storage, self.dtype, self.offset = storage, dtype, offset
-        self.sizes, self.strides = tuple(sizes), tuple(strides)
-        numbers = (offset, *self.sizes, *self.strides)
-        if not all(type(n) is int and n >= 0 for n in numbers):
-            raise Refused("a tensor whose sizes are not numbers")
-        if len(self.sizes) != len(self.strides):
-            raise Refused("a tensor with more sizes than strides")
-
-    def __setstate__(self, state: object) -> None:
-        raise Refused("an assignment to a tensor")
-
-
-class Attributed:
-    """A tensor or a container, and what hangs on it: attributes, as they were stored."""
-
-    __slots__ = ("attributes", "value")
-
-    def __init__(self, value: Any, attributes: object) -> None:  # noqa: ANN401 - untyped by nature
-        self.value, self.attributes = value, attributes
+#: A set with more parts is no training state but an attack on memory.
+_SET_LIMIT = 1_000_000
 
 
 class _Call:
@@ -167,7 +73,7 @@ class _Call:
         raise Refused("an assignment to a function")
 
 
-class _Dict(dict[Any, Any], metaclass=_Inert):
+class _Dict(dict[Any, Any], metaclass=Inert):
     attributes: object = None
 
     def __setstate__(self, state: object) -> None:
@@ -180,7 +86,7 @@ class _DefaultDict(_Dict):
         super().__init__(*rest)
 
 
-class _Deque(list[Any], metaclass=_Inert):
+class _Deque(list[Any], metaclass=Inert):
     attributes: object = None
 
     def __init__(self, items: Iterable[Any] = (), maxlen: object = None) -> None:
@@ -259,7 +165,7 @@ def _first(first: object, *_rest: object) -> object:
 
 def _from_type(function: object, _type: object, arguments: Iterable[object], state: object) -> Any:  # noqa: ANN401
     if not isinstance(function, _Call):
-        raise Refused(f"a tensor made by {function!r}")
+        raise Refused(f"a tensor made by {reprlib.repr(function)}")
     made = function(*arguments)
     return Attributed(made, dict(_state(state))) if state else made
 
@@ -270,7 +176,7 @@ def _sparse(layout: object, data: object) -> dict[str, object]:
 
 def _encode(text: object, encoding: object = "latin1", *_rest: object) -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "ascii", "utf-8"):
-        raise Refused(f"an encoding {encoding!r}")
+        raise Refused(f"an encoding {reprlib.repr(encoding)}")
     return text.encode(str(encoding))
 
 
@@ -293,15 +199,51 @@ def _numpy_scalar(dtype: object, data: object = b"") -> NumpyArray:
     return array
 
 
-def _joined(*parts: object) -> str:
-    return "/".join(str(part) for part in parts)
+def _path(*parts: object) -> str:
+    return "/".join(_words(parts))
+
+
+def _device(*parts: object) -> str:
+    return ":".join(_words(parts))
+
+
+def _words(parts: Iterable[object]) -> Iterable[str]:
+    for part in parts:
+        # Of a nest that holds itself many times over there is no text that ends.
+        if not isinstance(part, (str, int)):
+            raise Refused(f"a path or a device of {reprlib.repr(part)}")
+        yield str(part)
+
+
+def _sorted_set(items: Iterable[object] = ()) -> list[object]:
+    """A set as a list, in an order that depends on what is in it alone."""
+    left = _SET_LIMIT
+
+    def text(item: object) -> str:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Refused(f"a set of more than {_SET_LIMIT} parts")
+        if isinstance(item, (tuple, list)):
+            return f"({','.join(map(text, item))})"
+        if isinstance(item, Record):
+            return f"{item.label}{text(item.arguments)}"
+        return (
+            item.name if isinstance(item, DType) else repr(item) if _is_plain(item) else type(item).__name__
+        )
+
+    return sorted(items, key=text)
+
+
+def _is_plain(item: object) -> bool:
+    return item is None or isinstance(item, (str, bytes, int, float, complex))
 
 
 @cache
 def _table() -> dict[tuple[str, str], Any]:
     table: dict[tuple[str, str], Any] = {
         ("torch", "Size"): _Call(lambda values=(): tuple(values)),
-        ("torch", "device"): _Call(lambda *parts: ":".join(map(str, parts))),
+        ("torch", "device"): _Call(_device),
         ("torch.serialization", "_get_layout"): _Call(_first),
         ("torch._utils", "_rebuild_tensor"): _Call(_tensor_v2),
         ("torch._utils", "_rebuild_tensor_v2"): _Call(_tensor_v2),
@@ -325,8 +267,8 @@ def _table() -> dict[tuple[str, str], Any]:
     table |= {("torch", name): DType(name) for name in ITEMSIZE}
     for module in ("builtins", "__builtin__"):
         table |= {
-            (module, "set"): _Call(lambda items=(): sorted(items, key=repr)),
-            (module, "frozenset"): _Call(lambda items=(): sorted(items, key=repr)),
+            (module, "set"): _Call(_sorted_set),
+            (module, "frozenset"): _Call(_sorted_set),
             (module, "complex"): _Call(lambda re=0.0, im=0.0: complex(float(re), float(im))),
             (module, "bytes"): _Call(_bytes),
             (module, "bytearray"): _Call(_bytes),
@@ -339,13 +281,13 @@ def _table() -> dict[tuple[str, str], Any]:
         table[module, "_reconstruct"] = _Call(_reconstruct_array)
         table[module, "scalar"] = _Call(_numpy_scalar)
     for name in ("PosixPath", "PurePosixPath", "WindowsPath", "Path"):
-        table |= {(module, name): _Call(_joined) for module in ("pathlib", "pathlib._local")}
+        table |= {(module, name): _Call(_path) for module in ("pathlib", "pathlib._local")}
     return table
 
 
 @cache
 def _record_class(module: str, name: str) -> type[Record]:
-    made = _Inert(name, (Record,), {"__slots__": (), "label": f"{module}.{name}"})
+    made = Inert(name, (Record,), {"__slots__": (), "label": f"{module}.{name}"})
     assert issubclass(made, Record)
     return made
 

@@ -54,6 +54,7 @@ def of_results(folder: Path) -> Places:
     """Those of a cell: ``checkpoints/<phase>`` and ``<phase>`` below the folder of its results."""
     found = []
     for each in _spellings(folder):
+        found += [(f"{each}/checkpoints/[a-z]+-from/?\\Z", "${CHECKPOINT_LOAD_PATH}")]
         found += [(f"{each}/checkpoints/[0-9A-Za-z_.-]+", "${CHECKPOINT_SAVE_PATH}")]
         found += [(f"{each}/[0-9A-Za-z_.-]+", "${OUTPUT_PATH}")]
     return Places(found)

@@ -7,9 +7,10 @@ something out is shown in the verdict with its reason.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,8 @@ from harness.checkpoints.coverage import AppliedRule, Where
 
 #: In a rule that was observed: a number, a time or an id in a name, which is another in every run.
 ANY = "#"
-_ID = r"[0-9A-Za-z_-]+"
+_ID = r"[#0-9A-Za-z_-]+"
+_WORD = re.compile(r"\S+")
 _TOKEN = re.compile(r"[0-9A-Za-z]*\d[0-9A-Za-z]*")
 
 
@@ -31,12 +33,14 @@ class Rule:
             stands for an id, and all else for itself.
         reason: why.
         file: pattern of the files that they lie in, relative to the checkpoint; empty for any.
+        words: of a text, the places of the words that are no state, from 0; empty for all of the entry.
     """
 
     where: Where
     entry: str
     reason: str
     file: str = ""
+    words: tuple[int, ...] = ()
 
     def matches(self, key: str, files: Iterable[str]) -> bool:
         """Whether it leaves out the name ``key`` of these files."""
@@ -52,20 +56,37 @@ class Rule:
     def _file(self) -> re.Pattern[str]:
         return _compiled(self.file, observed=self.where == "observed")
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"entry": self.entry, "file": self.file, "reason": self.reason}
+        written = {"entry": self.entry, "file": self.file, "reason": self.reason}
+        return {**written, "words": list(self.words)} if self.words else written
 
     @classmethod
     def observed(cls, written: Mapping[str, Any]) -> Rule:
         """Of what :meth:`as_dict` wrote, in a golden's provenance."""
-        return cls("observed", *(str(written.get(key, "")) for key in ("entry", "reason", "file")))
+        entry, reason, file = (str(written.get(key, "")) for key in ("entry", "reason", "file"))
+        words = written.get("words")
+        places = words if isinstance(words, list) else []
+        return cls("observed", entry, reason, file, tuple(place for place in places if type(place) is int))
 
 
 def _compiled(pattern: str, *, observed: bool) -> re.Pattern[str]:
     if observed:
         return re.compile(_ID.join(map(re.escape, pattern.split(ANY))), re.DOTALL)
     return re.compile(fnmatch.translate(pattern))
+
+
+def differing_words(one: str, other: str) -> tuple[int, ...]:
+    """The places of the words in which two texts differ; none where it is all of them, or their number."""
+    left, right = (_WORD.findall(text) for text in (one, other))
+    apart = [i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b]
+    return tuple(apart) if len(left) == len(right) > len(apart) else ()
+
+
+def without_words(text: str, places: Iterable[int]) -> str:
+    """The text with other words at these places."""
+    hidden, at = set(places), itertools.count()
+    return _WORD.sub(lambda found: ANY if next(at) in hidden else found[0], text)
 
 
 def with_ids(name: str) -> str:
@@ -83,13 +104,21 @@ class Rules:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._matched: dict[Rule, set[str]] = {rule: set() for rule in rules}
 
-    def leave_out(self, name: str, key: str, files: Iterable[str]) -> bool:
-        """Whether a rule leaves ``name`` out; remembers which."""
+    def asked(self, name: str, key: str, files: Iterable[str]) -> Rule | None:
+        """The rule that leaves ``name`` out, or some words of it; None without one. Remembers it.
+
+        Several rules for words of one text are one that has the words of all.
+        """
+        words: set[int] = set()
+        found = None
         for rule, names in self._matched.items():
             if rule.matches(key, files):
                 names.add(name)
-                return True
-        return False
+                if not rule.words:
+                    return rule
+                words.update(rule.words)
+                found = rule
+        return replace(found, words=tuple(sorted(words))) if found else None
 
     def applied(self) -> tuple[AppliedRule, ...]:
         """All of them; those of a trainer's table only where they matched, for most never do."""

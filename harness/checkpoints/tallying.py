@@ -6,14 +6,15 @@ compares: on two cores that is the speed of reading.
 
 from __future__ import annotations
 
-import itertools
+import math
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
-from harness.checkpoints.entries import Block, Buffer, Entry, Reader, blocks, itemsize
+from harness.checkpoints.entries import BLOCK_BYTES, Block, Buffer, Entry, Reader, blocks, itemsize
 from harness.checkpoints.numbers import Tally
 
 #: More threads than this gain nothing from one disk, and each holds blocks.
@@ -54,14 +55,14 @@ class Tallying:
         Raises:
             CheckpointError: a file is torn.
         """
-        cut = list(_numbered(a))
-        if self._threads == 1 or len(cut) <= _FEW:
-            return self._workers[0].tally(a, b, cut, itertools.count())
+        # Never all of the blocks at once: what a file says of its shapes is not to be believed yet.
+        following = _InTurn(_numbered(a))
+        if self._threads == 1 or a.nbytes <= _FEW * BLOCK_BYTES:
+            return self._workers[0].tally(a, b, following)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, "state-diff")
         # Each takes the next block when it is done with one: the disk is read nearly in order.
-        following = itertools.count()
-        running = [self._pool.submit(worker.tally, a, b, cut, following) for worker in self._workers]
+        running = [self._pool.submit(worker.tally, a, b, following) for worker in self._workers]
         whole = Tally()
         for done in running:
             whole.merge(done.result())
@@ -75,14 +76,27 @@ class _Worker:
         self.reader = Reader()
         self._buffers = Buffer(), Buffer()
 
-    def tally(self, a: Entry, b: Entry, cut: list[tuple[int, Block]], following: Iterator[int]) -> Tally:
+    def tally(self, a: Entry, b: Entry, following: _InTurn) -> Tally:
         tally = Tally()
-        while (number := next(following)) < len(cut):
-            base, block = cut[number]
+        for base, block in following:
             one: Any = self.reader.block(a, block, self._buffers[0])
             two: Any = self.reader.block(b, block, self._buffers[1])
             tally.add(a.dtype, base, one, two)
         return tally
+
+
+class _InTurn:
+    """Blocks for several threads, each to one of them."""
+
+    def __init__(self, blocks: Iterator[tuple[int, Block]]) -> None:
+        self._blocks, self._lock = blocks, threading.Lock()
+
+    def __iter__(self) -> _InTurn:
+        return self
+
+    def __next__(self) -> tuple[int, Block]:
+        with self._lock:
+            return next(self._blocks)
 
 
 def _numbered(entry: Entry) -> Iterator[tuple[int, Block]]:
@@ -90,7 +104,4 @@ def _numbered(entry: Entry) -> Iterator[tuple[int, Block]]:
     base, shape = 0, entry.shape or (1,)
     for block in blocks(entry.shape, itemsize(entry.dtype)):
         yield base, block
-        size = block.stop - block.start
-        for n in shape[len(block.lead) + 1 :]:
-            size *= n
-        base += size
+        base += (block.stop - block.start) * math.prod(shape[len(block.lead) + 1 :])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from harness.checks.wording import amount, both, direction, steps
@@ -17,9 +19,15 @@ _MOST_DECIMALS = 15
 
 
 def compare_exactly(pair: Pair, note: str = "") -> Check:
-    """Every value must have the same bits: one ulp fails, and so does −0.0 for 0.0."""
+    """Every value must have the same bits: one ulp fails, and so does −0.0 for 0.0.
+
+    Whole numbers that no float holds are compared as they are.
+    """
     import numpy as np
 
+    whole = pair.whole()
+    if whole is not None:
+        return _compare_whole(pair, *whole, note)
     apart = pair.expected.view(np.int64) != pair.actual.view(np.int64)
     if not apart.any():
         return pair.passed("exact", f"equal bit for bit at {steps(len(pair))}{note}")
@@ -35,6 +43,31 @@ def compare_exactly(pair: Pair, note: str = "") -> Check:
         parts.append(f"largest at step {pair.steps[worst]}, {amount(float(np.abs(b - a).max()))}")
     parts.append(closeness(a, b))
     return pair.failed("exact", "; ".join(p for p in parts if p) + note, first=first, worst=worst)
+
+
+def _compare_whole(pair: Pair, expected: list[float], actual: list[float], note: str) -> Check:
+    """Python's numbers, of which some are no float's: two of those may be one float."""
+    bad = [i for i, (a, b) in enumerate(zip(expected, actual, strict=True)) if a != b or _sign(a) != _sign(b)]
+    if not bad:
+        return pair.passed("exact", f"equal bit for bit at {steps(len(pair))}{note}")
+    first = bad[0]
+    worst = max(bad, key=lambda i: abs(Fraction(actual[i]) - Fraction(expected[i])))
+    higher = sum(actual[i] > expected[i] for i in bad)
+    lower = sum(actual[i] < expected[i] for i in bad)
+    mixed = f"higher at {higher}, lower at {lower} of them"
+    ways = mixed if higher and lower else "higher" if higher else "lower"
+    one = sum(float(expected[i]) == float(actual[i]) for i in bad)
+    parts = [
+        f"{len(bad)} of {steps(len(pair))} differ{'s' if len(bad) == 1 else ''}, first {pair.steps[first]}:"
+        f" {expected[first]!r} → {actual[first]!r}",
+        ways,
+        f"as float64 {one} of them would be equal" if one else "",
+    ]
+    return pair.failed("exact", "; ".join(p for p in parts if p) + note, first=first, worst=worst)
+
+
+def _sign(value: float) -> float:
+    return math.copysign(1.0, value)
 
 
 def closeness(a: NDArray[np.float64], b: NDArray[np.float64]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.checks.result import Against, Check, Kind, Worst
 from harness.checks.wording import ranges
+from harness.metrics.series import whole_numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +25,7 @@ class Pair:
         against: what ``expected`` is.
         steps: int64, strictly increasing.
         expected, actual: float64, one value a step.
+        expected_rest, actual_rest: what whole numbers beyond 2**53 have more, as in :class:`Series`.
     """
 
     metric: str
@@ -31,13 +33,26 @@ class Pair:
     steps: NDArray[np.int64]
     expected: NDArray[np.float64]
     actual: NDArray[np.float64]
+    expected_rest: NDArray[np.object_] | None = None
+    actual_rest: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def worst(self, at: int) -> Worst:
         """The deviation at position ``at``."""
+        whole = self.whole(slice(at, at + 1))
+        if whole is not None:
+            return Worst(int(self.steps[at]), whole[0][0], whole[1][0])
         return Worst(int(self.steps[at]), float(self.expected[at]), float(self.actual[at]))
+
+    def whole(self, part: slice = slice(None)) -> tuple[list[float], list[float]] | None:
+        """Both sides as Python's numbers, where floats do not hold all of them; None where they do."""
+        rests = self.expected_rest, self.actual_rest
+        if all(rest is None for rest in rests):
+            return None
+        one, two = (None if rest is None else rest[part] for rest in rests)
+        return whole_numbers(self.expected[part], one), whole_numbers(self.actual[part], two)
 
     def passed(self, kind: Kind, message: str, at: int | None = None) -> Check:
         """The values hold; ``at`` is the position of the largest deviation."""
@@ -82,7 +97,7 @@ def pair(
     left, right = _steps(expected), _steps(actual)
     if expected and actual and _alike(expected, actual) and first <= left[0] and left[-1] <= last:
         # As it nearly always is; everything below would come to the same, more slowly.
-        return Pair(metric, against, left, expected.values, actual.values)
+        return Pair(metric, against, left, expected.values, actual.values, expected.rest, actual.rest)
     name = f"{against}: {metric}"
     inside = left[(left >= first) & (left <= last)]
     wanted = right
@@ -110,6 +125,7 @@ def pair(
     result = Pair(
         metric, against, inside,
         _values(expected, inside, left), _values(actual, wanted, right),
+        _rest(expected, inside, left), _rest(actual, wanted, right),
     )  # fmt: skip
     for values, whose in ((result.actual, "the run"), (result.expected, other)):
         finite = np.isfinite(values)
@@ -140,6 +156,14 @@ def _values(series: Series, kept: NDArray[np.int64], own: NDArray[np.int64]) -> 
     import numpy as np
 
     return series.values[np.isin(own, kept)]
+
+
+def _rest(series: Series, kept: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.object_] | None:
+    if kept.size == own.size or series.rest is None:
+        return series.rest
+    import numpy as np
+
+    return series.rest[np.isin(own, kept)]
 
 
 def _odd(values: NDArray[np.float64]) -> str:

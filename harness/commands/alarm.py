@@ -11,8 +11,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import EXIT_FAILED, EXIT_PASSED, AlarmError, UsageError
+from harness.commands.output import flag_since
+from harness.errors import EXIT_FAILED, EXIT_NOTHING, EXIT_PASSED, AlarmError, UsageError
 from harness.text import one_line
+from harness.verdict import NOT_RUN
 
 if TYPE_CHECKING:
     from harness.alarm.client import Client
@@ -43,7 +45,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
         description=f"{text[0].upper()}{text[1:]}.",
         epilog="environment: GITHUB_TOKEN and GITHUB_REPOSITORY for issues, HARNESS_WEBHOOK_URL for the "
         "webhook. exit status: 0 all well, or red only in quarantine; 1 red, or an entry of the quarantine "
-        "that is over; 2 a bad file, or somebody could not be told",
+        "that is over; 2 a bad file, or somebody could not be told; 3 every cell was skipped",
     )
     alarm.set_defaults(do=_alarm)
     alarm.add_argument("results", metavar="RESULTS", type=Path, help="folder of the night's results")
@@ -55,6 +57,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     )  # fmt: skip
     alarm.add_argument("--hardware", metavar="NAME", action="append", default=[], help="expect only this")
     alarm.add_argument("--track", metavar="NAME", action="append", default=[], help="expect only this")
+    flag_since(alarm, "24 hours ago")
     alarm.add_argument("--quarantine", metavar="FILE", type=Path, help="default: quarantine.yaml, if there")
     alarm.add_argument("--repository", metavar="OWNER/NAME", help="default: $GITHUB_REPOSITORY")
     alarm.add_argument(
@@ -81,16 +84,16 @@ def _alarm(arguments: argparse.Namespace) -> int:
     from harness.alarm.watch import Watch
     from harness.night.night import read_night
     from harness.night.quarantine import read_quarantine
-    from harness.report.github.matrix import read_listing_file, select
+    from harness.night.when import since
+    from harness.report.github.matrix import expected_cells
 
     if not 0 <= arguments.wait <= 60 or arguments.together < 1:
         raise UsageError("--wait: expected 0 to 60; --together: expected 1 or more")
     if not arguments.label.strip() or "," in arguments.label:  # GitHub takes a comma for two labels
         raise UsageError(f"--label {arguments.label!r}: expected a name without a comma")
     quarantine = read_quarantine(arguments.quarantine)
-    listed = read_listing_file(arguments.expect) if arguments.expect else ()
-    wanted = select(listed, hardware=arguments.hardware, tracks=arguments.track)
-    night = read_night(arguments.results, (one.cell for one in wanted))
+    wanted = expected_cells(arguments.expect, hardware=arguments.hardware, tracks=arguments.track)
+    night = read_night(arguments.results, wanted, since(arguments.since, strict=True))
     memory = read_memory(arguments.state)
     name = arguments.night or os.environ.get("GITHUB_RUN_ID") or night.digest
     today = datetime.now(timezone.utc).date()
@@ -101,9 +104,16 @@ def _alarm(arguments: argparse.Namespace) -> int:
         telling.tell()
     finally:
         red, held = watch.red(), watch.held()
+        for outcome in night.outcomes:  # no issue says it when it is red for another reason already
+            if outcome.problem or outcome.state in NOT_RUN:
+                print(f"{outcome.cell.id}: {one_line(outcome.headline.what)}")
         green = sum(outcome.green for outcome in night.outcomes)
-        print(f"{len(red)} red, {len(held)} red in quarantine, {green} green")
-    return EXIT_FAILED if red or telling.complaints else EXIT_PASSED
+        skipped = sum(outcome.state == "skipped" and not outcome.red for outcome in night.outcomes)
+        more = f", {skipped} skipped" if skipped else ""
+        print(f"{len(red)} red, {len(held)} red in quarantine, {green} green{more}")
+    if red or telling.complaints:
+        return EXIT_FAILED
+    return EXIT_PASSED if held or green else EXIT_NOTHING
 
 
 class _Telling:

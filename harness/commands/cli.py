@@ -10,11 +10,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands import alarm, cases, checkpoint, github, goldens, report
 from harness.errors import EXIT_INTERRUPTED, EXIT_PASSED, EXIT_USAGE, HarnessError, UsageError
+from harness.text import guarded
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -94,6 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     # Whoever ends us politely wants what an interrupt does: nothing left running.
     signal.signal(signal.SIGTERM, _interrupt)
+    out = sys.stdout if getattr(arguments, "workflow_commands", False) else guarded(sys.stdout)
+    with redirect_stdout(out), redirect_stderr(guarded(sys.stderr)):
+        return _done(arguments)
+
+
+def _done(arguments: argparse.Namespace) -> int:
     try:
         status: int = arguments.do(arguments)
     except HarnessError as error:
@@ -119,23 +127,30 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from harness.cases import find_case
+    from harness.cases import case_is_there, case_name, find_case
     from harness.machine.hardware import hardware_here
-    from harness.matrix import Cell
+    from harness.matrix import NAME, Cell
     from harness.protocol.plan import Options
     from harness.protocol.run import run_cell
     from harness.report.html import write_report_of
     from harness.report.terminal import Terminal
 
-    case: Case = find_case(arguments.case, arguments.cases)
-    cell = Cell(arguments.hardware or hardware_here(), arguments.track, case.name)
+    name = case_name(arguments.case)
+    if not NAME.fullmatch(name):
+        find_case(arguments.case, arguments.cases)  # says so
+    cell = Cell(arguments.hardware or hardware_here(), arguments.track, name)
     _for_megatron(arguments)
     if arguments.dry_run:
-        return _dry_run(case, cell, arguments)
+        return _dry_run(find_case(arguments.case, arguments.cases), cell, arguments)
+    results: Path = arguments.results / cell.hardware / cell.track / cell.case
+    if not case_is_there(arguments.case) and not results.exists():
+        find_case(
+            arguments.case, arguments.cases
+        )  # no cell's name, and no verdict that could be taken for its
     with Terminal.on(sys.stdout) as terminal:
         verdict = run_cell(
             cell,
-            case=case,
+            asked=arguments.case,
             cases=arguments.cases,
             goldens=arguments.goldens,
             results=arguments.results,

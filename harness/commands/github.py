@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.commands.output import flag_since
 from harness.errors import EXIT_PASSED, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
 
     text = "workflow commands: an annotation for the worst check of each red cell"
     annotations = verbs.add_parser("annotations", help=text, description=text)
-    annotations.set_defaults(do=_annotations)
+    annotations.set_defaults(do=_annotations, workflow_commands=True)
     _results(annotations)
     for name, folder in (("goldens", "goldens"), ("cases", "test_cases")):
         annotations.add_argument(
@@ -71,6 +72,7 @@ def _results(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument("--hardware", metavar="NAME", action="append", default=[], help="expect only this")
     command.add_argument("--track", metavar="NAME", action="append", default=[], help="expect only this")
+    flag_since(command)
     command.add_argument("--quarantine", metavar="FILE", type=Path, help="default: quarantine.yaml, if there")
 
 
@@ -117,11 +119,11 @@ def _night(arguments: argparse.Namespace) -> tuple[Night, dict[Cell, Entry]]:
 
     from harness.night.night import read_night
     from harness.night.quarantine import read_quarantine
-    from harness.report.github.matrix import read_listing_file, select
+    from harness.night.when import since
+    from harness.report.github.matrix import expected_cells
 
-    expected = read_listing_file(arguments.expect) if arguments.expect else ()
-    some = select(expected, hardware=arguments.hardware, tracks=arguments.track)
-    night = read_night(arguments.results, (one.cell for one in some))
+    expected = expected_cells(arguments.expect, hardware=arguments.hardware, tracks=arguments.track)
+    night = read_night(arguments.results, expected, since(arguments.since))
     quarantine = read_quarantine(arguments.quarantine)
     today = datetime.now(timezone.utc).date()
     cells = [outcome.cell for outcome in night.outcomes]

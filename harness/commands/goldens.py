@@ -134,16 +134,20 @@ def _flat(provenance: Any, prefix: str = "") -> list[tuple[str, object]]:  # noq
 def _diff(arguments: argparse.Namespace) -> int:
     from harness.goldens.compare import compare
     from harness.goldens.sources import load
+    from harness.goldens.subjects import changes
 
     a, b = (load(what, arguments.goldens) for what in (arguments.a, arguments.b))
     found = compare(a, b)
     same = all(metric.same for metric in found)
+    subject = changes(a.provenance, b.provenance)
     if arguments.json:
         metrics = [metric.as_dict() for metric in found]
-        as_json({"a": a.label, "b": b.label, "same": same, "metrics": metrics})
+        as_json({"a": a.label, "b": b.label, "same": same, "metrics": metrics, "subject": subject})
     else:
         line(f"A: {a.label}")
         line(f"B: {b.label}")
+        for what in subject:
+            line(f"another subject (A recorded, B run): {what}")
         for metric in found:
             line(metric.sentence())
     return EXIT_PASSED if same else EXIT_FAILED

@@ -17,6 +17,15 @@ def flag_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="for machines")
 
 
+def flag_since(command: argparse.ArgumentParser, otherwise: str = "any night") -> None:
+    """Add ``--since``."""
+    command.add_argument(
+        "--since", metavar="TIME",
+        help="when the night began, e.g. 2026-11-27T01:02:03Z: what ran before is old, and red; "
+        f"default: {otherwise}",
+    )  # fmt: skip
+
+
 def as_json(content: object) -> None:
     """Print one JSON document; NaN and infinity, which JSON has not, as words."""
     print(strict_json(content), end="")

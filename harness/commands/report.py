@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import EXIT_FAILED, EXIT_PASSED
+from harness.commands.output import flag_since, line
+from harness.errors import EXIT_FAILED, EXIT_NOTHING, EXIT_PASSED
 
 if TYPE_CHECKING:
     from harness.matrix import Cell
@@ -28,6 +29,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     )  # fmt: skip
     report.add_argument("--quarantine", metavar="FILE", type=Path, help="default: quarantine.yaml, if there")
     _expect(report)
+    flag_since(report)
     text = "a table of cells; of each red one what broke, since when, what was lost; then exit status 1"
     status = commands.add_parser("status", help=text, description=text)
     status.set_defaults(do=_status)
@@ -40,6 +42,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
         help="show a sweep while it runs, until all expected cells have a verdict, or until Ctrl-C",
     )  # fmt: skip
     _expect(status)
+    flag_since(status)
 
 
 def _expect(command: argparse.ArgumentParser) -> None:
@@ -50,9 +53,9 @@ def _expect(command: argparse.ArgumentParser) -> None:
 
 
 def _expected(arguments: argparse.Namespace) -> list[Cell]:
-    from harness.report.github.matrix import read_listing_file
+    from harness.report.github.matrix import expected_cells
 
-    return [one.cell for one in read_listing_file(arguments.expect)] if arguments.expect else []
+    return list(expected_cells(arguments.expect))
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -60,9 +63,10 @@ def _report(arguments: argparse.Namespace) -> int:
 
     from harness.night.night import read_nights
     from harness.night.quarantine import read_quarantine
+    from harness.night.when import since
     from harness.report.matrix_page import INDEX, write_matrix_page
 
-    nights = read_nights(arguments.results, _expected(arguments))
+    nights = read_nights(arguments.results, _expected(arguments), since(arguments.since))
     out: Path = arguments.out or nights[-1].folder
     path = out if out.suffix == ".html" else out / INDEX
     quarantine, today = read_quarantine(arguments.quarantine), datetime.now(timezone.utc).date()
@@ -78,14 +82,20 @@ def _status(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from harness.night.night import read_nights
+    from harness.night.when import since
     from harness.report.board import Board
     from harness.report.summary import Line, show
 
     console = Console(file=sys.stdout, highlight=False, markup=False)
-    expected = _expected(arguments)
+    expected, begun = _expected(arguments), since(arguments.since)
     if arguments.follow:
-        cells = Board(arguments.results, console, expected).follow()
+        cells = Board(arguments.results, console, expected, begun).follow()
     else:
-        cells = list(read_nights([arguments.results], expected)[-1].cells.values())
+        cells = list(read_nights([arguments.results], expected, begun)[-1].cells.values())
         show([Line.of(cell) for cell in cells], console)
-    return EXIT_FAILED if any(cell.red for cell in cells) else EXIT_PASSED
+        for cell in cells:
+            if cell.remark:
+                line(f"{cell.cell.id}: {cell.remark}")
+    if any(cell.red for cell in cells):
+        return EXIT_FAILED
+    return EXIT_NOTHING if all(cell.state == "skipped" for cell in cells) else EXIT_PASSED

@@ -26,7 +26,7 @@ _PARTLY_LOADED = 3
 #: Where nothing else decides.
 _ORDER = (
     "checkpoint", "iteration", "data-order", "lr-schedule", "grad-scaler", "rng", "buffers", "experts",
-    "embedding", "weights", "optimizer",
+    "embedding", "weights", "optimizer", "unknown",
 )  # fmt: skip
 
 

@@ -99,6 +99,7 @@ def _golden(
 ) -> Planned:
     from harness.goldens import file_name, provenance_of
     from harness.goldens.sources import provenance as old_provenance
+    from harness.goldens.subjects import changes
     from harness.metrics import read_metrics
 
     phase = folder / "continuous"
@@ -109,13 +110,15 @@ def _golden(
         raise GoldenError(f"{phase}: logged none of {', '.join(wanted) or 'any metric'}")
     target = store / cell.case / file_name(cell.track, HARDWARE[cell.hardware].platform)
     try:
-        if old_provenance(target).get("statistics"):
+        old = old_provenance(target)
+        if old.get("statistics"):
             remarks.append(
                 "the statistics of the old one's repeats are dropped; --golden-update --repeats N makes them"
             )
+        remarks += [f"another subject: {what}" for what in changes(old, provenance)]
     except GoldenError:
         pass  # what cannot be read is replaced
-    state = provenance.get("state")
+    state, subject = provenance.get("state"), provenance.get("subject")
     return Planned(
         target,
         series,
@@ -124,6 +127,7 @@ def _golden(
             state if isinstance(state, dict) else {},
             how="approved",
             protocol=str(provenance.get("protocol", "full")),
+            subject=subject if isinstance(subject, dict) else None,
             circumstances=provenance.get("circumstances") or (),
             values=provenance.get("values"),
         )

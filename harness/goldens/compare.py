@@ -77,8 +77,8 @@ def compare(a: Source, b: Source) -> list[MetricDiff]:
 
 def _metric(name: str, a: Mapping[int, float], b: Mapping[int, float]) -> MetricDiff:
     both = sorted(a.keys() & b.keys())
-    # repr tells 0.0 from -0.0, which are equal and not the same.
-    apart = [step for step in both if repr(a[step]) != repr(b[step])]
+    # repr tells 0.0 from -0.0, which are equal and not the same; a whole number may be written either way.
+    apart = [step for step in both if a[step] != b[step] or repr(float(a[step])) != repr(float(b[step]))]
     only = (tuple(sorted(a.keys() - b.keys())), tuple(sorted(b.keys() - a.keys())))
     if not apart:
         return MetricDiff(name, len(both), only_a=only[0], only_b=only[1])

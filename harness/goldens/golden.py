@@ -6,28 +6,23 @@ takes ours and ours takes its. What it has no place for is in ``….provenance.j
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import itertools
 import json
-import math
-import os
 import re
 import stat
 import struct
-import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness import __version__
 from harness.checkpoints.rules import Rule
 from harness.errors import GoldenError
 from harness.metrics import Series
 
 SIZE_LIMIT = 64 << 20  # bytes; 900 metrics of 10,000 steps have less
+#: A value that may be a whole number beyond 2**53, which no float holds.
+_WHOLE = re.compile(rb":\s*-?[0-9]{16,}\s*[,}]")
 _FIELDS = ("start_step", "end_step", "step_interval", "values")
 
 
@@ -57,6 +52,12 @@ class Golden:
     def state(self) -> Mapping[str, str]:
         """SHA-256 of each component of the state at N; empty without."""
         found = self.provenance.get("state")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def subject(self) -> Mapping[str, Mapping[str, Any]]:
+        """Arguments and variables of the case, as it was then; empty where they were not recorded."""
+        found = self.provenance.get("subject")
         return found if isinstance(found, dict) else {}
 
     @property
@@ -103,9 +104,6 @@ def resolve(goldens: Path, case: str, track: str, platform: str) -> Golden | Non
     return None
 
 
-# -- reading -----------------------------------------------------------------------------------
-
-
 def read(path: Path, *, fallback: bool = False) -> Golden:
     """Read a golden strictly.
 
@@ -125,9 +123,12 @@ def read(path: Path, *, fallback: bool = False) -> Golden:
 
 def _provenance(side: Path) -> dict[str, Any]:
     found = _parse(side, _bytes(side, "a provenance"), "a provenance")
-    for key in ("fingerprint", "state", "statistics"):
+    for key in ("fingerprint", "state", "statistics", "subject"):
         if not isinstance(found.get(key, {}), dict):
             raise GoldenError(f"{side}: {key}: found {type(found[key]).__name__}, expected an object")
+    for part, values in found.get("subject", {}).items():
+        if not isinstance(values, dict):
+            raise GoldenError(f"{side}: subject: {part}: found {values!r:.40}, expected values by name")
     for component, digest in found.get("state", {}).items():
         if not isinstance(digest, str):
             raise GoldenError(f"{side}: state: {component}: found {digest!r:.40}, expected a SHA-256")
@@ -145,6 +146,8 @@ def _quickly(raw: bytes) -> dict[str, Series] | None:
     import msgspec
     import numpy as np
 
+    if _WHOLE.search(raw):
+        return None
     try:
         found = _decoder().decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -230,7 +233,7 @@ def _series(path: Path, name: str, value: Any) -> Series:  # noqa: ANN401 - from
         raise GoldenError(f"{path}: {name}: step {steps[at]}: found {array[at]}, expected a finite number")
     if (np.diff(steps) <= 0).any():
         order = np.argsort(steps, kind="stable")
-        steps, array = steps[order], array[order]
+        steps, numbers = steps[order], [numbers[i] for i in order.tolist()]
         if (np.diff(steps) == 0).any():
             twice = int(steps[:-1][np.diff(steps) == 0][0])
             raise GoldenError(f"{path}: {name}: step {twice} stands in it twice")
@@ -239,170 +242,4 @@ def _series(path: Path, name: str, value: Any) -> Series:  # noqa: ANN401 - from
         raise GoldenError(
             f"{path}: {name}: holds steps {steps[0]} to {steps[-1]}, and says {first!r} to {last!r}"
         )
-    steps.flags.writeable = array.flags.writeable = False
-    return Series(name, steps, array)
-
-
-# -- writing -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Change:
-    """What writing a golden changed.
-
-    Args:
-        path: the golden.
-        new: there was none before.
-        metrics: sentences about the metrics that are not what they were.
-    """
-
-    path: Path
-    new: bool
-    metrics: tuple[str, ...]
-
-    def sentence(self) -> str:
-        """One line for a person."""
-        if self.new:
-            return f"{self.path} was recorded; look at it, and commit it"
-        what = "; ".join(self.metrics) or "no value has changed"
-        return f"{self.path} was recorded again: {what}"
-
-
-def provenance_of(
-    fingerprint: Mapping[str, Any],
-    state: Mapping[str, str],
-    *,
-    how: str = "recorded",
-    repeats: int = 1,
-    statistics: Mapping[str, Any] | None = None,
-    protocol: str = "full",
-    circumstances: Sequence[Mapping[str, str]] = (),
-    values: Mapping[str, Mapping[str, str]] | None = None,
-) -> dict[str, Any]:
-    """The content of a side file.
-
-    Args:
-        circumstances: what of the state was left out of its digests, as :meth:`Rule.as_dict` has it.
-        values: hashes of plain values, by component and name, which no digest holds.
-    """
-    return {
-        "how": how,
-        "recorded": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "harness": __version__,
-        "protocol": protocol,
-        "repeats": repeats,
-        "fingerprint": dict(fingerprint),
-        "state": dict(state),
-        **({"statistics": dict(statistics)} if statistics else {}),
-        **({"values": {component: dict(group) for component, group in values.items()}} if values else {}),
-        **({"circumstances": list(circumstances)} if circumstances else {}),
-    }
-
-
-def write(
-    path: Path,
-    series: Mapping[str, Series],
-    provenance: Mapping[str, Any],
-    *,
-    metrics: Collection[str] = (),
-) -> Change:
-    """Write a golden and its side file, each at once or not at all.
-
-    Args:
-        metrics: which of the series; all when empty.
-
-    Raises:
-        GoldenError: a series that no golden may hold: without a step, not finite, steps repeated.
-    """
-    wanted = {name: one for name, one in series.items() if not metrics or name in metrics}
-    body = {name: _plain(path, one) for name, one in sorted(wanted.items())}
-    if not body:
-        raise GoldenError(f"{path}: there is no series to write", "the run logged nothing")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path.parent):
-        before = _as_far_as_readable(path) if path.exists() else None
-        # The values first: a golden without the provenance of its own is compared by tolerance, and one
-        # whose provenance is another's would be compared exactly.
-        side_file(path).unlink(missing_ok=True)
-        _replace(path, body)
-        _replace(side_file(path), provenance)
-    return Change(path, before is None, _changes(before or {}, wanted) if before is not None else ())
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep others out while a golden and its side file are written; leaves no lock file among goldens."""
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _plain(path: Path, series: Series) -> dict[str, Any]:
-    steps, values = series.steps.tolist(), series.values.tolist()
-    if not steps or not all(map(math.isfinite, values)) or len(set(steps)) < len(steps):
-        raise GoldenError(
-            f"{path}: {series.name}: is empty, not finite, or has steps twice", "the run is not fit to record"
-        )
-    return {
-        "start_step": steps[0],
-        "end_step": steps[-1],
-        "step_interval": _interval(steps),
-        "values": {str(step): value for step, value in zip(steps, values, strict=True)},
-    }
-
-
-def _interval(steps: list[int]) -> int:
-    """The step between two values; of 1, 5, 10, 15 … it is 5, as Megatron-LM has it."""
-    later = math.gcd(*steps[1:]) if len(steps) > 1 else 0
-    if later > 1 and steps[1] - steps[0] < later:
-        return later
-    return math.gcd(*(b - a for a, b in itertools.pairwise(steps))) or 1
-
-
-def _as_far_as_readable(path: Path) -> Mapping[str, Series]:
-    """What a golden that is about to be replaced held; nothing when it is broken."""
-    try:
-        return read(path).series
-    except GoldenError:
-        return {}
-
-
-def _changes(before: Mapping[str, Series], after: Mapping[str, Series]) -> tuple[str, ...]:
-    import numpy as np
-
-    found = [f"{name} is gone" for name in before if name not in after]
-    for name, new in sorted(after.items()):
-        old = before.get(name)
-        if old is None:
-            found.append(f"{name} is new")
-        elif not np.array_equal(old.steps, new.steps):
-            found.append(f"{name} has other steps")
-        elif not np.array_equal(old.values, new.values):
-            apart = np.flatnonzero(old.values != new.values)
-            at = int(apart[0])
-            found.append(
-                f"{name} changed at {apart.size} of {new.steps.size} steps, first at {new.steps[at]}: "
-                f"{old.values[at]!r} → {new.values[at]!r}".replace("np.float64(", "").replace(")", "")
-            )
-    return tuple(found)
-
-
-def _replace(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=1, allow_nan=False, sort_keys=False) + "\n"
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        raise
+    return Series.of(name, steps.tolist(), numbers)

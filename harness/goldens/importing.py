@@ -220,15 +220,10 @@ def _holes(curve: Curve) -> Iterator[int]:
 
 
 def _planned(path: Path, target: Path, curves: dict[str, dict[int, float]], remarks: list[str]) -> Planned:
-    import numpy as np
-
     from harness.goldens import provenance_of
     from harness.metrics import Series
 
-    series = {
-        name: Series(name, np.fromiter(values, np.int64), np.fromiter(values.values(), np.float64))
-        for name, values in curves.items()
-    }
+    series = {name: Series.of(name, values, list(values.values())) for name, values in curves.items()}
     about = provenance_of({}, {}, how="imported") | {"from": "/".join(path.absolute().parts[-3:])}
     for unknown in ("protocol", "repeats", "state"):
         del about[unknown]

@@ -244,6 +244,9 @@ class _Linter:
             return
         if not isinstance(found, dict) or not isinstance(found.get("fingerprint"), dict):
             self._find(path, "fingerprint", "not-a-provenance", "holds no fingerprint")
+        elif found["fingerprint"] and not found.get("state"):
+            said = "holds no state digests, so of a run only the curves are compared with it"
+            self._find(path, "state", "no-state", said)
 
     def _pair(self, path: Path, first: Content, second: Content) -> None:
         """A resumed run's series must be its first run's, where both have a value."""

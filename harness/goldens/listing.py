@@ -11,7 +11,7 @@ from typing import Any, Literal
 from harness.errors import HarnessError, NothingToDo
 from harness.matrix import HARDWARE, NAME, TRACKS, Cell, case_names
 
-Compared = Literal["exact", "tolerance", "fallback", "broken", "none"]
+Compared = Literal["exact", "curves", "tolerance", "fallback", "broken", "none"]
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Row:
 
     Args:
         cell: ``cpu/dev/<case>``.
-        compared: ``exact``: by a run with the golden's own fingerprint; ``tolerance``: the golden does
-            not say what it was recorded with; ``fallback``: it is the track's, not the platform's;
-            ``broken``; ``none``.
+        compared: ``exact``: by a run in the golden's own environment; ``curves``: exact, but for the
+            state, of which it has no digests; ``tolerance``: the golden does not say what it was recorded
+            with; ``fallback``: it is the track's, not the platform's; ``broken``; ``none``.
         file: the golden, relative to the store; None without one.
         how: ``recorded``, ``approved``, ``imported``; empty where nobody wrote it down.
         recorded: when, as the side file says; empty where it does not.
@@ -95,7 +95,9 @@ def _row(cell: Cell, goldens: Path) -> Row:
         return Row(cell.id, "broken", error=error.message)
     if golden is None:
         return Row(cell.id, "none")
-    exact: Compared = "exact" if golden.fingerprint else "tolerance"
+    exact: Compared = "tolerance"
+    if golden.fingerprint:
+        exact = "exact" if golden.state else "curves"
     said = {key: str(golden.provenance.get(key, "")) for key in ("how", "recorded")}
     return Row(
         cell.id,

@@ -173,7 +173,8 @@ def _curve(name: str, value: Any, problems: list[Problem]) -> Curve | None:  # n
             problem("bad-step", f"step {key[:40]!r} is no whole number", key[:40])
             continue
         good = type(number) in (int, float) and _finite(number)
-        values[step] = float(number) if good else None
+        # A whole number that no float holds stays what it is.
+        values[step] = None if not good else number if float(number) != number else float(number)
         if not good:
             odd.append((step, number))
     if odd:

@@ -112,6 +112,4 @@ def _results(path: Path) -> Source:
 
 def plain(series: Mapping[str, Series]) -> Values:
     """Series as values by step; of a repeated step the last."""
-    return {
-        name: dict(zip(one.steps.tolist(), one.values.tolist(), strict=True)) for name, one in series.items()
-    }
+    return {name: dict(zip(one.steps.tolist(), one.numbers(), strict=True)) for name, one in series.items()}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import GoldenError, HarnessError
 from harness.goldens.compare import MetricDiff, compare
 from harness.goldens.sources import Source, load, plain
+from harness.goldens.swapping import swap
 
 if TYPE_CHECKING:
     from harness.metrics import Series
@@ -71,39 +70,12 @@ def put(store: Path, planned: Sequence[Planned]) -> None:
 
 
 def _put(store: Path, planned: Sequence[Planned], folder: Path) -> None:
-    from harness.goldens import side_file, write
+    from harness.goldens import unfit, write
 
-    new, old = folder / "new", folder / "old"
     for golden in planned:
-        write(new / golden.path.relative_to(store), golden.series, golden.provenance)
-    touched: list[Path] = []
-    try:
-        for golden in planned:
-            values, side = golden.path, side_file(golden.path)
-            values.parent.mkdir(parents=True, exist_ok=True)
-            for path in (values, side):
-                _keep(path, old / path.relative_to(store))
-                touched.append(path)
-            # A golden without its side file is never compared exactly, one with another's might be.
-            side.unlink(missing_ok=True)
-            for path in (values, side):
-                os.replace(new / path.relative_to(store), path)
-    except OSError:
-        for path in reversed(touched):
-            _restore(path, old / path.relative_to(store))
-        raise
-
-
-def _keep(path: Path, kept: Path) -> None:
-    if path.exists() or path.is_symlink():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, kept, follow_symlinks=False)
-
-
-def _restore(path: Path, kept: Path) -> None:
-    with contextlib.suppress(OSError):
-        if kept.exists() or kept.is_symlink():
-            os.replace(kept, path)
-        else:
-            path.unlink(missing_ok=True)
-            path.parent.rmdir()  # refuses when something else is in it
+        if problems := unfit(golden.series):
+            raise GoldenError(f"{golden.path}: {'; '.join(problems)}", "the run is not fit to record")
+    news = [folder / "new" / golden.path.relative_to(store) for golden in planned]
+    for golden, new in zip(planned, news, strict=True):
+        write(new, golden.series, golden.provenance)
+    swap([(new, golden.path) for golden, new in zip(planned, news, strict=True)], aside=folder / "old")

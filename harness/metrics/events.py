@@ -48,6 +48,21 @@ def files(folder: Path) -> list[Path]:
     return sorted((p for p in folder.rglob("*tfevents*") if p.is_file()), key=lambda p: (p.name, p))
 
 
+def is_event_file(path: Path) -> bool:
+    """Whether a file's name and its first record say that it is one."""
+    if "tfevents" not in path.name:
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_FRAME.size)
+    except OSError:
+        return False
+    if len(head) < _FRAME.size:
+        return not head  # a writer has opened it, and written nothing
+    length, checksum = _FRAME.unpack(head)
+    return bool(length) and masked_crc(head[:8]) == checksum
+
+
 def read(paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
     """Every scalar of the event files, files in the order they were begun.
 
@@ -68,7 +83,7 @@ def read(paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
             there = found.setdefault(tag, _Scalars())
             there.steps += scalars.steps
             there.values += scalars.values
-    return {tag: Series(tag, s.steps, s.values) for tag, s in found.items()}  # type: ignore[arg-type]
+    return {tag: Series.of(tag, s.steps, s.values) for tag, s in found.items()}
 
 
 def _read_file(path: Path, *, killed: bool) -> _EventFile:
@@ -256,8 +271,9 @@ def _scalar(data: bytes) -> float | None:
         else:  # packed or not, a whole number of up to 64 bits
             whole = _signed(values if isinstance(values, int) else _varint(values, 0)[0] if values else 0)
             if kind in ("<i", "<q"):
-                return float(whole)
+                return whole
             raw = struct.pack("<H", whole & 0xFFFF)
     if kind == "bfloat16":
         kind, raw = "<f", bytes(2) + raw[:2]
-    return float(struct.unpack_from(kind, raw)[0])
+    found: float = struct.unpack_from(kind, raw)[0]
+    return found  # a whole one as it is: not all of 64 bits are a float

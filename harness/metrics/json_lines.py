@@ -24,7 +24,8 @@ def files(folder: Path) -> list[Path]:
 def read(paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
     """Read the lines of each file.
 
-    ``NaN`` and ``Infinity`` are numbers here. Empty lines are passed over.
+    ``NaN`` and ``Infinity`` are numbers here, and whole numbers stay exact beyond 2**53. Empty lines are
+    passed over.
 
     Args:
         paths: the files, the oldest first.
@@ -44,7 +45,7 @@ def read(paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
                     steps[name], values[name] = [], []
                 steps[name].append(step)
                 values[name].append(value)
-    return {name: Series(name, steps[name], values[name]) for name in steps}  # type: ignore[arg-type]
+    return {name: Series.of(name, steps[name], values[name]) for name in steps}
 
 
 def _lines(path: Path, *, killed: bool) -> Iterator[tuple[str, int, Mapping[str, Any]]]:

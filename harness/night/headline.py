@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.diagnosis import COMPONENTS
 from harness.protocol.judge import NO_GOLDEN
 from harness.text import count, one_line
+from harness.verdict import NOT_RUN
 
 if TYPE_CHECKING:
     from harness.checks import Check
@@ -57,11 +58,15 @@ def headline(verdict: Verdict, k: int | None = None) -> Headline:
 def _what(verdict: Verdict) -> str:
     if verdict.passed:
         return "everything held"
+    if verdict.status in NOT_RUN:
+        return one_line(f"{verdict.status}: {verdict.message}")
     evidence = verdict.diagnosis.evidence if verdict.diagnosis else ()
     if verdict.status == "error":
         return one_line(
             f"could not be run to its end: {evidence[0]}" if evidence else "could not be run to its end"
         )
+    if not verdict.failures:
+        return one_line(verdict.message) or "failed without a failed check"
     against = {check.against for check in verdict.failures}
     resume = bool(against & {"continuous", "state"})
     if resume and "golden" not in against:
@@ -88,7 +93,7 @@ def _sound(verdict: Verdict) -> bool:
 def _since(verdict: Verdict, k: int | None) -> str:
     check = first_failure(verdict)
     if check is None:
-        if verdict.status == "error":
+        if verdict.status == "error" or verdict.status in NOT_RUN:
             return "no step was judged"
         state = any(check.against == "state" for check in verdict.failures)
         return "no step of any curve: the saved state at the end differs" if state else "no step"

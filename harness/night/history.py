@@ -29,7 +29,7 @@ class History:
         """
         since = None
         for night, result in reversed(self.results):
-            if result is None or result.state == "unfinished":
+            if result is None or result.state in ("unfinished", "skipped"):
                 continue
             if not result.red:
                 break

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from harness.errors import HarnessError, NothingToDo, UsageError
 from harness.matrix import HARDWARE, TRACKS, Cell
-from harness.night.outcome import NO_VERDICT, VERDICT, Outcome, commit, read_outcome
-from harness.protocol.results import MARKER
+from harness.night.outcome import NO_VERDICT, NOT_FINISHED, Outcome, commit, read_outcome
+from harness.night.when import Since
 from harness.text import one_line
+from harness.verdict.sweep import MARKER, VERDICT
 
 #: How many folders may lie between a folder of results and a cell's <hardware>/<track>/<case>:
 #: CI unpacks each job's artifact into a folder of its own.
@@ -57,17 +58,18 @@ class Night:
         return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def read_night(results: Path, expected: Iterable[Cell] = ()) -> Night:
-    """A night that is over, its cells by their ids.
+def read_night(results: Path, expected: Iterable[Cell] = (), since: Since | None = None) -> Night:
+    """A night that is over, its cells by their ids: what did not finish will not any more.
 
     Args:
-        expected: cells that count as red when they have no verdict.
+        expected: cells that count as red when they have no verdict, or were skipped.
+        since: when the night began; a verdict of another night is none.
 
     Raises:
         UsageError: there is nothing to look at, or something that is no cell's.
     """
     wanted = frozenset(expected)
-    found = {one.cell: one for one in _outcomes(results) if one.state != "unfinished"}
+    found = {one.cell: _over(one, expected=one.cell in wanted) for one in _outcomes(results, since)}
     for cell in wanted - found.keys():
         found[cell] = _missing(results, cell)
     if not found:
@@ -79,11 +81,14 @@ def read_night(results: Path, expected: Iterable[Cell] = ()) -> Night:
     return Night(results.name, results, outcomes, wanted)
 
 
-def read_nights(folders: Sequence[Path], expected: Iterable[Cell] = ()) -> list[Night]:
+def read_nights(
+    folders: Sequence[Path], expected: Iterable[Cell] = (), since: Since | None = None
+) -> list[Night]:
     """Folders of results, the oldest first, as they were given; their cells in the matrix's order.
 
     Args:
         expected: cells that are red in the last night when they left nothing there.
+        since: when the last night began; a verdict of another night is none.
 
     Raises:
         NothingToDo: one of them holds no cell's results.
@@ -91,7 +96,8 @@ def read_nights(folders: Sequence[Path], expected: Iterable[Cell] = ()) -> list[
     """
     nights = []
     for name, folder in zip(_names(folders), folders, strict=True):
-        cells = {outcome.cell: outcome for outcome in _outcomes(folder)}
+        begun = since if folder is folders[-1] else None
+        cells = {outcome.cell: outcome for outcome in _outcomes(folder, begun)}
         if not cells:
             raise NothingToDo(
                 f"{folder}: holds no results of a cell ({VERDICT} below <hardware>/<track>/<case>/)",
@@ -114,13 +120,18 @@ def _missing(folder: Path, cell: Cell) -> Outcome:
     return Outcome(cell, folder / cell.hardware / cell.track / cell.case, None, NO_VERDICT)
 
 
-def _outcomes(folder: Path) -> Iterator[Outcome]:
+def _over(outcome: Outcome, *, expected: bool) -> Outcome:
+    outcome = replace(outcome, expected=expected)
+    return replace(outcome, problem=NOT_FINISHED) if outcome.state == "unfinished" else outcome
+
+
+def _outcomes(folder: Path, since: Since | None) -> Iterator[Outcome]:
     for base in list(_bases(folder, _DEEP)) or [folder]:
         for hardware in _folders(base):
             for track in _folders(hardware):
                 for where in _folders(track):
                     if (where / VERDICT).exists() or (where / MARKER).exists():
-                        yield read_outcome(_cell(base, where), where)
+                        yield read_outcome(_cell(base, where), where, since)
 
 
 def _cell(base: Path, where: Path) -> Cell:

@@ -14,28 +14,32 @@ from typing import TYPE_CHECKING, Final, Literal
 from harness.errors import HarnessError
 from harness.matrix import Cell
 from harness.text import one_line
+from harness.verdict import NOT_RUN
+from harness.verdict.sweep import REPORT, VERDICT
 
 if TYPE_CHECKING:
     from harness.metrics import Series
     from harness.night.headline import Headline
+    from harness.night.when import Since
     from harness.verdict import Verdict
 
-VERDICT: Final = "verdict.json"
-REPORT: Final = "report.html"
 #: The signature of a cell without a verdict: it says something of the machine, nothing of the cell.
 MISSING: Final = "missing"
 NO_VERDICT: Final = "no verdict: its job never began, was cancelled, or ended before it could write one"
+NOT_FINISHED: Final = "its run began, and left no verdict: it was ended, or the machine was"
 #: How a cell ended: a verdict's status, or why there is none.
-State = Literal["passed", "failed", "error", "refused", "skipped", "unreadable", "missing", "unfinished"]
+State = Literal[
+    "passed", "failed", "error", "refused", "skipped", "unreadable", "missing", "old", "unfinished"
+]
 STATES: Final[dict[State, str]] = {
     "passed": "passed", "failed": "failed", "error": "error", "refused": "refused", "skipped": "skipped",
     "unreadable": "unreadable",
-    "missing": "no verdict", "unfinished": "not finished",
+    "missing": "no verdict", "old": "old", "unfinished": "not finished",
 }  # fmt: skip
 #: Nothing is told by colour alone.
 SIGNS: Final[dict[State, str]] = {
     "passed": "✓", "failed": "✗", "error": "!", "refused": "!", "skipped": "–", "unreadable": "?",
-    "missing": "?", "unfinished": "…",
+    "missing": "?", "old": "?", "unfinished": "…",
 }  # fmt: skip
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
@@ -49,12 +53,18 @@ class Outcome:
         folder: its results.
         verdict: None when there is none, or none that can be read.
         problem: why not; empty with a verdict, and while the cell has not finished.
+        old: whether there is one, of another night; says nothing of this one.
+        expected: whether it should have run: then it is red when it was skipped.
+        remark: what is to be said of it whatever it found; empty for nothing.
     """
 
     cell: Cell
     folder: Path
     verdict: Verdict | None
     problem: str = ""
+    old: bool = False
+    expected: bool = False
+    remark: str = ""
 
     @property
     def state(self) -> State:
@@ -62,7 +72,7 @@ class Outcome:
         if self.verdict is not None:
             return self.verdict.status
         if self.missing:
-            return "missing"
+            return "old" if self.old else "missing"
         return "unreadable" if self.problem else "unfinished"
 
     @property
@@ -73,12 +83,12 @@ class Outcome:
     @property
     def red(self) -> bool:
         """Whether somebody must look at it."""
-        return self.state not in ("passed", "unfinished")
+        return self.state not in ("passed", "unfinished") and (self.state != "skipped" or self.expected)
 
     @property
     def missing(self) -> bool:
-        """Whether the cell should have run, and left nothing."""
-        return self.verdict is None and self.problem == NO_VERDICT
+        """Whether the cell should have run, and left nothing of this night."""
+        return self.verdict is None and (self.old or self.problem in (NO_VERDICT, NOT_FINISHED))
 
     @cached_property
     def headline(self) -> Headline:
@@ -110,7 +120,8 @@ class Outcome:
             return MISSING if self.missing else "unreadable"
         # Not the step: it moves with the hardware's mood, and each move would be one more comment.
         failed = sorted(check.name for check in self.verdict.failures)
-        text = "\n".join([self.verdict.status, self.component, *failed])
+        why = [self.verdict.message] if self.verdict.status in NOT_RUN else []
+        text = "\n".join([self.verdict.status, self.component, *failed, *why])
         return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
     @property
@@ -127,9 +138,11 @@ class Outcome:
 
     @cached_property
     def series(self) -> Mapping[str, Series]:
-        """What its longest phase logged; empty when nothing can be read."""
+        """What its longest phase logged; empty when nothing can be read, or it is of another night."""
         from harness.metrics import read_metrics
 
+        if self.old:
+            return {}
         for phase in ("continuous", "resumed"):
             where = self.folder / phase
             try:
@@ -147,10 +160,13 @@ def commit(found: object) -> str | None:
     return name if _COMMIT.fullmatch(name) else None
 
 
-def read_outcome(cell: Cell, folder: Path) -> Outcome:
+def read_outcome(cell: Cell, folder: Path, since: Since | None = None) -> Outcome:
     """What a cell left in its folder of results.
 
     A torn verdict is no reason to be silent about the other cells: it is this cell's own red.
+
+    Args:
+        since: when the night began; a verdict of another night is none.
     """
     from harness.verdict.reading import read_verdict
 
@@ -164,4 +180,6 @@ def read_outcome(cell: Cell, folder: Path) -> Outcome:
         return Outcome(cell, folder, None, f"its {VERDICT} cannot be read: {said}")
     if verdict.cell != cell.id:
         return Outcome(cell, folder, None, f"its {VERDICT} is that of {verdict.cell}")
-    return Outcome(cell, folder, verdict)
+    if since is not None and (problem := since.problem(verdict)):
+        return Outcome(cell, folder, None, problem, old=True)
+    return Outcome(cell, folder, verdict, remark=since.remark(verdict) if since else "")

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import HarnessError
+from harness.errors import GoldenError, HarnessError
 from harness.protocol import judge
 from harness.protocol.findings import AgainstGolden, Findings, Found, Recorded, SavedState
 from harness.protocol.relative import Relative
+from harness.protocol.telling import message_of
+from harness.text import utc_now
 
 if TYPE_CHECKING:
     from harness.checkpoints.coverage import Coverage
     from harness.checks import Check
     from harness.diagnosis import Diagnosis
+    from harness.metrics import Series
     from harness.protocol.steps import Steps
-    from harness.verdict import Verdict
+    from harness.verdict import Run, Verdict
 
 
 def what_passing_takes(steps: Steps, findings: Findings) -> Found:
     """What must have been looked at before a cell can pass; a check for each that was not."""
-    if findings.failures or not findings.checks:
+    if not findings.checks or any(check.against != "golden" for check in findings.failures):
         return Found()
     plan, checks = steps.plan, []
     if not any(_is_training(check) for check in findings.checks):
@@ -55,26 +59,43 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
         return Found(checks=(*state.checks, judge.golden_refused(list(dict.fromkeys(unsound)))))
     from harness import goldens
 
+    if unfit := goldens.unfit(run.series, plan.case.metrics):
+        return Found(checks=(judge.not_recorded(judge.unfit(unfit, plan)),))
     repeats = findings.repeats()
+    try:
+        statistics = _statistics(run, repeats, plan.case.metrics)
+    except GoldenError as error:
+        return Found(checks=(judge.not_recorded(error.message),))
     path = plan.goldens / plan.case.name / goldens.file_name(plan.cell.track, plan.platform)
     provenance = goldens.provenance_of(
         steps.fingerprint(run),
         state.digests,
         repeats=1 + len(repeats),
-        statistics=_statistics(run, repeats),
+        statistics=statistics,
+        subject=steps.subject(),
         circumstances=[rule.as_dict() for rule in steps.states.observed],
         values=state.values,
     )
-    change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
+    try:
+        change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
+    except OSError as error:
+        said = f"{path} cannot be written ({error.strerror or error}); nothing was changed"
+        return Found(checks=(judge.not_recorded(said),))
     return Found(checks=(judge.golden_recorded(change),))
 
 
-def _statistics(run: Recorded, repeats: list[Any]) -> Mapping[str, Any] | None:
+def _statistics(
+    run: Recorded, repeats: list[Mapping[str, Series]], metrics: Collection[str]
+) -> Mapping[str, Any] | None:
+    """Of the metrics that are compared; raises GoldenError where there is no saying how they spread."""
     if not repeats:
         return None
     from harness.checks import statistics_of
 
-    return statistics_of([run.series, *repeats])
+    runs = [run.series, *repeats]
+    return statistics_of(
+        [{name: one for name, one in series.items() if not metrics or name in metrics} for series in runs]
+    )
 
 
 def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
@@ -116,12 +137,14 @@ def verdict_of(
     findings: Findings,
     diagnosis: Diagnosis | None,
     failure: HarnessError | None,
+    run: Run,
 ) -> Verdict:
     """All of it.
 
     Args:
         protocol: the one that was run, not the one that was asked for.
         failure: what ended the run before it could be judged; None when it could.
+        run: the invocation, as it began.
     """
     from harness.verdict import Verdict
 
@@ -137,6 +160,8 @@ def verdict_of(
         provenance=_provenance(protocol, steps, findings, failure),
         reproduce=steps.plan.reproduce,
         coverage=_coverage(steps, findings),
+        message=message_of(checks, diagnosis, ended=failure is None),
+        run=replace(run, finished=utc_now()),
     )
 
 
@@ -161,6 +186,7 @@ def _provenance(
     if reference is not None:
         with contextlib.suppress(HarnessError):
             found["fingerprint"] = steps.fingerprint(reference)
+            found["subject"] = steps.subject()
             known = steps.states.digests_so_far(reference)
             found["state"] = known.digests
             if known.values:

@@ -6,6 +6,7 @@ one had not is what the resumed run must log.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,9 +15,6 @@ from harness.checks.wording import ranges
 from harness.protocol.judge import present
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from harness.checks import Check
     from harness.metrics import Series
 
@@ -44,14 +42,14 @@ def common(one: Curves, other: Curves) -> tuple[Curves, Curves]:
     for metric in one.keys() & other.keys():
         both = np.intersect1d(one[metric].steps, other[metric].steps)
         if both.size:
-            left[metric] = _kept(one[metric], np.isin(one[metric].steps, both))
-            right[metric] = _kept(other[metric], np.isin(other[metric].steps, both))
+            left[metric] = one[metric].kept(np.isin(one[metric].steps, both))
+            right[metric] = other[metric].kept(np.isin(other[metric].steps, both))
     return left, right
 
 
 def before(series: Curves, k: int) -> Curves:
     """What a run had logged when it came to iteration ``k``."""
-    kept = {metric: _kept(line, line.steps <= _last_before(series, k)) for metric, line in series.items()}
+    kept = {metric: line.kept(line.steps <= _last_before(series, k)) for metric, line in series.items()}
     return {metric: line for metric, line in kept.items() if len(line)}
 
 
@@ -59,7 +57,7 @@ def after(whole: Curves, known: Curves, k: int) -> Curves:
     """What is left of a whole run's curves behind iteration ``k``, of which ``known`` was logged."""
     last = max((int(line.steps.max()) for line in known.values() if len(line)), default=0)
     last = max(last, _last_before(whole, k))
-    return {metric: _kept(line, line.steps > last) for metric, line in whole.items()}
+    return {metric: line.kept(line.steps > last) for metric, line in whole.items()}
 
 
 def went_on(resumed: Curves, known: Curves, like: Curves, k: int, *, trained_again: bool) -> WentOn:
@@ -88,13 +86,12 @@ def went_on(resumed: Curves, known: Curves, like: Curves, k: int, *, trained_aga
         old = known.get(metric)
         if old is None or trained_again:
             continue
-        same = np.isin(line.steps, old.steps) & (line.steps < expected)
-        same &= np.array(
-            [_equal(old, step, value) for step, value in zip(line.steps, line.values, strict=True)], bool
-        )
+        before = dict(zip(old.steps.tolist(), old.numbers(), strict=True))
+        logged = zip(line.steps.tolist(), line.numbers(), strict=True)
+        same = np.array([step < expected and _equal(before.get(step), value) for step, value in logged], bool)
         if same.any():
             again += line.steps[same].tolist()
-            series[metric] = _kept(line, ~same)
+            series[metric] = line.kept(~same)
     first = _first(series)
     if first == expected:
         noted = f"; logged again, with equal values: {ranges(sorted(set(again)))}" if again else ""
@@ -130,12 +127,5 @@ def _first(series: Curves) -> int | None:
     return min((int(line.steps.min()) for line in series.values() if len(line)), default=None)
 
 
-def _equal(line: Series, step: int, value: float) -> bool:
-    found = line.values[line.steps == step]
-    return bool(found.size and (found[-1] == value or (found[-1] != found[-1] and value != value)))  # noqa: PLR0124 - NaN
-
-
-def _kept(line: Series, mask: NDArray[np.bool_]) -> Series:
-    from harness.metrics import Series
-
-    return Series(line.name, line.steps[mask], line.values[mask])
+def _equal(known: float | None, value: float) -> bool:
+    return known is not None and (known == value or (math.isnan(known) and math.isnan(value)))

@@ -1,14 +1,16 @@
 """What ``harness run --dry-run`` prints: each phase's environment and command, ready to paste.
 
-Nothing is started and nothing is written.
+Nothing is started and nothing is written. Secrets of the environment are shown as ``***``.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from harness.machine.secrets import HIDDEN, Secrets
 from harness.trainers.base import Launch, Phase, PhaseName
 
 if TYPE_CHECKING:
@@ -68,8 +70,13 @@ def _block(phase: Phase, launch: Launch, trainer: Trainer) -> str:
         lines.append(f"# {phase.load} gets the checkpoint of {phase.start} from {source} before")
     if launch.cwd is not None:
         lines.append(f"cd {shlex.quote(str(launch.cwd))}")
-    command = [f"{name}={shlex.quote(value)}" for name, value in launch.env.items()]
-    command += _lines(launch.argv)
+    secrets = Secrets(os.environ, launch.env)
+    shown = {name: secrets.variable(name, value) for name, value in launch.env.items()}
+    words = secrets.words(list(launch.argv))
+    if HIDDEN in "\0".join([*shown.values(), *words]):
+        lines.append(f"# {HIDDEN} stands for a secret, which is not shown: put it in yourself")
+    command = [f"{name}={_quoted(value)}" for name, value in shown.items()]
+    command += _lines(words)
     if launch.kind == "fork":
         lines.append(f"# {ranks}, forked after one import, call {launch.target} with:")
         lines += [f"#   {line}" for line in command]
@@ -85,4 +92,9 @@ def _lines(words: Iterable[str]) -> list[str]:
         if not lines or word.startswith("--"):
             lines.append([])
         lines[-1].append(word)
-    return [shlex.join(line) for line in lines]
+    return [" ".join(map(_quoted, line)) for line in lines]
+
+
+def _quoted(word: str) -> str:
+    """For a shell; what stands for a secret as it is."""
+    return word if word == HIDDEN else shlex.quote(word)

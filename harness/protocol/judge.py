@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -11,16 +11,14 @@ from harness.checks import Against, Check, Worst
 from harness.errors import CheckpointError, HarnessError
 
 if TYPE_CHECKING:
-    from harness.checkpoints import StateDiff, TensorDiff
     from harness.goldens import Change, Golden
     from harness.protocol.plan import Options, Plan
 
 Lane = Literal["exact", "tolerance", "envelope"]
 #: The check that fails a cell without a golden.
 NO_GOLDEN: Final = "golden: is there"
-#: How many times as far apart as two uninterrupted runs floats may be; the distance of a few elements varies.
-_FAR, _MANY = 4.0, 16
 _SHOWN = 3  # names and sentences; the rest is in state_diff.json
+_MORE_SHOWN = 8  # of what differs from the golden's; the rest is in verdict.json's provenance
 
 
 def present(name: str, against: Against, *, passed: bool, message: str, worst: Worst | None = None) -> Check:
@@ -109,23 +107,6 @@ def same_end(continuous: int, resumed: int, n: int, *, named: bool) -> Check:
     return present(name, "continuous", passed=False, message=said, worst=worst)
 
 
-def never_the_same(rest: Sequence[TensorDiff], iteration: int) -> list[Check]:
-    """What two runs that were not resumed have in their states, and must share."""
-    return [
-        Check(
-            name=f"interrupted: state: {component}",
-            metric=None,
-            against="continuous",
-            kind="exact",
-            passed=False,
-            first_bad_step=iteration,
-            worst=Worst(iteration, found[0].a, found[0].b, found[0].max_abs, found[0].max_rel),
-            message=f"two runs from 0 to {iteration}, neither of them resumed: {_listed(found)}",
-        )
-        for component, found in sorted(_by_component(rest).items())
-    ]
-
-
 # -- against the golden ------------------------------------------------------------------------
 
 
@@ -137,21 +118,40 @@ class Comparison:
         lane: which comparison of curves.
         why: one sentence that names the golden and says why not exactly, where it is not.
         same_machine: the golden was recorded on such a device, so its times and memory mean something.
+        state: the state at N is compared too, by its digests.
+        subject: in what the golden was recorded of another training, a sentence each.
     """
 
     lane: Lane
     why: str
     same_machine: bool
+    state: bool = False
+    subject: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Everything is compared bit for bit, the state too."""
+        return self.lane == "exact" and self.state
 
 
-def how(golden: Golden, fingerprint: Mapping[str, Any], *, deterministic: bool) -> Comparison:
-    """The lane in which a run with ``fingerprint`` is compared with ``golden``."""
+def how(
+    golden: Golden,
+    fingerprint: Mapping[str, Any],
+    subject: Mapping[str, Mapping[str, Any]],
+    *,
+    deterministic: bool,
+) -> Comparison:
+    """The lane in which a run is compared with ``golden``: its environment chooses, and nothing else.
+
+    Args:
+        fingerprint: of the run.
+        subject: arguments and variables of its case.
+    """
+    from harness.goldens import apart, subject_apart
+
     recorded = golden.fingerprint
-    apart = [
-        f"{key} {recorded.get(key)!r} there, {fingerprint.get(key)!r} here"
-        for key in sorted({*recorded, *fingerprint})
-        if recorded.get(key) != fingerprint.get(key)
-    ]
+    found = apart(recorded, fingerprint)
+    others = (*found.subject, *subject_apart(golden.subject, subject)) if recorded else ()
     same = bool(recorded) and recorded.get("device") == fingerprint.get("device")
     lane: Lane = "envelope" if golden.statistics else "tolerance"
     if golden.fallback:
@@ -160,14 +160,31 @@ def how(golden: Golden, fingerprint: Mapping[str, Any], *, deterministic: bool) 
         reason = f"nobody knows what it was recorded on ({golden.provenance.get('how', 'no provenance')})"
     elif not deterministic:
         reason = "the case is not deterministic"
-    elif apart:
-        reason = f"the fingerprints differ: {'; '.join(apart)}"
+    elif found.environment:
+        reason = f"the environments differ: {'; '.join(found.environment)}"
         lane = "tolerance"  # repeats on another machine say nothing of this one's bits
     else:
-        said = f"{golden.path}: compared bit for bit, same fingerprint"
-        return Comparison("exact", said, same_machine=True)
+        said = f"{golden.path}: compared bit for bit, same environment"
+        if found.versions:
+            said += f" ({'; '.join(found.versions)})"
+        if not golden.state:
+            said += "; it has no state digests, so only curves are compared with it"
+        return Comparison("exact", said, same_machine=True, state=bool(golden.state), subject=others)
     by = "by the envelope of its repeats" if lane == "envelope" else "by tolerance"
-    return Comparison(lane, f"{golden.path}: compared {by}: {reason}", same)
+    return Comparison(lane, f"{golden.path}: compared {by}: {reason}", same, subject=others)
+
+
+def another_subject(subject: Sequence[str], plan: Plan) -> Check:
+    """The golden is another training's: that is a finding, and no reason to look less closely."""
+    said = "; ".join(subject[:_MORE_SHOWN])
+    more = len(subject) - _MORE_SHOWN
+    return present(
+        "golden: subject",
+        "golden",
+        passed=False,
+        message=f"it is another training's: {said}{f'; and {more} more' if more > 0 else ''}; "
+        f"record it anew if you mean it: {plan.record_command}",
+    )
 
 
 def no_golden(plan: Plan) -> Check:
@@ -234,134 +251,26 @@ def golden_state(
     return GoldenState(tuple(checks), alike=not noted)
 
 
-# -- saved state -------------------------------------------------------------------------------
-
-
-def saved_state(
-    difference: StateDiff, components: Sequence[str], n: int, *, name: str = "state"
-) -> list[Check]:
-    """One check a component, from the diff of two checkpoints."""
-    groups = difference.by_component()
-    checks = []
-    for component in sorted({*components, *groups}):
-        found = groups.get(component, ())
-        worst = None
-        if found:
-            entry = max(found, key=lambda one: one.max_abs or 0.0)
-            worst = Worst(n, entry.a, entry.b, entry.max_abs, entry.max_rel)
-        checks.append(
-            Check(
-                name=f"{name}: {component}",
-                metric=None,
-                against="state",
-                kind="exact",
-                passed=not found,
-                first_bad_step=n if found else None,
-                worst=worst,
-                message=_listed(found) or f"{component}: every bit is the same",
-            )
-        )
-    if not difference.compared:
-        message = f"{difference.a} and {difference.b} hold nothing that could be compared"
-        checks.append(present(f"{name}: something to compare", "state", passed=False, message=message))
-    if missed := difference.coverage.uncompared:
-        message = f"{missed} of the two states were not compared: {difference.coverage.sentence()}"
-        checks.append(present(f"{name}: all of it is compared", "state", passed=False, message=message))
-    lacking = {gap.sentence: gap for gap in (*difference.gaps_a, *difference.gaps_b)}
-    for sentence, gap in lacking.items():
-        checks.append(present(f"{name}: {gap.component} is saved", "state", passed=False, message=sentence))
-    return checks
-
-
-def state_by_distance(
-    difference: StateDiff,
-    yardstick: StateDiff,
-    found: Mapping[str, float],
-    usual: Mapping[str, float],
-    n: int,
-) -> list[Check]:
-    """One check a component, of training that does not repeat its own bits.
-
-    Args:
-        difference: of the resumed run's state and the uninterrupted one's.
-        yardstick: of two uninterrupted runs' states.
-        found, usual: how far floats are apart in either, relative, by name.
-    """
-    checks = []
-    allowed = _allowed(yardstick, usual)
-    groups = difference.by_component()
-    for component in sorted({*groups, *yardstick.by_component()}):
-        bad = []
-        for entry in groups.get(component, ()):
-            apart, limit = found.get(entry.name), allowed(entry)
-            if apart is None or limit is None:
-                bad.append(entry.sentence())
-            elif apart > limit:
-                bad.append(
-                    f"{entry.name}: {apart:.3g} away, where two uninterrupted runs are {limit / _FAR:.3g}"
-                )
-        said = "; ".join(bad[:_SHOWN]) + (f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
-        checks.append(
-            Check(
-                name=f"state: {component}",
-                metric=None,
-                against="state",
-                kind="tolerance",
-                passed=not bad,
-                first_bad_step=n if bad else None,
-                message=said or f"{component}: no further apart than two uninterrupted runs are",
-            )
-        )
-    if not difference.compared:
-        message = f"{difference.a} and {difference.b} hold nothing that could be compared"
-        checks.append(present("state: something to compare", "state", passed=False, message=message))
-    elif not checks:
-        message = "every bit is the same, though the case is not deterministic"
-        checks.append(present("state: compared", "state", passed=True, message=message))
-    return checks
-
-
-def _allowed(yardstick: StateDiff, usual: Mapping[str, float]) -> Callable[[TensorDiff], float | None]:
-    """How far a float may be off; None for what two uninterrupted runs share bit for bit."""
-    typical: dict[str, list[float]] = {}
-    for entry in yardstick.entries:
-        if entry.name in usual:
-            typical.setdefault(entry.component, []).append(usual[entry.name])
-    middle = {component: sorted(values)[len(values) // 2] for component, values in typical.items()}
-
-    def limit(entry: TensorDiff) -> float | None:
-        if entry.name not in usual:
-            return None
-        few = 1 if entry.elements >= _MANY else _FAR
-        return _FAR * few * max(usual[entry.name], middle[entry.component])
-
-    return limit
-
-
-def _by_component(entries: Sequence[TensorDiff]) -> dict[str, list[TensorDiff]]:
-    found: dict[str, list[TensorDiff]] = {}
-    for entry in entries:
-        found.setdefault(entry.component, []).append(entry)
-    return found
-
-
-def _listed(found: Sequence[TensorDiff]) -> str:
-    said = [entry.sentence() for entry in found[:_SHOWN]]
-    return "; ".join([*said, *([f"and {len(found) - len(said)} more"] if len(found) > len(said) else [])])
-
-
 # -- recording ---------------------------------------------------------------------------------
 
 
 def golden_refused(unsound: Sequence[Check]) -> Check:
     """Nothing is recorded of a run that cannot be resumed."""
     names = ", ".join(check.name for check in unsound[:_SHOWN])
-    return present(
-        "golden: recorded",
-        "golden",
-        passed=False,
-        message=f"not recorded: {len(unsound)} checks failed ({names}); a golden comes of a sound run",
-    )
+    return not_recorded(f"{len(unsound)} checks failed ({names}); a golden comes of a sound run")
+
+
+def not_recorded(why: str) -> Check:
+    """The golden is what it was."""
+    return present("golden: recorded", "golden", passed=False, message=f"not recorded: {why}")
+
+
+def unfit(problems: Sequence[str], plan: Plan) -> str:
+    """What no golden may hold, and what to do."""
+    said = "; ".join(problems[:_SHOWN])
+    more = len(problems) - _SHOWN
+    advice = "" if plan.case.metrics else "; METRICS in the case file names those that are to be compared"
+    return f"{said}{f'; and {more} more' if more > 0 else ''}{advice}"
 
 
 def golden_recorded(change: Change) -> Check:

@@ -106,12 +106,18 @@ class Plan:
         return any(str(first.get(key, 1)) != str(second.get(key, 1)) for key in sizes)
 
     def expects_exact(self) -> bool:
-        """Whether the golden is going to be compared bit for bit, as far as can be told before a run.
+        """Whether all of the golden is going to be compared bit for bit, as far as can be told before a run.
+
+        One without state digests is not, and of one that is another training's the reference is wanted.
 
         A wrong guess costs time and nothing else: the lane is chosen by the fingerprint of the run.
         """
+        from harness.goldens import subject_apart, subject_of
+
         golden = self.golden
         if golden is None or golden.fallback or not self.deterministic or self.layouts_differ:
+            return False
+        if not golden.state or subject_apart(golden.subject, subject_of(self.case, self.cell.hardware)):
             return False
         recorded = golden.fingerprint
         same_torch = recorded.get("torch") == environment.version_of("torch")

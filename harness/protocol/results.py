@@ -7,15 +7,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UsageError
+from harness.verdict import Run
+from harness.verdict.sweep import MARKER, VERDICT
 
-#: In every folder that a run of the harness made; what has none is never emptied.
-MARKER = ".harness-cell"
+__all__ = ["MARKER", "ResultsFolder", "claim"]
+
+_LOCK = ".harness-lock"
+_WAITING = "another run of {} holds {}; waiting for it to end"
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class ResultsFolder:
     @property
     def verdict(self) -> Path:
         """The verdict's file."""
-        return self.path / "verdict.json"
+        return self.path / VERDICT
 
     def phase(self, name: str) -> Path:
         """The folder of one phase."""
@@ -48,44 +54,100 @@ class ResultsFolder:
 
 @contextlib.contextmanager
 def claim(
-    root: Path, hardware: str, track: str, case: str, *, waiting: Callable[[str], None]
+    root: Path, hardware: str, track: str, case: str, *, run: Run, waiting: Callable[[str], None]
 ) -> Iterator[ResultsFolder]:
     """Empty the cell's folder and keep others off it until the block ends.
 
+    The folder may be a link (to a scratch disk): then what it points to is emptied, and the link stays.
+
     Args:
+        run: the invocation; its id and its start are written into the folder before anything else.
         waiting: told once, in one sentence, when another run has the folder.
 
     Raises:
-        UsageError: there is a folder of that name which no run of the harness made.
+        UsageError: there is something of that name which no run of the harness made.
     """
-    from filelock import FileLock, Timeout
-
     folder = (root / hardware / track / case).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{case}.lock")
+    _check(folder)
+    locks = [folder.parent / f".{case}.lock"]
+    if folder.is_symlink():  # two links may point to one folder
+        locks.append(folder.resolve() / _LOCK)
+    with contextlib.ExitStack() as held:
+        for path in locks:
+            held.enter_context(
+                _locked(path, lambda: waiting(_WAITING.format(f"{hardware}/{track}/{case}", folder)))
+            )
+        _check(folder)
+        _empty(folder)
+        began = json.dumps({"id": run.id, "started": run.started})
+        (folder / MARKER).write_text(f"{began}\n", encoding="utf-8")
+        yield ResultsFolder(folder)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        waiting(f"another run of {hardware}/{track}/{case} holds {folder}; waiting for it to end")
+        waiting()
         lock.acquire()
     try:
-        _empty(folder)
-        yield ResultsFolder(folder)
+        yield
     finally:
         lock.release()
 
 
-def _empty(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).exists():
+def _check(folder: Path) -> None:
+    """Refuse what is not ours to empty."""
+    advice = "name another folder with --results"
+    if folder.is_symlink() and not folder.exists():
         raise UsageError(
-            f"{folder}: is not empty, and no run of the harness made it",
-            "name another folder with --results",
+            f"{folder}: is a link to {os.readlink(folder)}, which is not there",
+            "make that folder, or remove the link",
         )
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: is no folder, expected the results of a cell", advice)
+    if (folder / MARKER).exists():
+        return
+    if any(path.name != _LOCK for path in folder.iterdir()):
+        raise UsageError(f"{folder}: is not empty, and no run of the harness made it", advice)
+
+
+def _empty(folder: Path) -> None:
     if folder.exists():
-        # Renamed first: whoever looks sees the old results or the new ones, never half of them.
         old = folder.with_name(f".{folder.name}.old")
+        if old.is_symlink():
+            old.unlink()
         shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
+        if folder.is_symlink() or not _renamed(folder, old):
+            _empty_in_place(folder)
+            return
         shutil.rmtree(old)
     folder.mkdir()
-    (folder / MARKER).touch()
+
+
+def _renamed(folder: Path, old: Path) -> bool:
+    """Whoever looks sees the old results or the new ones, never half of them; False for a disk's own root."""
+    try:
+        folder.rename(old)
+    except OSError:
+        return False
+    return True
+
+
+def _empty_in_place(folder: Path) -> None:
+    """The verdict first, so that nobody takes it for that of what is left; the marker stays."""
+    (folder / VERDICT).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.name in (MARKER, _LOCK):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

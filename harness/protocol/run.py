@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cases import find_case
 from harness.errors import HarnessError, UsageError
 from harness.machine.leases import lease
 from harness.matrix import Cell
@@ -16,8 +19,11 @@ from harness.protocol.observer import Observer, Silent
 from harness.protocol.phases import Phases
 from harness.protocol.plan import Options, Plan, prepare
 from harness.protocol.protocols import PROTOCOLS, choose
+from harness.protocol.refusal import command_line, refused
 from harness.protocol.results import ResultsFolder, claim
 from harness.protocol.steps import Steps
+from harness.text import utc_now
+from harness.verdict import Run
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -37,6 +43,7 @@ def run_cell(
     results: Path,
     options: Options | None = None,
     case: Case | None = None,
+    asked: str = "",
     observer: Observer | None = None,
     launcher: Launcher | None = None,
     report: Report | None = None,
@@ -50,6 +57,7 @@ def run_cell(
         results: gets ``<hardware>/<track>/<case>/``.
         options: how.
         case: the case itself, when it is not to be looked for.
+        asked: the case's name or path, as it was asked for; empty: the cell says it.
         observer: told of the progress.
         launcher: lent by whoever runs several cells in this environment, so that its warm parent
             imports the trainer once; None: one for this cell.
@@ -57,24 +65,35 @@ def run_cell(
             said, and changes no verdict.
 
     Raises:
-        HarnessError: the cell cannot be run at all; raised before anything is started.
+        HarnessError, OSError: the cell cannot be run at all; raised before anything is started. Then its
+            verdict is ``refused``, or ``skipped``, unless its folder is none that could be written to.
         KeyboardInterrupt: nothing is left running, and no verdict is written.
     """
+    run = Run(uuid.uuid4().hex, started=utc_now(), finished="")
     options = options or Options()
-    if options.protocol != "auto" and options.protocol not in PROTOCOLS:
-        raise UsageError(f"protocol {options.protocol!r}: expected auto or one of {', '.join(PROTOCOLS)}")
-    plan = prepare(cell, case=case, cases=cases, goldens=goldens, results=results, options=options)
-    protocol = choose(plan)
+    Cell.parse(cell.id)  # what cannot be a folder has none
     observer = observer or Silent()
-    wait = observer.note
-    with claim(results, cell.hardware, cell.track, cell.case, waiting=wait) as folder:
-        with (
-            lease(cell.hardware, plan.world_size, wait) as devices,
-            Phases(plan, folder, observer, devices, launcher) as phases,
-        ):
+    with claim(results, cell.hardware, cell.track, cell.case, run=run, waiting=observer.note) as folder:
+        with ExitStack() as held:
+            try:
+                _check_protocol(options)
+                case = case or find_case(asked or cell.case, cases)
+                plan = prepare(
+                    cell, case=case, cases=cases, goldens=goldens, results=results, options=options
+                )
+                protocol = choose(plan)
+                devices = held.enter_context(lease(cell.hardware, plan.world_size, observer.note))
+                phases = held.enter_context(Phases(plan, folder, observer, devices, launcher))
+            except (HarnessError, OSError) as error:
+                folders = [("cases", cases, Path("test_cases")), ("goldens", goldens, Path("goldens")),
+                           ("results", results, Path("results"))]  # fmt: skip
+                named = asked or (str(case.directory) if case else cell.case)
+                again = command_line(cell, named, options, folders)
+                refused(error, cell, run, folder.path, again).write(folder.verdict)
+                raise
             steps, findings = Steps(phases), Findings()
             diagnosis, failure = _judge(protocol, steps, findings)
-        verdict = verdict_of(protocol, steps, findings, diagnosis, failure)
+        verdict = verdict_of(protocol, steps, findings, diagnosis, failure, run)
         _write_state_diff(folder, findings)
         verdict.write(folder.verdict)
         if report is not None:
@@ -85,6 +104,11 @@ def run_cell(
         if verdict.passed and not options.keep_checkpoints:
             folder.remove_checkpoints()
     return verdict
+
+
+def _check_protocol(options: Options) -> None:
+    if options.protocol != "auto" and options.protocol not in PROTOCOLS:
+        raise UsageError(f"protocol {options.protocol!r}: expected auto or one of {', '.join(PROTOCOLS)}")
 
 
 def _judge(protocol: str, steps: Steps, findings: Findings) -> tuple[Diagnosis | None, HarnessError | None]:

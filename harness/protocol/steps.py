@@ -43,7 +43,7 @@ class Steps:
     def __init__(self, phases: Phases) -> None:
         self.phases, self.plan = phases, phases.plan
         self.states = States(phases)
-        self._repeated: Recorded | None = None
+        self._repeats = 0
 
     # -- training ----------------------------------------------------------------------------
 
@@ -53,8 +53,8 @@ class Steps:
 
     def train_again(self) -> Iterator[Recorded]:
         """The repeats that a recorded golden's statistics come from."""
-        for i in range(2, self.plan.options.repeats + 1):
-            yield self._phase("repeat", load=None, start=0, stop=self.plan.n, folder=f"repeat-{i}")
+        for _ in range(self.plan.options.repeats - 1):
+            yield self.repeat()
 
     def interrupt(self) -> Recorded:
         """From 0 to k; then the process is gone."""
@@ -134,9 +134,11 @@ class Steps:
         if isinstance(resumed, NotResumed) or not (interrupted.held and resumed.held):
             return Joined(comparison=None)
         with self.phases.timed("checks"):
-            found = self._against_golden(join(interrupted.series, resumed.series), resumed)
-        exact = found.comparison is not None and found.comparison.lane == "exact"
-        if exact and found.held and found.alike and self.plan.golden is not None and self.plan.golden.state:
+            # A resumed phase may have another layout, and the golden is of none that was resumed.
+            about = interrupted if self.plan.layouts_differ else resumed
+            found = self._against_golden(join(interrupted.series, resumed.series), resumed, about)
+        exact = found.comparison is not None and found.comparison.whole
+        if exact and found.held and found.alike:
             return Joined(checks=found.checks, comparison=found.comparison, equal=True)
         failed = [
             replace(check, name=check.name.replace("golden:", "golden: joined:", 1))
@@ -204,10 +206,10 @@ class Steps:
         return self.states.by_distance(resumed, continuous, self.repeat)
 
     def repeat(self) -> Recorded:
-        """One more uninterrupted run, to see what two of them share; made once."""
-        if self._repeated is None:
-            self._repeated = self._phase("repeat", load=None, start=0, stop=self.plan.n, folder="repeat")
-        return self._repeated
+        """One more uninterrupted run, to see what such runs share."""
+        self._repeats += 1
+        folder = f"repeat-{self._repeats + 1}"
+        return self._phase("repeat", load=None, start=0, stop=self.plan.n, folder=folder)
 
     def came_to_the_end(self, resumed: Recorded, continuous: Recorded) -> Found:
         """Both runs ended at N, or at the same iteration of their own accord."""
@@ -221,6 +223,12 @@ class Steps:
             "platform": self.plan.platform,
             "deterministic": self.plan.deterministic,
         }
+
+    def subject(self) -> dict[str, dict[str, Any]]:
+        """What the case says that decides numbers."""
+        from harness.goldens import subject_of
+
+        return subject_of(self.plan.case, self.plan.cell.hardware)
 
     def _curves(self, expected: Mapping[str, Series], actual: Mapping[str, Series]) -> list[Check]:
         from harness.checks import compare_curves
@@ -241,13 +249,24 @@ class Steps:
             note="" if exact else "another layout" if plan.layouts_differ else "not deterministic",
         )
 
-    def _against_golden(self, series: Mapping[str, Series], run: Recorded) -> AgainstGolden:
+    def _against_golden(
+        self, series: Mapping[str, Series], run: Recorded, about: Recorded | None = None
+    ) -> AgainstGolden:
+        """Compare.
+
+        Args:
+            series: over 1..N.
+            run: whose state is the one at N.
+            about: whose fingerprint is compared; ``run``'s without.
+        """
         from harness.checks import compare_curves
 
         golden = self.plan.golden
         if golden is None:
             return AgainstGolden(checks=(judge.no_golden(self.plan),), comparison=None)
-        comparison = judge.how(golden, self.fingerprint(run), deterministic=self.plan.deterministic)
+        comparison = judge.how(
+            golden, self.fingerprint(about or run), self.subject(), deterministic=self.plan.deterministic
+        )
         exact = comparison.lane == "exact"
         checks = compare_curves(
             golden.series,
@@ -262,12 +281,14 @@ class Steps:
             enforce_bounds=comparison.same_machine,
             enforce_time=self.plan.cell.hardware != "cpu",  # others may use its cores, and do
         )
-        if exact:
+        alike = True
+        if comparison.whole:
             state = self.states.digests(run, golden.circumstances)
             judged = judge.golden_state(golden, state.digests, state.values)
-            checks = [*state.checks, *checks, *judged.checks]
-            return AgainstGolden(checks=tuple(checks), comparison=comparison, alike=judged.alike)
-        return AgainstGolden(checks=tuple(checks), comparison=comparison)
+            checks, alike = [*state.checks, *checks, *judged.checks], judged.alike
+        if comparison.subject:
+            checks.insert(0, judge.another_subject(comparison.subject, self.plan))
+        return AgainstGolden(checks=tuple(checks), comparison=comparison, alike=alike)
 
 
 def _from_zero(series: Mapping[str, Series]) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.matrix import Cell
+    from harness.night.when import Since
 
 #: The phases in the order they may run in; the last one that has a folder is the one that runs.
 _PHASES = ("continuous", "interrupted", "resumed", "probe")
@@ -76,15 +77,17 @@ def _is_phase(name: str) -> bool:
 class Board:
     """Shows a folder of results until all of its cells have a verdict, or somebody has seen enough."""
 
-    def __init__(self, results: Path, console: Console, expected: Sequence[Cell] = ()) -> None:
-        self._results, self._console, self._expected = results, console, expected
+    def __init__(
+        self, results: Path, console: Console, expected: Sequence[Cell] = (), since: Since | None = None
+    ) -> None:
+        self._results, self._console, self._expected, self._since = results, console, expected, since
         self._said: dict[str, str] = {}
 
     def look(self) -> list[Outcome]:
         """The cells as they are now: those that left nothing yet are to come."""
         expected = [Outcome(cell, self._folder(cell), None) for cell in self._expected]
         try:
-            (night,) = read_nights([self._results])
+            (night,) = read_nights([self._results], since=self._since)
         except NothingToDo:
             return expected
         return [*night.cells.values(), *(one for one in expected if one.cell.id not in night.cells)]
@@ -104,7 +107,7 @@ class Board:
         live = Live(self._shown(cells), console=self._console, auto_refresh=False, transient=True)
         try:
             with live if self._console.is_terminal else _Nothing():
-                while not (self._expected and all(cell.state != "unfinished" for cell in cells)):
+                while not (self._expected and all(cell.state not in ("unfinished", "old") for cell in cells)):
                     wait(interval)
                     cells = self.look()
                     if self._console.is_terminal:

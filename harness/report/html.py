@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.night.outcome import REPORT, SIGNS
+from harness.night.outcome import SIGNS
 from harness.report import curves, run_sections, sections
 from harness.report.cell_files import look
 from harness.report.markup import Child, asset, data_block, el, page
 from harness.text import one_line
+from harness.verdict.sweep import REPORT
 
 if TYPE_CHECKING:
     from harness.goldens import Golden

@@ -57,7 +57,7 @@ def render(nights: Sequence[Night], base: Path, held: Mapping[str, str]) -> str:
     if len(nights) > 1:
         body.append(_history(nights, base))
     return page(
-        f"{'✗' if red else '✓'} Resume gate: {night.name}",
+        f"{'✗' if red else '✓' if counts['passed'] else '–'} Resume gate: {night.name}",
         el("main", body),
         styles=(asset("assets", "page.css"), asset("assets", "index.css")),
         scripts=(asset("assets", "index.js"),),
@@ -69,6 +69,11 @@ def _badge(red: int, counts: Counter[State]) -> Markup:
         return el("span", f"✗ {count(red, 'cell')} red", class_="badge failed")
     if counts["unfinished"]:
         return el("span", f"… {count(counts['unfinished'], 'cell')} not finished", class_="badge error")
+    if not counts["passed"]:
+        return el("span", "– no cell was run", class_="badge error")
+    if counts["skipped"]:
+        said = f"✓ {count(counts['passed'], 'cell')} passed, {counts['skipped']} skipped"
+        return el("span", said, class_="badge passed")
     return el("span", "✓ all cells passed", class_="badge passed")
 
 
@@ -147,6 +152,8 @@ def _cell(result: Outcome | None, base: Path, column: str, held: Mapping[str, st
                 parts.append(el("span", said.since, class_="facts"))
     elif result.problem:
         parts.append(el("span", result.problem, class_="facts"))
+    if result.remark:
+        parts.append(el("span", result.remark, class_="facts"))
     if result.cell.id in held:
         parts.append(el("span", held[result.cell.id], class_="facts held"))
     return el(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LOGS = 128
 #: Keys of a provenance that are shown in another place, or that no person compares by eye.
-_ELSEWHERE = ("fingerprint", "golden", "golden_provenance", "state")
+_ELSEWHERE = ("fingerprint", "golden", "golden_provenance", "state", "subject")
 #: What no rank can lose.
 _NOWHERE = ("performance", "memory", "nondeterminism", "unknown", "crash", "checkpoint")
 
@@ -85,7 +85,7 @@ def provenance(verdict: Verdict, golden: Golden | None) -> Markup:
     ours = {**fingerprint(verdict), **{k: v for k, v in verdict.provenance.items() if k not in _ELSEWHERE}}
     theirs = dict(golden.fingerprint) if golden else {}
     side = {k: v for k, v in (golden.provenance if golden else {}).items()
-            if k not in ("fingerprint", "state", "statistics")}  # fmt: skip
+            if k not in ("fingerprint", "state", "statistics", "subject")}  # fmt: skip
     rows = []
     for key in dict.fromkeys((*theirs, *ours)):
         differs = key in theirs and (key not in ours or ours[key] != theirs[key])

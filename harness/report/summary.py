@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STYLES: dict[State, str] = {
     "passed": "green", "failed": "bold red", "error": "bold red", "refused": "bold red",
     "skipped": "yellow", "unreadable": "bold red",
-    "missing": "bold red", "unfinished": "yellow",
+    "missing": "bold red", "old": "bold red", "unfinished": "yellow",
 }  # fmt: skip
 
 
@@ -113,8 +113,10 @@ def totals(lines: Sequence[Line]) -> Text:
     """``3 cells: 2 passed, 1 failed``."""
     counts = Counter(line.state for line in lines)
     said = ", ".join(f"{counts[state]} {word}" for state, word in STATES.items() if counts[state])
-    red = any(line.said is not None for line in lines)
-    return Text(f"{count(len(lines), 'cell')}: {said or 'none'}", style="bold red" if red else "bold green")
+    states = {line.state for line in lines}
+    red = any(line.said is not None for line in lines if line.state != "skipped")
+    style = "bold red" if red else "bold yellow" if states == {"skipped"} else "bold green"
+    return Text(f"{count(len(lines), 'cell')}: {said or 'none'}", style=style)
 
 
 def _red(line: Line, said: Headline, console: Console) -> None:

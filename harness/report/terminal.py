@@ -122,10 +122,10 @@ class Terminal:
         """Say what held, what did not, and what was lost; the last line is the verdict."""
         self._stop()
         self._details(verdict)
-        line = Text(verdict.status.upper(), style=_STYLES[verdict.status])
-        self._console.print(line.append(f" {_outcome(verdict)}", style="not bold default"))
         if not verdict.passed:
             self._say(f"again: {verdict.reproduce}")
+        line = Text(verdict.status.upper(), style=_STYLES[verdict.status])
+        self._console.print(line.append(f" {_outcome(verdict)}", style="not bold default"))
 
     def _details(self, verdict: Verdict) -> None:
         if verdict.diagnosis is not None:
@@ -160,7 +160,8 @@ def _outcome(verdict: Verdict) -> str:
     made = Counter(check.against for check in verdict.checks)
     parts = [f"{against} {held[against]}/{count}" for against, count in made.items()]
     seconds = verdict.timing.get("total", 0.0)
-    return f"{one_line(verdict.cell)}: {', '.join(parts) or 'no check'} held, {seconds:.1f} s"
+    said = f"{one_line(verdict.message)}: " if verdict.message else ""
+    return f"{one_line(verdict.cell)}: {said}{', '.join(parts) or 'no check'} held, {seconds:.1f} s"
 
 
 def _telling(checks: tuple[Check, ...]) -> list[Check]:

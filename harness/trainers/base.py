@@ -125,8 +125,11 @@ class Trainer(Protocol):
         What ``source`` saved stays untouched; the state at N is compared with it later.
         """
 
-    def saved(self, phase: Phase, iteration: int) -> Path:
+    def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:
         """Where ``phase`` put the checkpoint of ``iteration``.
+
+        Args:
+            alone: without what is the last checkpoint's only because every one overwrites it.
 
         Raises:
             CheckpointError: there is none (a trainer may also leave that to whoever reads it).

@@ -76,6 +76,8 @@ class Verdict:
             raise ValueError(f"status {self.status!r}")
         if self.status == "passed" and self.failures:
             raise ValueError(f"passed with {len(self.failures)} failed checks")
+        if self.status == "passed" and not self.checks:
+            raise ValueError("passed without a check")
         if self.status in NOT_RUN and (self.checks or not self.message):
             raise ValueError(f"{self.status}: expected no checks, and a message that says why")
 

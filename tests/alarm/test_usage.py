@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from harness.commands.cli import main
 from tests.alarm.world import CELL, World
-from tests.nights import COMMITS, green, red, write
+from tests.nights import COMMITS, green, listing, not_run, ran, red, write
 from tests.webserver import Hook
 
 
@@ -103,3 +105,71 @@ def test_a_state_written_by_one_night_is_read_by_the_next(world: World) -> None:
     assert state["cells"][CELL]["good"] == COMMITS["a"]
     assert [spell["subject"] for spell in state["spells"]] == ["h100/dev/other"]
     assert [path.name for path in world.path.iterdir() if path.name.startswith(".")] == []
+
+
+# -- which night, and what should be in it ---------------------------------------------------------
+
+
+def dry(tmp_path: Path, *more: str) -> int:
+    return main(["alarm", str(tmp_path / "results"), "--dry-run", *more])
+
+
+def test_yesterday_s_green_is_red(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = replace(green(CELL), run=ran(timedelta(hours=30)))
+    write(tmp_path / "results", old, green("h100/dev/sound"))
+    assert dry(tmp_path) == 1
+    said = capsys.readouterr().out
+    assert f"{CELL}: its verdict is old: it ran at " in said
+    assert "1 red, 0 red in quarantine, 1 green" in said
+    assert dry(tmp_path, "--since", ran(timedelta(hours=31)).started) == 0
+    assert dry(tmp_path, "--since", ran(timedelta(hours=-3)).started) == 2
+
+
+def test_a_night_that_skipped_everything_has_held_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "results", not_run(CELL, "skipped", "no GPU"))
+    assert dry(tmp_path) == 3
+    assert "0 red, 0 red in quarantine, 0 green, 1 skipped" in capsys.readouterr().out
+    write(tmp_path / "results", green("h100/dev/sound"))
+    assert dry(tmp_path) == 0
+    file = tmp_path / "listing.json"
+    file.write_text(json.dumps(listing(CELL, "h100/dev/sound")))
+    assert dry(tmp_path, "--expect", str(file)) == 1
+    assert f"{CELL}: skipped: no GPU" in capsys.readouterr().out
+
+
+def test_a_cell_that_is_skipped_keeps_its_issue(world: World) -> None:
+    world.night(red(CELL))
+    world.night(not_run(CELL, "skipped"), green("h100/dev/sound"))
+    assert world.issue()["state"] == "open"
+    assert not world.comments()
+
+
+def test_a_refused_cell_opens_an_issue_that_says_why(world: World) -> None:
+    assert world.night(not_run(CELL, "refused", "the golden is broken")) == 1
+    assert "refused: the golden is broken" in world.issue()["body"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "more"),
+    [
+        ((), ()),
+        ((CELL,), ("--hardware", "h200")),
+        ((CELL,), ("--hardware", "h100", "--hardware", "h200")),
+        ((CELL,), ("--track", "lts")),
+    ],
+)
+def test_an_expectation_of_nothing_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cells: tuple[str, ...], more: tuple[str, ...]
+) -> None:
+    write(tmp_path / "results", green(CELL))
+    file = tmp_path / "listing.json"
+    file.write_text(json.dumps(listing(*cells)))
+    assert dry(tmp_path, "--expect", str(file), *more) == 2
+    assert "nothing would be expected" in capsys.readouterr().err
+
+
+def test_what_to_expect_of_no_listing_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "results", green(CELL))
+    assert dry(tmp_path, "--hardware", "h100") == 2

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.checkpoints import diff, fingerprint, open_checkpoint, safe_reader, verify
-from harness.checkpoints.pickles import Refused, load
+from harness.checkpoints.inert import Refused
+from harness.checkpoints.pickles import load
 from harness.errors import CheckpointError
 from tests.checkpoints.made import dist, ranks, save, state
 

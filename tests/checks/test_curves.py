@@ -12,7 +12,7 @@ import pytest
 
 from harness.checks import compare_curves
 from harness.metrics import Series
-from tests.checks.made import STEPS, changed, one, rough, series_of
+from tests.checks.made import STEPS, Array, changed, one, rough, series_of
 
 
 def test_every_metric_of_either_side_gets_one_check_named_after_it() -> None:
@@ -150,3 +150,30 @@ def test_a_metric_that_the_case_does_not_name_must_be_finite_all_the_same() -> N
     assert [check.passed for check in compare_curves(one, one, **named)] == [True]  # type: ignore[arg-type]
     failed = [check.metric for check in compare_curves(one, two, **named) if not check.passed]  # type: ignore[arg-type]
     assert failed == ["lm loss"]
+
+
+def test_a_metric_that_the_case_does_not_name_may_be_infinite_only_where_it_is_in_the_other_run() -> None:
+    named, other = rough(), rough(1)
+    first = changed(other, 0, float("inf"))
+
+    def checks(
+        expected: Array | None, actual: Array | None, against: Literal["golden", "continuous"]
+    ) -> list[tuple[str, bool]]:
+        sides = [
+            {"lm loss": Series("lm loss", STEPS, named)}
+            | ({} if one is None else {"grad-norm": Series("grad-norm", STEPS, one)})
+            for one in (expected, actual)
+        ]
+        found = compare_curves(
+            sides[0], sides[1], against=against, lane="exact", first=1, last=100, metrics=("lm loss",)
+        )
+        return [(check.metric or "", check.passed) for check in found]
+
+    good, bad = [("lm loss", True)], [("lm loss", True), ("grad-norm", False)]
+    assert checks(None, first, "golden") == good
+    assert checks(first, first, "continuous") == good
+    assert checks(other, first, "continuous") == bad
+    assert checks(other, first, "golden") == bad
+    assert checks(first, changed(first, 50, float("nan")), "continuous") == bad
+    assert checks(None, first, "continuous") == bad
+    assert checks(other, None, "continuous") == bad

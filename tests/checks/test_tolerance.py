@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.metrics import Series
 from tests.checks.made import STEPS, UNHURRIED, Array, changed, one, rough
 
 
@@ -125,3 +126,13 @@ def test_short_and_constant_curves_pass_when_equal_and_fail_when_doubled(
     values = np.full(length, value)
     assert one(values, values.copy(), lane, last=length).passed
     assert not one(values, values * 2 + 1, lane, last=length).passed
+
+
+def test_digests_that_no_float_holds_are_equal_on_any_machine() -> None:
+    numbers = [(1 << 62) + step for step in range(20)]
+    one_, other = (
+        Series.of("digest", range(1, 21), each) for each in (numbers, [*numbers[:-1], numbers[-1] + 1])
+    )
+    assert one(one_, one_, "tolerance", metric="digest", last=20).passed
+    check = one(one_, other, "tolerance", metric="digest", last=20)
+    assert (check.passed, check.first_bad_step, check.kind) == (False, 20, "exact")

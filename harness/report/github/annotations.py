@@ -28,12 +28,12 @@ def commands(
     """One workflow command a line: errors first, then warnings for cells in quarantine.
 
     Args:
-        outcomes: of all cells; green ones are not annotated.
+        outcomes: of all cells; those that are not red are not annotated.
         held: the quarantine entry of each cell that has one.
         goldens: folder of goldens, relative to the root of the repository.
         cases: each case's folder by its name, relative too.
     """
-    red = [outcome for outcome in outcomes if not outcome.green]
+    red = [outcome for outcome in outcomes if outcome.red]
     lines = []
     for level in ("error", "warning"):
         some = [outcome for outcome in red if (outcome.cell in held) == (level == "warning")]

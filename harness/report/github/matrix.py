@@ -98,6 +98,37 @@ def read_listing_file(path: Path) -> tuple[Listed, ...]:
     return read_listing(text, str(path))
 
 
+def expected_cells(
+    listing: Path | None, *, hardware: Sequence[str] = (), tracks: Sequence[str] = ()
+) -> tuple[Cell, ...]:
+    """The cells that a night should hold; none when nobody says.
+
+    Args:
+        listing: what ``nox -l --json`` prints; None when it was not said.
+        hardware, tracks: as in :func:`select`.
+
+    Raises:
+        UsageError: it is said, and it is nothing: then nobody would notice a night without results.
+    """
+    if listing is None:
+        if hardware or tracks:
+            raise UsageError("--hardware and --track say what of --expect is expected, which is not given")
+        return ()
+    cells = tuple(one.cell for one in select(read_listing_file(listing), hardware=hardware, tracks=tracks))
+    for kind, names, found in (
+        ("hardware", hardware, {cell.hardware for cell in cells}),
+        ("track", tracks, {cell.track for cell in cells}),
+    ):
+        for name in names:
+            if name not in (*found, _ALL):
+                raise UsageError(
+                    f"{listing}: lists no cell of {kind} {name}: nothing would be expected of it"
+                )
+    if not cells:
+        raise UsageError(f"{listing}: lists no cell: nothing would be expected")
+    return cells
+
+
 def select(listed: Iterable[Listed], *, hardware: Sequence[str], tracks: Sequence[str]) -> tuple[Listed, ...]:
     """Those of the hardware and tracks that are named; of all when none is, or one is ``all``.
 

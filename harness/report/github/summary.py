@@ -27,14 +27,18 @@ def markdown(outcomes: Sequence[Outcome], held: Mapping[Cell, Entry], limit: int
         held: the quarantine entry of each cell that has one.
         limit: bytes in UTF-8.
     """
-    red = [outcome for outcome in outcomes if not outcome.green]
+    red = [outcome for outcome in outcomes if outcome.red]
+    skipped = [outcome for outcome in outcomes if not outcome.red and not outcome.green]
     alarming = [outcome for outcome in red if outcome.cell not in held]
     quiet = [outcome for outcome in red if outcome.cell in held]
     green = [outcome for outcome in outcomes if outcome.green]
     counts = f"{len(alarming)} red, {len(quiet)} red in quarantine, {len(green)} green"
-    text = f"## {'❌' if alarming else '✅'} {counts}\n\n"
+    if skipped:
+        counts += f", {len(skipped)} skipped"
+    sign = "❌" if alarming else "✅" if green or quiet else "⚪"
+    text = f"## {sign} {counts}\n\n"
     pieces: list[tuple[str, Iterable[str], str]] = [
-        (_HEAD, [_row(outcome, held) for outcome in [*alarming, *quiet]], "\n"),
+        (_HEAD, [_row(outcome, held) for outcome in [*alarming, *quiet, *skipped]], "\n"),
         ("", [_details(outcome, held) for outcome in [*alarming, *quiet]], ""),
         (
             f"<details><summary>{len(green)} green</summary>\n\n{_HEAD}",
@@ -69,14 +73,16 @@ def _row(outcome: Outcome, held: Mapping[Cell, Entry]) -> str:
     head = outcome.headline
     if outcome.green:
         what, since, lost = "everything held", "", ""
+        if outcome.remark:
+            what = f"{what}; {outcome.remark}"
     else:
         what, since, lost = (column(cut(text, _WIDEST)) for text in (head.what, head.since, head.lost))
     return f"| {column(outcome.cell.id)} | {_verdict(outcome, held)} | {what} | {since} | {lost} |\n"
 
 
 def _verdict(outcome: Outcome, held: Mapping[Cell, Entry]) -> str:
-    status = outcome.verdict.status if outcome.verdict else "no verdict"
-    word = f"{'✅' if outcome.green else '❌'} {status}"
+    status = outcome.verdict.status if outcome.verdict else "old" if outcome.old else "no verdict"
+    word = f"{'✅' if outcome.green else '❌' if outcome.red else '⚪'} {status}"
     return f"{word}, in quarantine" if outcome.cell in held else word
 
 

@@ -19,6 +19,7 @@ from harness.cases.arguments import substitute
 from harness.errors import CaseError, CheckpointError, UsageError
 from harness.machine.environment import device, version_of
 from harness.machine.hardware import cores
+from harness.machine.secrets import is_secret
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.command import checkpoint_names
 
@@ -98,19 +99,19 @@ class CommandTrainer:
         """Copy what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
         checkpoint_names.put_back(source.save, target, k)
 
-    def saved(self, phase: Phase, iteration: int) -> Path:
+    def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:
         """The checkpoint of ``iteration``; raises CheckpointError.
 
         A script that goes on in the folder it was resumed from has saved there.
         """
         save = phase.save
-        gathered = save.with_name(f".{save.name}.{iteration}")
+        gathered = save.with_name(f".{save.name}.{iteration}{'.alone' if alone else ''}")
         try:
-            return checkpoint_names.checkpoint(save, iteration, gathered)
+            return checkpoint_names.checkpoint(save, iteration, gathered, alone=alone)
         except CheckpointError:
             if phase.load is None or checkpoint_names.files(save):
                 raise
-            return checkpoint_names.checkpoint(phase.load, iteration, gathered)
+            return checkpoint_names.checkpoint(phase.load, iteration, gathered, alone=alone)
 
     def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
         """As far as names speak of iterations."""
@@ -137,7 +138,13 @@ class CommandTrainer:
             raise CaseError(f"{path}: is not JSON: {error}") from error
         if not isinstance(own, dict):
             raise CaseError(f"{path}: found {type(own).__name__}, expected a JSON object")
-        return found | {key: value for key, value in own.items() if isinstance(value, (str, int, float))}
+        # Paths of this very run, and secrets, decide nothing and are nobody's affair.
+        here = str(phase.folder.parent)
+        return found | {
+            key: value
+            for key, value in own.items()
+            if isinstance(value, (str, int, float)) and here not in str(value) and not is_secret(key)
+        }
 
 
 def stops_by_itself(case: Case) -> bool:

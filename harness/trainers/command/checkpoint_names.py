@@ -2,7 +2,8 @@
 
 ``iter_0000050/``, ``checkpoint-50/``, ``epoch=0-step=50.ckpt``, ``model_50.pt`` and
 ``optim_50.pt``: a number after a word for iterations is one, and so is the only number of a name.
-A folder in which nothing is named like that (``last.pt``) holds one checkpoint, its whole content.
+A folder in which nothing is named like that (``last.pt``) holds one checkpoint, its whole content; what
+stands without an iteration beside those that have one belongs to the last of them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _OTHERS = re.compile(
 #: Being written, or not what training is resumed from.
 _UNFINISHED = re.compile(r"(?:^[._])|(?:[._-](?:tmp|temp|part|partial|incomplete|lock)$)", re.IGNORECASE)
 _DEPTH = 3
+#: In what is gathered, the folder of what has no iteration in its name.
+_BESIDE = "beside"
 
 Found = dict[int, list[Path]]
 
@@ -74,28 +77,30 @@ def _walk(folder: Path, depth: int) -> Iterator[tuple[Path, int, bool]]:
             yield from _walk(path, depth - 1)
 
 
-def checkpoint(folder: Path, k: int, gathered: Path) -> Path:
+def checkpoint(folder: Path, k: int, gathered: Path, *, alone: bool = False) -> Path:
     """The file or folder that is the checkpoint of ``k``.
 
     Args:
         gathered: where several files that make it up together are linked; replaced.
+        alone: without what belongs to the last checkpoint and has no iteration in its name.
 
     Raises:
         CheckpointError: there are checkpoints, and none of ``k``; or nothing at all.
     """
     there = found(folder, k)
     parts = there.get(k, [])
-    if len(parts) == 1:
-        return parts[0]
     if parts:
+        # What has no iteration in its name is overwritten by each: it is of the last one.
+        last = k == max(there) and not alone
+        beside = _beside(folder, [path for paths in there.values() for path in paths]) if last else []
+        if len(parts) == 1 and not beside:
+            return parts[0]
         shutil.rmtree(gathered, ignore_errors=True)
-        for part in parts:
-            target = gathered / part.relative_to(folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if part.is_dir():  # links to folders are not walked into
-                shutil.copytree(part, target, copy_function=os.symlink)
-            else:
-                target.symlink_to(part)
+        one = parts[0] if len(parts) == 1 and parts[0].is_dir() else None
+        for part in parts:  # the one folder's content has the same names as by itself
+            _link(part, gathered if part == one else gathered / part.relative_to(folder))
+        for path in beside:
+            _link(path, gathered / _BESIDE / path.relative_to(folder))
         return gathered
     if there:
         raise CheckpointError(
@@ -108,6 +113,27 @@ def checkpoint(folder: Path, k: int, gathered: Path) -> Path:
             "save below ${CHECKPOINT_SAVE_PATH}",
         )
     return folder
+
+
+def _link(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():  # links in it are not walked into
+        shutil.copytree(path, target, copy_function=os.symlink, symlinks=True)
+    else:
+        target.symlink_to(path)
+
+
+def _beside(folder: Path, numbered: list[Path]) -> list[Path]:
+    """What stands beside the checkpoints of all iterations: the outermost names that hold none of them."""
+    holding = {parent for path in numbered for parent in path.parents}
+    found, waiting = [], [folder]
+    while waiting:
+        for path in sorted(waiting.pop().iterdir()):
+            if path in holding:
+                waiting.append(path)
+            elif path not in numbered and not _UNFINISHED.search(path.name):
+                found.append(path)
+    return found
 
 
 def files(folder: Path) -> bool:

@@ -232,7 +232,7 @@ class MegatronTrainer:
         """
         rewind_folder(source.save, target, k)
 
-    def saved(self, phase: Phase, iteration: int) -> Path:
+    def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:  # noqa: ARG002
         """``iter_<iteration>``, whether it is there or not."""
         return iter_dir(phase.save, iteration)
 

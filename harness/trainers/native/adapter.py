@@ -68,7 +68,7 @@ class NativeTrainer:
         """Link the checkpoint of ``k`` into ``target``; raises CheckpointError."""
         rewind_folder(source.save, target, k)
 
-    def saved(self, phase: Phase, iteration: int) -> Path:
+    def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:  # noqa: ARG002
         """``iter_<iteration>``, whether it is there or not."""
         return iter_dir(phase.save, iteration)
 

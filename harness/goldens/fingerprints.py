@@ -1,0 +1,118 @@
+"""What a run was made on and with, split by what it means for a comparison with a golden.
+
+The *environment* (device, libraries, numerics) chooses the lane. The *subject* (precision, layout,
+arguments, data, switches of determinism) is what is under test: another one is no reason to compare less
+closely, it is a finding. Of the *version* of the code under test only a note is made: that it changes is
+what runs are for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+Kind = Literal["environment", "version", "circumstance", "subject"]
+
+#: Keys of a fingerprint that say on what, by the reason why they may change bits and are not under test.
+_ENVIRONMENT: Final[dict[str, tuple[str, ...]]] = {
+    "the machine": (
+        "platform", "device", "devices", "device_name", "gpu", "gpus", "gpu_name", "cpu",
+        "cpu_name", "cpus", "cores", "machine", "arch", "architecture", "os", "kernel", "system",
+        "driver", "cuda_driver", "sm", "capability", "compute_capability", "cpu_capability",
+        "cuda_capability",
+    ),
+    "how many threads share a sum": ("threads", "num_threads", "interop_threads"),
+    "which kernels and collectives are taken": ("cublas_workspace", "backend", "comm"),
+    "a library": (
+        "torch", "pytorch", "numpy", "python", "cuda", "cudnn", "cublas", "nccl", "rccl", "rocm",
+        "hip", "mkl", "onednn", "openmp", "transformer_engine", "te", "apex", "flash_attn",
+        "flash_attention", "xformers", "triton", "deepspeed", "transformers", "accelerate",
+        "lightning", "pytorch_lightning", "composer", "datasets", "tokenizers", "safetensors",
+        "bitsandbytes", "torchvision", "torchaudio", "torchao", "jax", "jaxlib", "flax",
+        "tensorflow", "scipy", "pandas", "container", "image", "libc", "glibc",
+    ),
+}  # fmt: skip
+_ENVIRONMENT_KEYS: Final = {key: reason for reason, keys in _ENVIRONMENT.items() for key in keys}
+#: Variables of libraries: the machine's, unless the case sets them (then they are recorded with it).
+_SWITCHES: Final = re.compile(
+    r"(?:aten|mkl|omp|kmp|onednn|dnnl|cublas|cudnn|cuda|nccl|nvte|tf32|xla|hip)_\w+"
+)
+#: The code under test; what the native trainer's own tests and a release change.
+_VERSIONS: Final = frozenset({
+    "trainer_version", "version", "commit", "git_commit", "git_sha", "git_hash", "git_revision",
+    "git", "sha", "revision", "branch", "git_branch", "tag", "code", "code_version",
+    "megatron_core", "megatron_lm", "harness",
+})  # fmt: skip
+#: What no two runs share, and a script may write down all the same.
+_CIRCUMSTANCES: Final = frozenset({
+    "host", "hostname", "node", "node_name", "nodename", "user", "username", "pid", "cwd", "folder",
+    "path", "output", "output_path", "output_dir", "log_dir", "save_dir", "time", "date",
+    "datetime", "timestamp", "start", "started", "start_time", "started_at", "end", "end_time",
+    "ended", "finished", "created", "created_at", "duration", "elapsed", "seconds", "run", "run_id",
+    "run_name", "id", "uuid", "job", "job_id", "jobid", "slurm_job_id", "ip", "port", "master_addr",
+    "master_port", "rendezvous", "url",
+})  # fmt: skip
+
+
+def kind_of(key: str) -> Kind:
+    """What a key of a fingerprint is; one that nobody knows is under test."""
+    name = re.sub(r"[^a-z0-9]+", "_", key.lower()).strip("_")
+    if name in _VERSIONS:
+        return "version"
+    if name in _CIRCUMSTANCES:
+        return "circumstance"
+    bare = name.removesuffix("_version").removeprefix("version_")
+    if bare in _ENVIRONMENT_KEYS or _SWITCHES.fullmatch(name):
+        return "environment"
+    return "subject"
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How two fingerprints differ.
+
+    Args:
+        environment: sentences; any of them and bits cannot be expected to be the same.
+        versions: sentences; they change nothing.
+        subject: sentences; any of them and it is not the same training.
+    """
+
+    environment: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    subject: tuple[str, ...] = ()
+
+
+def apart(recorded: Mapping[str, Any], run: Mapping[str, Any]) -> Apart:
+    """Compare the fingerprint of a golden with a run's, key by key.
+
+    What a run says of its subject and the golden does not was not recorded: there is nothing to compare.
+    """
+    found: dict[Kind, list[str]] = {"environment": [], "version": [], "circumstance": [], "subject": []}
+    for key in sorted({*recorded, *run}):
+        there, here = recorded.get(key), run.get(key)
+        kind = kind_of(key)
+        if there == here or (kind == "subject" and key not in recorded):
+            continue
+        if kind == "subject":
+            found[kind].append(differs(key, there, here))
+        else:
+            found[kind].append(f"{key} {there!r} there, {here!r} here")
+    return Apart(tuple(found["environment"]), tuple(found["version"]), tuple(found["subject"]))
+
+
+def differs(what: str, recorded: object, run: object) -> str:
+    """One difference of a subject, for a person; None stands for what is not there."""
+    if recorded is None:
+        return f"{what}: recorded without, run with {_shown(run)}"
+    if run is None:
+        return f"{what}: recorded with {_shown(recorded)}, run without"
+    return f"{what}: recorded with {_shown(recorded)}, run with {_shown(run)}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        value = " ".join(map(str, value))
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,159 @@
+"""Checks of saved states: one a component, from the diff of two checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from harness.checks import Check, Worst
+from harness.protocol.judge import present
+
+if TYPE_CHECKING:
+    from harness.checkpoints import StateDiff, TensorDiff
+
+#: How many times as far apart as two uninterrupted runs floats may be; the distance of a few elements varies.
+_FAR, _MANY = 4.0, 16
+_WRONG_ALONE = ("incomplete in", "tied copies differ in")
+_SHOWN = 3  # names and sentences; the rest is in state_diff.json
+
+
+def never_the_same(rest: Sequence[TensorDiff], iteration: int) -> list[Check]:
+    """What two runs that were not resumed have in their states, and must share.
+
+    A state that is not whole, or contradicts itself, is wrong alone: that is no difference of two runs.
+    """
+    alone = [entry for entry in rest if entry.reason.startswith(_WRONG_ALONE)]
+    return [
+        present(
+            f"interrupted: state: {component} is whole",
+            "state",
+            passed=False,
+            message=f"at iteration {iteration}: {_listed(found)}",
+        )
+        for component, found in sorted(_by_component(alone).items())
+    ] + [
+        Check(
+            name=f"interrupted: state: {component}",
+            metric=None,
+            against="continuous",
+            kind="exact",
+            passed=False,
+            first_bad_step=iteration,
+            worst=Worst(iteration, found[0].a, found[0].b, found[0].max_abs, found[0].max_rel),
+            message=f"two runs from 0 to {iteration}, neither of them resumed: {_listed(found)}",
+        )
+        for component, found in sorted(_by_component([one for one in rest if one not in alone]).items())
+    ]
+
+
+def saved_state(
+    difference: StateDiff, components: Sequence[str], n: int, *, name: str = "state"
+) -> list[Check]:
+    """One check a component, from the diff of two checkpoints."""
+    groups = difference.by_component()
+    checks = []
+    for component in sorted({*components, *groups}):
+        found = groups.get(component, ())
+        worst = None
+        if found:
+            entry = max(found, key=lambda one: one.max_abs or 0.0)
+            worst = Worst(n, entry.a, entry.b, entry.max_abs, entry.max_rel)
+        checks.append(
+            Check(
+                name=f"{name}: {component}",
+                metric=None,
+                against="state",
+                kind="exact",
+                passed=not found,
+                first_bad_step=n if found else None,
+                worst=worst,
+                message=_listed(found) or f"{component}: every bit is the same",
+            )
+        )
+    if not difference.compared:
+        message = f"{difference.a} and {difference.b} hold nothing that could be compared"
+        checks.append(present(f"{name}: something to compare", "state", passed=False, message=message))
+    if missed := difference.coverage.uncompared:
+        message = f"{missed} of the two states were not compared: {difference.coverage.sentence()}"
+        checks.append(present(f"{name}: all of it is compared", "state", passed=False, message=message))
+    lacking = {gap.sentence: gap for gap in (*difference.gaps_a, *difference.gaps_b)}
+    for sentence, gap in lacking.items():
+        checks.append(present(f"{name}: {gap.component} is saved", "state", passed=False, message=sentence))
+    return checks
+
+
+def state_by_distance(
+    difference: StateDiff,
+    yardstick: StateDiff,
+    found: Mapping[str, float],
+    usual: Mapping[str, float],
+    n: int,
+) -> list[Check]:
+    """One check a component, of training that does not repeat its own bits.
+
+    Args:
+        difference: of the resumed run's state and the uninterrupted one's.
+        yardstick: of two uninterrupted runs' states.
+        found, usual: how far floats are apart in either, relative, by name.
+    """
+    checks = []
+    allowed = _allowed(yardstick, usual)
+    groups = difference.by_component()
+    for component in sorted({*groups, *yardstick.by_component()}):
+        bad = []
+        for entry in groups.get(component, ()):
+            apart, limit = found.get(entry.name), allowed(entry)
+            if apart is None or limit is None:
+                bad.append(entry.sentence())
+            elif apart > limit:
+                bad.append(
+                    f"{entry.name}: {apart:.3g} away, where two uninterrupted runs are {limit / _FAR:.3g}"
+                )
+        said = "; ".join(bad[:_SHOWN]) + (f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else "")
+        checks.append(
+            Check(
+                name=f"state: {component}",
+                metric=None,
+                against="state",
+                kind="tolerance",
+                passed=not bad,
+                first_bad_step=n if bad else None,
+                message=said or f"{component}: no further apart than two uninterrupted runs are",
+            )
+        )
+    if not difference.compared:
+        message = f"{difference.a} and {difference.b} hold nothing that could be compared"
+        checks.append(present("state: something to compare", "state", passed=False, message=message))
+    elif not checks:
+        message = "every bit is the same, though the case is not deterministic"
+        checks.append(present("state: compared", "state", passed=True, message=message))
+    return checks
+
+
+def _allowed(yardstick: StateDiff, usual: Mapping[str, float]) -> Callable[[TensorDiff], float | None]:
+    """How far a float may be off; None for what two uninterrupted runs share bit for bit."""
+    typical: dict[str, list[float]] = {}
+    for entry in yardstick.entries:
+        if entry.name in usual and entry.elements >= _MANY:
+            typical.setdefault(entry.component, []).append(usual[entry.name])
+    middle = {component: sorted(values)[len(values) // 2] for component, values in typical.items()}
+
+    def limit(entry: TensorDiff) -> float | None:
+        if entry.name not in usual:
+            return None
+        few = 1 if entry.elements >= _MANY else _FAR
+        return _FAR * few * max(usual[entry.name], middle.get(entry.component, 0.0))
+
+    return limit
+
+
+def _by_component(entries: Sequence[TensorDiff]) -> dict[str, list[TensorDiff]]:
+    found: dict[str, list[TensorDiff]] = {}
+    for entry in entries:
+        found.setdefault(entry.component, []).append(entry)
+    return found
+
+
+def _listed(found: Sequence[TensorDiff]) -> str:
+    said = [entry.sentence() for entry in found[:_SHOWN]]
+    return "; ".join([*said, *([f"and {len(found) - len(said)} more"] if len(found) > len(said) else [])])
