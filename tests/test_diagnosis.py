@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from harness.checkpoints import Gap, StateDiff, TensorDiff
@@ -17,85 +15,8 @@ from harness.diagnosis import COMPONENTS, Diagnosis, crash, diagnose
 from harness.diagnosis.curves import kind_of
 from harness.errors import CheckpointError, TrainerFailed
 from harness.metrics import Series
-from harness.protocol.continuation import before, went_on
 from harness.protocol.judge import not_loaded
-
-K, N = 50, 100
-Curves = dict[str, Callable[[int], float]]
-#: A run that is as it should be.
-RIGHT: Curves = {
-    "lm loss": lambda i: 10.0 / (1 + i) + math.sin(i),
-    "grad-norm": lambda i: 2.0 + math.cos(i),
-    "params-norm": lambda i: 13.0 + 0.01 * i,
-    "learning-rate": lambda i: 0.01 * min(1.0, i / 50),
-    "batch-digest": lambda i: float(i * 7919 % 100003),
-    "consumed-samples": lambda i: 4.0 * i,
-    "loss-scale": lambda i: 1024.0,
-}
-
-
-def series(curves: Curves, first: int = 1, last: int = N) -> dict[str, Series]:
-    steps = np.arange(first, last + 1)
-    return {name: Series(name, steps, np.array([f(int(i)) for i in steps])) for name, f in curves.items()}
-
-
-def off(curve: str, since: int) -> Curves:
-    """Curves of which one is off from an iteration on, and all that it decides from the next one on."""
-    order = ["lm loss", "grad-norm", "params-norm"]
-    found = dict(RIGHT)
-
-    def moved(right: Callable[[int], float], start: int) -> Callable[[int], float]:
-        return lambda i: right(i) * (1.01 if i >= start else 1.0)
-
-    for name in order:
-        same = curve in order and order.index(name) >= order.index(curve)
-        found[name] = moved(RIGHT[name], since if same else since + 1)
-    if curve not in order:
-        found[curve] = moved(RIGHT[curve], since)
-    return found
-
-
-def differs(name: str, component: str, **what: Any) -> TensorDiff:
-    about: dict[str, Any] = {
-        "reason": "values",
-        "elements": 8,
-        "differing": 8,
-        "max_abs": 0.5,
-        "a": 0.25,
-        "b": 0.75,
-    }
-    return TensorDiff(name, component, **{**about, **what})
-
-
-def state(*entries: TensorDiff, gaps: Sequence[Gap] = ()) -> StateDiff:
-    return StateDiff("a", "b", entries, compared=20, gaps_a=tuple(gaps))
-
-
-EQUAL = state()
-
-
-def lost(
-    curves: Curves,
-    *,
-    probe: StateDiff | None = EQUAL,
-    end: StateDiff | None = None,
-    first: int = K + 1,
-    last: int = N,
-    more: Sequence[Check] = (),
-    arguments: Mapping[str, Any] | None = None,
-) -> Diagnosis:
-    """The diagnosis of a resume with these curves."""
-    continuous, resumed = series(RIGHT), series(curves, first, last)
-    checks = compare_curves(continuous, resumed, against="continuous", lane="exact", first=K + 1, last=N)
-    gone_on = went_on(resumed, before(continuous, K), continuous, K, trained_again=True)
-    found = diagnose(
-        [*checks, gone_on.check, *more],
-        continuous=continuous, resumed=resumed, k=K, n=N, state=end, probe=probe, deterministic=True,
-        arguments=arguments,
-    )  # fmt: skip
-    assert found is not None
-    return found
-
+from tests.made_curves import EQUAL, RIGHT, Curves, K, N, differs, lost, off, series, state
 
 # -- curves ------------------------------------------------------------------------------------
 
@@ -204,9 +125,14 @@ def failed_state(component: str) -> Check:
     return Check(f"state: {component}", None, "state", "exact", passed=False, first_bad_step=N)
 
 
-def test_a_difference_of_rounding_size_with_nothing_lost_is_nondeterminism() -> None:
+def test_a_difference_of_rounding_size_may_be_nondeterminism() -> None:
     tiny = RIGHT | {"lm loss": lambda i: RIGHT["lm loss"](i) * (1 + 1e-8 * (i > K + 3))}
-    assert lost(tiny).component == "nondeterminism"
+    found = lost(tiny)
+    assert found.component == "unknown"
+    assert found.candidates[0].component == "nondeterminism"
+    again = Check("interrupted: lm loss", "lm loss", "continuous", "exact", passed=True)
+    (first,) = (one for one in lost(tiny, more=[again]).candidates if one.component == "nondeterminism")
+    assert first.against == ("two runs that were not resumed had the same bits up to 50",)
 
 
 def test_a_run_that_ended_early_is_said_so() -> None:
@@ -350,13 +276,26 @@ def golden(metric: str, step: int, kind: Any = "exact", expected: float = 1.0, a
     return Check(f"golden: {metric}", metric, "golden", kind, passed=False, first_bad_step=step, worst=worst)
 
 
+def kept(metric: str) -> Check:
+    return Check(f"golden: {metric}", metric, "golden", "exact", passed=True)
+
+
+def golden_state(component: str) -> Check:
+    return Check(f"golden: state: {component}", None, "golden", "exact", passed=False)
+
+
 @pytest.mark.parametrize(
     ("checks", "component"),
     [
         ([golden("lm loss", 3), golden("batch-digest", 3)], "data-order"),
         ([golden("lm loss", 3), golden("learning-rate", 2)], "lr-schedule"),
-        ([golden("lm loss", 2), golden("params-norm", 1)], "optimizer"),
+        ([golden("lm loss", 2), golden("params-norm", 1), kept("learning-rate")], "optimizer"),
+        ([golden("lm loss", 2), golden("params-norm", 1)], "unknown"),
+        ([golden("lm loss", 2, kind="tolerance")], "unknown"),
         ([golden("lm loss", 1)], "unknown"),
+        ([golden_state("weights")], "weights"),
+        ([golden_state("weights"), golden_state("rng")], "unknown"),
+        ([golden("params-norm", 1), golden_state("data-order"), golden_state("rng")], "unknown"),
         ([golden("iteration-time", 5, "upper-bound")], "performance"),
         ([golden("mem-max-allocated-bytes", 5, "upper-bound")], "memory"),
     ],
@@ -367,6 +306,16 @@ def test_a_change_of_training_is_named_by_the_series_that_left_first(
     found = changed(*checks)
     assert found is not None
     assert found.component == component
+    assert not (found.candidates and found.component != "unknown")
+
+
+def test_a_change_of_the_update_lists_what_takes_part_in_it() -> None:
+    found = changed(golden("lm loss", 2), golden("params-norm", 1))
+    assert found is not None
+    assert [one.component for one in found.candidates] == ["optimizer", "lr-schedule"]
+    alone = changed(golden("params-norm", 1))  # no loss was compared
+    assert alone is not None
+    assert not any("is the golden's" in said for said in alone.evidence)
 
 
 def test_a_change_of_training_is_dated() -> None:
@@ -377,8 +326,23 @@ def test_a_change_of_training_is_dated() -> None:
     )
 
 
+NO_GOLDEN = Check("golden: is there", None, "golden", "present", passed=False, message="there is none")
+
+
 def test_a_golden_that_is_not_there_is_nothing_lost() -> None:
-    assert changed(Check("golden: is there", None, "golden", "present", passed=False)) is None
+    assert changed(NO_GOLDEN) is None
+    found = diagnose(
+        [NO_GOLDEN], continuous={}, resumed=None, k=K, n=N, state=None, probe=None, deterministic=True
+    )  # fmt: skip
+    assert found is None
+
+
+def test_a_golden_that_is_not_there_is_no_evidence_of_something_else() -> None:
+    for found in (
+        lost(RIGHT, more=[NO_GOLDEN, Check("x", None, "state", "present", passed=False, message="a thing")]),
+        lost(off("lm loss", K + 1), more=[NO_GOLDEN]),
+    ):
+        assert not any("there is none" in said for said in found.evidence)
 
 
 # -- crashes -----------------------------------------------------------------------------------

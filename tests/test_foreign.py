@@ -43,11 +43,12 @@ HARNESS:
 
 @dataclass(frozen=True)
 class Lost:
-    """What is forgotten, what that is called, and what the decisive sentence says."""
+    """What is forgotten, what that is called, what the decisive sentence says, and whether it is certain."""
 
     forgets: str
     component: str
     says: str
+    certain: bool = True
 
 
 LOST = (
@@ -56,7 +57,7 @@ LOST = (
     Lost("schedule", "lr-schedule", "it restarted at iteration 0"),
     Lost("moments", "optimizer", "the update is not"),
     Lost("counter", "optimizer", "step: differs, at most by 10; first: 20 against 10"),
-    Lost("weights", "weights", "the first loss speaks for the weights"),
+    Lost("weights", "weights", "not rng: its only entry is equal at 20", certain=False),
     Lost("ema", "buffers", "ema"),
     Lost("iteration", "iteration", "only the iteration's number was lost"),
     Lost("everything", "checkpoint", "nothing was loaded"),
@@ -146,7 +147,9 @@ def test_what_is_forgotten_is_caught_and_named(lost: Lost, sound: tuple[Path, Ve
     checks, diagnosis = resumed(sound[0], lost.forgets)
     assert any(not check.passed for check in checks)
     assert diagnosis is not None
-    assert diagnosis.component == lost.component, diagnosis.evidence
+    assert diagnosis.component == (lost.component if lost.certain else "unknown"), diagnosis.evidence
+    if not lost.certain:
+        assert diagnosis.candidates[0].component == lost.component
     assert any(lost.says in said for said in diagnosis.evidence), diagnosis.evidence
 
 

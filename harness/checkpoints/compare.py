@@ -77,6 +77,7 @@ class StateDiff:
     Args:
         entries: every name that differs, by name; empty when the states are equal.
         compared: names that both sides hold and that were compared.
+        names: how many of them there are of each component.
         not_comparable: names (per-rank state) that have no counterpart in the other layout.
         coverage: what was compared, and what a rule left out.
         gaps_a, gaps_b: what a whole training state should hold and this one does not.
@@ -94,6 +95,7 @@ class StateDiff:
     gaps_b: tuple[Gap, ...] = ()
     layouts_differ: bool = False
     bytes_read: int = 0
+    names: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def equal(self) -> bool:
@@ -153,6 +155,7 @@ class _Comparison:
     rules: tuple[Rule, ...] = ()
     found: list[TensorDiff] = field(default_factory=list)
     compared: int = 0
+    names: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> StateDiff:
         apart = self._layouts_differ() if self.given is None else self.given
@@ -178,6 +181,7 @@ class _Comparison:
             find_gaps(self.b),
             apart,
             self.tallying.bytes_read,
+            self.names,
         )
 
     def _placed(self, difference: TensorDiff) -> TensorDiff:
@@ -201,6 +205,7 @@ class _Comparison:
 
     def _pair(self, a: Entry, b: Entry) -> None:
         self.compared += 1
+        self.names[a.component] = self.names.get(a.component, 0) + 1
         difference = self._compare(a, b)
         if difference is not None:
             self.found.append(difference)

@@ -49,6 +49,7 @@ IMPLIED: Mapping[Kind, tuple[str, ...]] = {
 }
 _ENOUGH = 3  # values in a row that must agree before two stretches of a curve count as the same
 _ALIKE = 1e-6  # relative
+_BY_VALUE = ("exact", "tolerance", "envelope")
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,43 @@ class Deviation:
         return abs(self.actual - self.expected) / abs(self.expected)
 
     @property
+    def known(self) -> bool:
+        """Whether there are two values; what was not logged says nothing of training."""
+        return self.expected is not None and self.actual is not None
+
+    @property
     def values(self) -> str:
         """``0.0002 instead of 0.01 (ratio 0.02)``."""
+        if self.actual is None and self.expected is not None:
+            return f"it was not logged there, expected {number(self.expected)}"
+        if self.expected is None and self.actual is not None:
+            return f"{number(self.actual)} where nothing was expected"
+        if self.actual is None:
+            return "its values are not known"
         said = f"{number(self.actual)} instead of {number(self.expected)}"
         if self.kind in ("rate", "scale") and self.expected and self.actual is not None:
             said += f" (ratio {self.actual / self.expected:.3g})"
         return said
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A series that was compared value by value.
+
+    Args:
+        metric, kind: which, and what it tells.
+        steps: the iterations at which both sides have a value, ascending.
+        off: the first iteration at which it is not what it should be; None where it is right.
+    """
+
+    metric: str
+    kind: Kind
+    steps: tuple[int, ...]
+    off: int | None
+
+    def right(self, first: int, last: int) -> bool:
+        """Whether it has a value in ``first..last``, and none up to ``last`` that is off."""
+        return (self.off is None or self.off > last) and any(first <= step <= last for step in self.steps)
 
 
 def kind_of(metric: str) -> Kind:
@@ -117,6 +149,34 @@ def deviations(
             a = b = None
         found.append(Deviation(check.metric, kind_of(check.metric), step, a, b))
     return sorted(found, key=lambda d: (d.step, _ORDER.index(d.kind), d.metric))
+
+
+def compared(
+    checks: Iterable[Check],
+    off: Iterable[Deviation],
+    expected: Mapping[str, Series],
+    actual: Mapping[str, Series],
+) -> list[Compared]:
+    """The series that were compared, what is off or not; time and memory are not among them.
+
+    Args:
+        checks: of these two runs, passed or not.
+        off: what they found.
+        expected, actual: the two runs.
+    """
+    import numpy as np
+
+    since = {deviation.metric: deviation.step for deviation in off}
+    found = []
+    for check in checks:
+        name = check.metric
+        if name is None or check.kind not in _BY_VALUE or is_bounded(name):
+            continue
+        if name not in expected or name not in actual or (not check.passed and name not in since):
+            continue
+        both = np.intersect1d(expected[name].steps, actual[name].steps)
+        found.append(Compared(name, kind_of(name), tuple(int(s) for s in both), since.get(name)))
+    return found
 
 
 def _at(series: Series | None, step: int) -> float | None:
@@ -191,8 +251,12 @@ def ratios(actual: Series, expected: Series, start: int) -> tuple[float, float] 
 
 
 def ordinal(step: int, k: int) -> str:
-    """How far behind the resume an iteration is."""
-    named: Sequence[str] = ("the first", "the second", "the third")
+    """Where an iteration is: ``the first after the resume``, ``the 11th after the resume``."""
     behind = step - k
-    which = named[behind - 1] if 1 <= behind <= len(named) else str(behind)
-    return f"{which} after the resume"
+    if behind < 1:
+        return "before the resume"
+    named: Sequence[str] = ("first", "second", "third")
+    if behind <= len(named):
+        return f"the {named[behind - 1]} after the resume"
+    ending = "th" if 11 <= behind % 100 <= 13 else {1: "st", 2: "nd", 3: "rd"}.get(behind % 10, "th")
+    return f"the {behind}{ending} after the resume"

@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnosis import contradictions, curves, differences, sentences
-from harness.diagnosis.curves import Deviation
-from harness.diagnosis.result import PARAMETERS, Diagnosis, Finding
+from harness.diagnosis import candidates, contradictions, curves, differences, sentences
+from harness.diagnosis.candidates import Judged
+from harness.diagnosis.curves import Compared, Deviation
+from harness.diagnosis.result import PARAMETERS, Candidate, Diagnosis, Finding
 from harness.diagnosis.training import training_changed
 from harness.errors import CheckpointError, HarnessError, TrainerFailed
 
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
     from harness.checks import Check
     from harness.metrics import Series
 
+_FEW = 3  # sentences of what is not the decisive one
 #: So many unrelated parts of a training state do not get lost one by one.
 _PARTLY_LOADED = 3
-#: A difference no larger than this (relative) is one of rounding, not of something lost.
-_ROUNDING = 1e-6
 #: Where nothing else decides.
 _ORDER = (
     "checkpoint", "iteration", "data-order", "lr-schedule", "grad-scaler", "rng", "buffers", "experts",
@@ -62,14 +62,15 @@ def diagnose(
     Returns:
         None where no check failed, or none that says anything of training.
     """
-    failed = [check for check in checks if not check.passed]
-    if not failed:
+    # That there is no golden says nothing of training.
+    checks = [c for c in checks if (c.kind, c.against, c.metric) != ("present", "golden", None)]
+    if all(check.passed for check in checks):
         return None
     if golden_only:
-        sound = any(c.passed and c.against == "continuous" and c.metric for c in checks)
-        return training_changed(failed, deterministic=deterministic, repeats=sound)
+        sound = any(c.passed and c.metric and c.name.startswith("continuous:") for c in checks)
+        return training_changed(checks, continuous, deterministic=deterministic, repeats=sound)
     return _Resume(
-        failed, continuous, resumed, k, n, state, probe, deterministic, arguments, stops_otherwise
+        checks, continuous, resumed, k, n, state, probe, deterministic, arguments, stops_otherwise
     ).diagnosis()
 
 
@@ -86,7 +87,7 @@ def crash(error: HarnessError) -> Diagnosis:
 
 @dataclass(frozen=True)
 class _Resume:
-    failed: Sequence[Check]
+    checks: Sequence[Check]
     continuous: Mapping[str, Series]
     resumed: Mapping[str, Series] | None
     k: int
@@ -98,14 +99,19 @@ class _Resume:
     stops_otherwise: bool | None = None
     _empty: Mapping[str, Series] = field(default_factory=dict)
 
+    @cached_property
+    def failed(self) -> list[Check]:
+        return [check for check in self.checks if not check.passed]
+
     def diagnosis(self) -> Diagnosis:
         """The first that applies: runs that differ of themselves, nothing loaded, something lost."""
         for answer in (self._never_the_same, self._not_loaded, self._elsewhere, self._partly_loaded):
             found = answer()
             if found is not None:
                 return found
-        component, said = self._lost()
-        return Diagnosis(component, tuple(dict.fromkeys((*said, *self._in_passing()))))
+        lost = self._lost()
+        said = dict.fromkeys((*self._told(), *lost.evidence, *self._in_passing()))
+        return Diagnosis(lost.component, tuple(said), lost.candidates)
 
     # -- before any comparison counts -----------------------------------------------------------
 
@@ -137,8 +143,14 @@ class _Resume:
         said = [c.message for c in self.failed if (c.kind, c.against) == ("present", "state")]
         if said:
             return Diagnosis("checkpoint", tuple(said))
-        changed = training_changed(self.failed, deterministic=self.deterministic, repeats=False)
-        return changed or Diagnosis("unknown", tuple(c.message for c in self.failed[:3]))
+        changed = training_changed(
+            self.checks, self.continuous, deterministic=self.deterministic, repeats=False
+        )
+        return changed or Diagnosis("unknown", self._messages())
+
+    def _messages(self) -> tuple[str, ...]:
+        of_resume = [check.message for check in self.failed if check.against != "golden"]
+        return tuple(dict.fromkeys(of_resume or [check.message for check in self.failed]))[:_FEW]
 
     def _elsewhere(self) -> Diagnosis | None:
         """The resumed run went on at another iteration than k+1."""
@@ -172,17 +184,31 @@ class _Resume:
         lost = differences.not_carried_over(self.probe) if self.probe else {}
         if "iteration" in lost and len(lost) < _PARTLY_LOADED:
             return Diagnosis("iteration", (*said, *differences.sentences(lost, "iteration", self._probed)))
-        return Diagnosis("checkpoint", (*said, "and its curves are no part of the uninterrupted run's"))
+        if len(said) > 1:
+            return Diagnosis("checkpoint", tuple(said))
+        found = (
+            Candidate("checkpoint", ("it may have loaded none, or another one",), self._unlike(first)),
+            Candidate("iteration", ("its number may have been lost, beside something else",)),
+        )
+        return Diagnosis("unknown", tuple(said), found)
 
     def _same_from(self, first: int) -> bool:
         """Whether the resumed run's values are those of the same iterations, from ``first`` on."""
+        alike = self._at_the_same_iterations(first).values()
+        return True in alike and False not in alike
+
+    def _unlike(self, first: int) -> tuple[str, ...]:
+        apart = [metric for metric, same in self._at_the_same_iterations(first).items() if same is False]
+        said = f"{sentences.listed(apart)}: not the uninterrupted run's values from iteration {first} on"
+        return (said,) if apart else ()
+
+    def _at_the_same_iterations(self, first: int) -> dict[str, bool | None]:
         assert self.resumed is not None
-        alike = [
-            curves.same_at_common_steps(line, self.continuous[metric], first)
+        return {
+            metric: curves.same_at_common_steps(line, self.continuous[metric], first)
             for metric, line in self.resumed.items()
             if curves.kind_of(metric) in ("loss", "data", "gradient") and metric in self.continuous
-        ]
-        return True in alike and False not in alike
+        }
 
     def _same_as_from(self, first: int, expected: int) -> str | None:
         assert self.resumed is not None
@@ -221,11 +247,24 @@ class _Resume:
     @cached_property
     def _off(self) -> list[Deviation]:
         against = [c for c in self.failed if c.against == "continuous"]
-        return curves.deviations(against, self.continuous, self.resumed or self._empty)
+        found = curves.deviations(against, self.continuous, self.resumed or self._empty)
+        # What was not logged is told, and says less than any value.
+        return sorted(found, key=lambda deviation: not deviation.known)
+
+    @cached_property
+    def _lines(self) -> list[Compared]:
+        against = [c for c in self.checks if c.against == "continuous"]
+        return curves.compared(against, self._off, self.continuous, self.resumed or self._empty)
+
+    @cached_property
+    def _end(self) -> int:
+        """The iteration of the states at the end."""
+        last = curves.last_step(self.continuous)
+        return self.n if last is None else min(last, self.n)
 
     @property
     def _first(self) -> Deviation | None:
-        return self._off[0] if self._off else None
+        return self._off[0] if self._off and self._off[0].known else None
 
     @cached_property
     def _findings(self) -> dict[str, list[str]]:
@@ -251,59 +290,71 @@ class _Resume:
         """Sentences by component, of the states at N, as far as they speak of anything but training."""
         if self.state is None or self.state is self.probe:
             return {}
-        trained_alike = all(d.kind in ("validation", "scale") for d in self._off)
+        trained_alike = bool(self._lines) and all(d.kind in ("validation", "scale") for d in self._off)
         if trained_alike:
             groups = differences.components(self.state.entries)
         else:
             groups = differences.apart_from_weights(self.state)
-        return {c: differences.sentences(groups, c, f"at {self.n}") for c in groups}
+        return {c: differences.sentences(groups, c, f"at {self._end}") for c in groups}
 
-    def _lost(self) -> tuple[str, list[str]]:
-        said = sentences.of_curves(self._off, self.continuous, self.resumed or self._empty, self.k, self.n)
-        for candidates in (self._findings, self._later):
-            component = self._choose(candidates)
-            if component is not None:
-                told = [*self._findings.get(component, ()), *self._later.get(component, ())]
-                return component, [*said, *told]
-        component, why = self._by_elimination()
-        return component, [*said, *why]
+    def _told(self) -> list[str]:
+        actual = self.resumed or self._empty
+        return sentences.of_curves(self._off, self._lines, self.continuous, actual, self.k)
 
-    def _choose(self, candidates: Mapping[str, Sequence[str]]) -> str | None:
-        """What the curves and the states agree on; else the first in the order of cause."""
-        if not candidates:
-            return None
+    def _lost(self) -> Judged:
+        """What the states name, and the curves agree with; else what is left."""
         first = self._first
-        implied = curves.IMPLIED[first.kind] if first is not None else ()
-        for component in implied:
-            if component in candidates:
-                return component
-        if first is not None and first.kind == "data":
-            return "data-order"  # seen in the batches themselves, whatever else was lost
-        return min(candidates, key=_ORDER.index)
-
-    def _by_elimination(self) -> tuple[str, list[str]]:
-        """Nothing in the states: the first series that is off, and what it leaves over."""
-        first = self._first
+        at_k = self._named(self._findings)
+        if at_k is not None:
+            also = [said for c in self._findings if c != at_k for said in self._findings[c]]
+            told = (*self._findings[at_k], *self._later.get(at_k, ()), *also[:_FEW])
+            return Judged(at_k, told)
+        seen = {c: [*self._findings.get(c, ()), *self._later.get(c, ())]
+                for c in dict.fromkeys((*self._findings, *self._later))}  # fmt: skip
         if first is None:
-            return "unknown", [c.message for c in self.failed[:3]]
+            if len(seen) == 1:
+                component, said = next(iter(seen.items()))
+                return Judged(component, tuple(said))
+            why = () if seen or self._off else self._messages()
+            return Judged("unknown", why, candidates.listed(seen, _ORDER))
         if first.kind in ("data", "rate", "scale"):
-            return curves.IMPLIED[first.kind][0], []
-        if first.relative is not None and first.relative < _ROUNDING:
-            return "nondeterminism", [
-                f"it begins with a difference of rounding size ({first.relative:.1g} relative) and no state "
-                "is lost: see whether the uninterrupted run repeats itself"
-            ]
-        if curves.first_step(self.continuous, after=self.k) != self.k + 1:
-            return "unknown", [
-                f"iteration {self.k + 1} was not logged, so it cannot tell what was lost: log every one"
-            ]
-        return sentences.left_over(first, self.k, self.state, self.probe, self._off)
+            component = curves.IMPLIED[first.kind][0]
+            return Judged(component, tuple(seen.get(component, ())))
+        implied = [c for c in curves.IMPLIED[first.kind] if c in seen]
+        if len(seen) == 1 and implied:
+            return Judged(implied[0], tuple(seen[implied[0]]))
+        return candidates.judged(self._known(first, seen))
+
+    def _named(self, found: Mapping[str, Sequence[str]]) -> str | None:
+        """Of what was lost at k: what the curves agree with, or the only one."""
+        first = self._first
+        for component in curves.IMPLIED[first.kind] if first is not None else ():
+            if component in found:
+                return component
+        if found and first is not None and first.kind == "data":
+            return None  # seen in the batches themselves, whatever else was lost
+        return next(iter(found)) if len(found) == 1 else None
+
+    def _known(self, first: Deviation, seen: Mapping[str, Sequence[str]]) -> candidates.Known:
+        repeated = [c for c in self.checks if c.metric and c.name.startswith("interrupted:")]
+        return candidates.Known(
+            first=first,
+            k=self.k,
+            end=self._end,
+            every=curves.first_step(self.continuous, after=self.k) == self.k + 1,
+            lines=self._lines,
+            state=self.state if self.state is not self.probe else None,
+            probe=self.probe,
+            repeats=bool(repeated) and all(c.passed and c.kind == "exact" for c in repeated),
+            seen=seen,
+            arguments=self.arguments or {},
+        )
 
     def _in_passing(self) -> list[str]:
         """What else a reader should know."""
         said = []
         last = curves.last_step(self.resumed or self._empty)
-        if last is not None and last < self.n:
+        if last is not None and last < self._end:
             said.append(f"the resumed run ended after iteration {last} of {self.n}, without an error")
         golden = curves.deviations(c for c in self.failed if c.against == "golden")
         if golden:

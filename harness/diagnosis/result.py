@@ -42,6 +42,12 @@ class Candidate:
     speaks_for: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
 
+    def sentence(self) -> str:
+        """``weights (for: …; against: …)``."""
+        sides = (("for", self.speaks_for), ("against", self.against))
+        said = "; ".join(f"{side}: {', '.join(sentences)}" for side, sentences in sides if sentences)
+        return f"{self.component} ({said})" if said else self.component
+
 
 @dataclass(frozen=True)
 class Diagnosis:

@@ -108,4 +108,8 @@ def _lost(verdict: Verdict) -> str:
     if verdict.diagnosis is None:
         return "nothing" if verdict.passed or _sound(verdict) else "not diagnosed"
     component = one_line(verdict.diagnosis.component)
+    if verdict.diagnosis.candidates:
+        return one_line(
+            f"{component}; it may be {' or '.join(one.component for one in verdict.diagnosis.candidates)}"
+        )
     return f"{component}: {COMPONENTS[component]}" if component in COMPONENTS else component

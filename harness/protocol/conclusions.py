@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import GoldenError, HarnessError
 from harness.protocol import judge
 from harness.protocol.findings import AgainstGolden, Findings, Found, Recorded, SavedState
+from harness.protocol.relative import Relative
 from harness.protocol.telling import message_of
 from harness.text import utc_now
 
@@ -147,13 +148,14 @@ def verdict_of(
     """
     from harness.verdict import Verdict
 
-    checks = findings.checks
+    relative = Relative.of(steps.plan, steps.phases.folder.path)
+    checks = tuple(map(relative.check, findings.checks))
     held = bool(checks) and all(check.passed for check in checks)
     return Verdict(
         cell=steps.plan.cell.id,
         status="error" if failure else "passed" if held else "failed",
         checks=checks,
-        diagnosis=diagnosis,
+        diagnosis=relative.diagnosis(diagnosis),
         timing={name: round(seconds, 3) for name, seconds in steps.phases.timing().items()},
         provenance=_provenance(protocol, steps, findings, failure),
         reproduce=steps.plan.reproduce,

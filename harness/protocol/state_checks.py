@@ -13,12 +13,25 @@ if TYPE_CHECKING:
 
 #: How many times as far apart as two uninterrupted runs floats may be; the distance of a few elements varies.
 _FAR, _MANY = 4.0, 16
+_WRONG_ALONE = ("incomplete in", "tied copies differ in")
 _SHOWN = 3  # names and sentences; the rest is in state_diff.json
 
 
 def never_the_same(rest: Sequence[TensorDiff], iteration: int) -> list[Check]:
-    """What two runs that were not resumed have in their states, and must share."""
+    """What two runs that were not resumed have in their states, and must share.
+
+    A state that is not whole, or contradicts itself, is wrong alone: that is no difference of two runs.
+    """
+    alone = [entry for entry in rest if entry.reason.startswith(_WRONG_ALONE)]
     return [
+        present(
+            f"interrupted: state: {component} is whole",
+            "state",
+            passed=False,
+            message=f"at iteration {iteration}: {_listed(found)}",
+        )
+        for component, found in sorted(_by_component(alone).items())
+    ] + [
         Check(
             name=f"interrupted: state: {component}",
             metric=None,
@@ -29,7 +42,7 @@ def never_the_same(rest: Sequence[TensorDiff], iteration: int) -> list[Check]:
             worst=Worst(iteration, found[0].a, found[0].b, found[0].max_abs, found[0].max_rel),
             message=f"two runs from 0 to {iteration}, neither of them resumed: {_listed(found)}",
         )
-        for component, found in sorted(_by_component(rest).items())
+        for component, found in sorted(_by_component([one for one in rest if one not in alone]).items())
     ]
 
 

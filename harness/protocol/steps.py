@@ -277,7 +277,7 @@ class Steps:
             last=self.plan.n,
             metrics=self.plan.case.metrics,
             statistics=golden.statistics or None,
-            note="" if exact else comparison.why,
+            note="" if exact else comparison.lane,  # why: said once, in the verdict's provenance
             enforce_bounds=comparison.same_machine,
             enforce_time=self.plan.cell.hardware != "cpu",  # others may use its cores, and do
         )

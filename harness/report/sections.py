@@ -75,12 +75,17 @@ _AGAINST = {"golden": "the golden", "continuous": "the uninterrupted run", "stat
 
 
 def _evidence(verdict: Verdict) -> Markup | None:
-    if verdict.diagnosis is None or not verdict.diagnosis.evidence:
+    found = verdict.diagnosis
+    if found is None or not (found.evidence or found.candidates):
         return None
     return el(
         "section",
         el("h2", "Evidence", id="evidence"),
-        el("ul", [el("li", quoted(line)) for line in verdict.diagnosis.evidence]),
+        el("ul", [el("li", quoted(line)) for line in found.evidence]),
+        el("p", "It may be, the likeliest first:") if found.candidates else None,
+        el("ol", [el("li", quoted(one.sentence())) for one in found.candidates])
+        if found.candidates
+        else None,
     )
 
 

@@ -132,6 +132,8 @@ class Terminal:
             self._console.print(Text(f"lost: {one_line(verdict.diagnosis.component)}", style="bold"))
             for evidence in verdict.diagnosis.evidence:
                 self._say(f"  {evidence}")
+            for candidate in verdict.diagnosis.candidates:
+                self._say(f"  may be: {candidate.sentence()}")
         shown = verdict.failures[:_WORTH_SHOWING]
         if shown:
             self._console.print(_table(shown))
