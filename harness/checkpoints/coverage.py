@@ -44,6 +44,12 @@ class AppliedRule:
     matched: int
     file: str = ""
 
+    def sentence(self) -> str:
+        """``observed: elapsed_s in step_#.json: 1 entry: two uninterrupted runs do not share it``."""
+        where = f"{self.entry} in {self.file}" if self.file else self.entry
+        many = f"{self.matched} {_entries(self.matched)}" if self.matched else "matched nothing"
+        return f"{self.where}: {where}: {many}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Coverage:

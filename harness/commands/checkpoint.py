@@ -62,7 +62,7 @@ def _print(found: StateDiff, shown: int | None) -> None:
         for gap in gaps:
             line(f"{side}: {gap.component}: {gap.sentence}")
     for rule in found.coverage.rules:
-        line(f"left out by the {rule.where}: {rule.entry}: {rule.matched}: {rule.reason}")
+        line(f"left out: {rule.sentence()}")
     line(f"state: {found.coverage.sentence()}")
     line(_summary(found))
 

@@ -40,6 +40,8 @@ def top(verdict: Verdict, k: int, n: int) -> Markup:
     facts.append(
         ("Run", f"{n} iterations, resumed after {k}; {duration(verdict.timing.get('total', 0.0))} in all")
     )
+    if verdict.coverage is not None:
+        facts.append(("State", verdict.coverage.sentence()))
     if golden := verdict.provenance.get("golden"):
         facts.append(("Golden", str(golden)))
     return el(
@@ -235,6 +237,10 @@ def _values(plot: Plot, k: int) -> Markup:
     return table(f"{plot.metric} by step{some}", ("step", *(line.name for line in lines)), rows)
 
 
+#: Where something in a saved state may have ended.
+_PLACES = ("compared", "excluded", "uncompared")
+
+
 # -- state -----------------------------------------------------------------------------------------
 
 
@@ -258,12 +264,12 @@ def state(beside: Beside) -> Markup | None:
         "section",
         el("h2", "Saved state", id="state"),
         el("p", lead),
+        _coverage(found.get("coverage")),
         el("p", [(f"{side}: ", el("code", found.get(side, "")), " ") for side in "ab"], class_="muted"),
         [el("p", f"Missing: {gap}", class_="note") for gap in dict.fromkeys(gaps)],
         [_component(name, group, open_=i == 0) for i, (name, group) in enumerate(sorted(groups.items()))],
         el("p", f"{count(len(hidden), 'name')} of single ranks have no counterpart in the other layout.",
            class_="muted") if hidden else None,
-        _notes(items(found.get("notes"))),
     )  # fmt: skip
 
 
@@ -295,14 +301,27 @@ def _component(name: str, entries: Sequence[Mapping[str, Any]], *, open_: bool) 
     )  # fmt: skip
 
 
-def _notes(notes: Sequence[Any]) -> Markup | None:
-    if not notes:
+def _coverage(found: Any) -> Markup | None:  # noqa: ANN401 - from a file
+    """The ledger: how many files, entries and copies ended where, and the rules that left something out."""
+    ledger = found if isinstance(found, Mapping) else {}
+    kinds = [(kind, ledger.get(kind)) for kind in ("files", "entries", "copies")]
+    rows = [
+        el("tr", el("th", kind, scope="row"),
+           [el("td", str(counts.get(place, "")), class_="number") for place in _PLACES])
+        for kind, counts in kinds
+        if isinstance(counts, Mapping)
+    ]  # fmt: skip
+    if not rows:
         return None
-    items = [el("li", note) for note in notes[:_TENSORS]]
+    rules = [
+        el("li", el("code", rule.get("entry", "")), f" in {rule['file']}" if rule.get("file") else "",
+           f": {rule.get('matched', 0)} left out ({rule.get('where', '')}): {rule.get('reason', '')}")
+        for rule in objects(ledger.get("rules"))[:_TENSORS]
+    ]  # fmt: skip
     return el(
-        "details",
-        el("summary", f"{count(len(notes), 'difference')} outside the training state"),
-        el("ul", items),
+        "div",
+        table("What was compared", ("", *_PLACES), rows),
+        el("details", el("summary", count(len(rules), "rule")), el("ul", rules)) if rules else None,
     )
 
 

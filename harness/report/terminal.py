@@ -141,6 +141,12 @@ class Terminal:
             self._say(f"  {check.name}: {check.message}")
         if more := len(verdict.failures) - len(shown):
             self._say(f"  and {more} more in verdict.json")
+        if verdict.coverage is not None:
+            self._say(f"state: {verdict.coverage.sentence()}")
+            for rule in verdict.coverage.rules[:_WORTH_SHOWING]:
+                self._say(f"  {rule.sentence()}")
+            if (more := len(verdict.coverage.rules) - _WORTH_SHOWING) > 0:
+                self._say(f"  and {more} more rules in verdict.json")
         if golden := verdict.provenance.get("golden"):
             self._say(f"golden: {golden}")
         if verdict.failures and (folder := verdict.provenance.get("results")):
