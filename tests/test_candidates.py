@@ -122,6 +122,13 @@ def test_two_that_differ_at_the_end_are_both_listed() -> None:
     assert names(found)[:2] == ["data-order", "rng"]
 
 
+def test_the_only_state_that_differs_and_can_be_the_cause_is_named() -> None:
+    end = state(differs("scheduler.last_epoch", "lr-schedule", elements=1, a=100, b=50))
+    found = lost_of({"lm loss": off("lm loss", K + 3)["lm loss"]}, state=end)
+    assert found.component == "lr-schedule"  # a warm-up from nothing begins with a rate of nothing
+    assert not found.candidates
+
+
 def test_a_counter_that_cannot_be_the_cause_is_not_named() -> None:
     end = state(differs("adam.0.step", "optimizer", elements=1, a=100.0, b=50.0))
     found = lost(off("lm loss", K + 1), probe=None, end=end)

@@ -163,10 +163,10 @@ def _held(diff: StateDiff | None) -> Mapping[str, int] | None:
         return None
 
 
-def _pool(known: Known) -> list[str]:
-    """The components that decide the first series that is off, as far as this training has them."""
+def due_to(known: Known) -> list[str]:
+    """The components that decide the first series that is off."""
     first, k = known.first, known.k
-    found = [*IMPLIED[first.kind], *known.seen]
+    found = [*IMPLIED[first.kind]]
     right_there = first.kind in _TRAINING[1:] and known.right("loss", first.step, first.step)
     if first.kind in _TRAINING:
         for cause in _TRAINING[: _TRAINING.index(first.kind)]:
@@ -174,6 +174,12 @@ def _pool(known: Known) -> list[str]:
                 found += IMPLIED[cause]
     if first.kind in _TRAINING and not right_there and first.step > k + 1:
         found += (*IMPLIED["loss"], *_IN_THE_UPDATE)  # an update since k may have been another
+    return list(dict.fromkeys(found))
+
+
+def _pool(known: Known) -> list[str]:
+    """The same and those that something else speaks for, as far as this training has them."""
+    first, found = known.first, [*due_to(known), *known.seen]
     if first.relative is not None and first.relative < ROUNDING:
         found.append("nondeterminism")
     kept = [one for one in dict.fromkeys(found) if known.has(one)]
