@@ -228,7 +228,7 @@ class _Weighing:
         if first.kind == "validation":
             return ["validation is off and no curve of training is, of those that were compared"]
         if self.component in _IN_THE_LOSS:
-            return [f"it decides `{first.metric}`, the first that is off"]
+            return [f"`{first.metric}`, the first that is off, depends on it"]
         return []
 
     def _part_in_the_update(self) -> list[str]:
@@ -285,7 +285,7 @@ class _Weighing:
         if first.kind in _TRAINING[1:] and self.component in _IN_THE_LOSS:
             loss = known.right("loss", first.step, first.step)
             if loss is not None:
-                self.against.append(f"`{loss}` of iteration {first.step}, which it decides, is right")
+                self.against.append(f"`{loss}` of iteration {first.step} depends on it and is right")
                 self.out = True
                 return
         start = known.k + 1
@@ -294,7 +294,7 @@ class _Weighing:
         loss = known.right("loss", start, first.step - 1) if decided and first.kind != "validation" else None
         if loss is None:
             return
-        self.against.append(f"`{loss}` is right up to iteration {first.step - 1}, and it decides that")
+        self.against.append(f"`{loss}` depends on it and is right up to iteration {first.step - 1}")
         # Later than that it may be used rarely, or be too small to be logged at first.
         self.out |= first.step == known.k + 2 and self.component != "data-order"
 
