@@ -46,7 +46,7 @@ def test_a_first_loss_that_is_off_lists_what_decides_it_with_both_sides() -> Non
     assert names(found) == ["weights", "buffers"]
     assert "not rng: its only entry is equal at 100" in found.evidence
     assert "not data-order: all 2 of its entries are equal at 100" in found.evidence
-    assert found.candidates[0].speaks_for == ("it decides `lm loss`, the first that is off",)
+    assert found.candidates[0].speaks_for == ("`lm loss`, the first that is off, depends on it",)
 
 
 def test_without_any_state_nothing_is_said_of_one() -> None:
@@ -61,7 +61,7 @@ def test_an_update_that_is_off_may_be_the_schedules_where_no_rate_was_logged() -
     found = lost_of({"lm loss": later["lm loss"], "batch-digest": RIGHT["batch-digest"]})
     assert found.component == "unknown"
     assert names(found) == ["optimizer", "lr-schedule"]
-    assert "not weights: `lm loss` is right up to iteration 51, and it decides that" in found.evidence
+    assert "not weights: `lm loss` depends on it and is right up to iteration 51" in found.evidence
     for known in (
         lost_of(without(later, "params-norm")),
         lost_of(without(later, "params-norm", "learning-rate"), state=state(names={"lr-schedule": 1})),
@@ -120,6 +120,13 @@ def test_two_that_differ_at_the_end_are_both_listed() -> None:
     found = lost_of({"lm loss": off("lm loss", K + 1)["lm loss"]}, state=end)
     assert found.component == "unknown"
     assert names(found)[:2] == ["data-order", "rng"]
+
+
+def test_the_only_state_that_differs_and_can_be_the_cause_is_named() -> None:
+    end = state(differs("scheduler.last_epoch", "lr-schedule", elements=1, a=100, b=50))
+    found = lost_of({"lm loss": off("lm loss", K + 3)["lm loss"]}, state=end)
+    assert found.component == "lr-schedule"  # a warm-up from nothing begins with a rate of nothing
+    assert not found.candidates
 
 
 def test_a_counter_that_cannot_be_the_cause_is_not_named() -> None:

@@ -163,10 +163,10 @@ def _held(diff: StateDiff | None) -> Mapping[str, int] | None:
         return None
 
 
-def _pool(known: Known) -> list[str]:
-    """The components that decide the first series that is off, as far as this training has them."""
+def due_to(known: Known) -> list[str]:
+    """The components that decide the first series that is off."""
     first, k = known.first, known.k
-    found = [*IMPLIED[first.kind], *known.seen]
+    found = [*IMPLIED[first.kind]]
     right_there = first.kind in _TRAINING[1:] and known.right("loss", first.step, first.step)
     if first.kind in _TRAINING:
         for cause in _TRAINING[: _TRAINING.index(first.kind)]:
@@ -174,6 +174,12 @@ def _pool(known: Known) -> list[str]:
                 found += IMPLIED[cause]
     if first.kind in _TRAINING and not right_there and first.step > k + 1:
         found += (*IMPLIED["loss"], *_IN_THE_UPDATE)  # an update since k may have been another
+    return list(dict.fromkeys(found))
+
+
+def _pool(known: Known) -> list[str]:
+    """The same and those that something else speaks for, as far as this training has them."""
+    first, found = known.first, [*due_to(known), *known.seen]
     if first.relative is not None and first.relative < ROUNDING:
         found.append("nondeterminism")
     kept = [one for one in dict.fromkeys(found) if known.has(one)]
@@ -222,7 +228,7 @@ class _Weighing:
         if first.kind == "validation":
             return ["validation is off and no curve of training is, of those that were compared"]
         if self.component in _IN_THE_LOSS:
-            return [f"it decides `{first.metric}`, the first that is off"]
+            return [f"`{first.metric}`, the first that is off, depends on it"]
         return []
 
     def _part_in_the_update(self) -> list[str]:
@@ -279,7 +285,7 @@ class _Weighing:
         if first.kind in _TRAINING[1:] and self.component in _IN_THE_LOSS:
             loss = known.right("loss", first.step, first.step)
             if loss is not None:
-                self.against.append(f"`{loss}` of iteration {first.step}, which it decides, is right")
+                self.against.append(f"`{loss}` of iteration {first.step} depends on it and is right")
                 self.out = True
                 return
         start = known.k + 1
@@ -288,7 +294,7 @@ class _Weighing:
         loss = known.right("loss", start, first.step - 1) if decided and first.kind != "validation" else None
         if loss is None:
             return
-        self.against.append(f"`{loss}` is right up to iteration {first.step - 1}, and it decides that")
+        self.against.append(f"`{loss}` depends on it and is right up to iteration {first.step - 1}")
         # Later than that it may be used rarely, or be too small to be logged at first.
         self.out |= first.step == known.k + 2 and self.component != "data-order"
 

@@ -320,10 +320,12 @@ class _Resume:
         if first.kind in ("data", "rate", "scale"):
             component = curves.IMPLIED[first.kind][0]
             return Judged(component, tuple(seen.get(component, ())))
-        implied = [c for c in curves.IMPLIED[first.kind] if c in seen]
-        if len(seen) == 1 and implied:
-            return Judged(implied[0], tuple(seen[implied[0]]))
-        return candidates.judged(self._known(first, seen))
+        known = self._known(first, seen)
+        due = [component for component in candidates.due_to(known) if component in seen]
+        if len(due) == 1:
+            also = [said for component in seen if component not in due for said in seen[component]]
+            return Judged(due[0], (*seen[due[0]], *also[:_FEW]))
+        return candidates.judged(known)
 
     def _named(self, found: Mapping[str, Sequence[str]]) -> str | None:
         """Of what was lost at k: what the curves agree with, or the only one."""
