@@ -320,7 +320,7 @@ def test_another_library_chooses_the_tolerance_and_another_subject_is_red_there_
 
 def test_a_golden_without_state_digests_is_not_taken_for_the_state(place: Place) -> None:
     side = goldens.side_file(place.golden)
-    place.edit(lambda about: about.update(state={}), side)
+    place.edit(lambda about: about.update(state={}, values={}), side)
     code, verdict = place.run()
     assert (code, verdict.provenance["protocol"]) == (0, "full")
     assert verdict.provenance["compared"] == "exact"

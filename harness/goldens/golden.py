@@ -67,6 +67,11 @@ class Golden:
         return found if isinstance(found, dict) else {}
 
     @property
+    def has_state(self) -> bool:
+        """Whether a state at N can be compared with it."""
+        return bool(self.state or self.values)
+
+    @property
     def values(self) -> Mapping[str, Mapping[str, str]]:
         """Hashes of the plain values of the state at N, by component and name; they are in no digest."""
         found = self.provenance.get("values")

@@ -244,7 +244,7 @@ class _Linter:
             return
         if not isinstance(found, dict) or not isinstance(found.get("fingerprint"), dict):
             self._find(path, "fingerprint", "not-a-provenance", "holds no fingerprint")
-        elif found["fingerprint"] and not found.get("state"):
+        elif found["fingerprint"] and not (found.get("state") or found.get("values")):
             said = "holds no state digests, so of a run only the curves are compared with it"
             self._find(path, "state", "no-state", said)
 

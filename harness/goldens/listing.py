@@ -97,7 +97,7 @@ def _row(cell: Cell, goldens: Path) -> Row:
         return Row(cell.id, "none")
     exact: Compared = "tolerance"
     if golden.fingerprint:
-        exact = "exact" if golden.state else "curves"
+        exact = "exact" if golden.has_state else "curves"
     said = {key: str(golden.provenance.get(key, "")) for key in ("how", "recorded")}
     return Row(
         cell.id,

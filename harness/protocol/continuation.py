@@ -35,15 +35,23 @@ class WentOn:
 
 
 def common(one: Curves, other: Curves) -> tuple[Curves, Curves]:
-    """Both at the steps that both have, metric by metric; a metric without one is left out."""
+    """Both at the steps that both have, metric by metric; a metric without one is left out.
+
+    So is a step at which both overflowed in the same way: whether it may is not for this comparison to say.
+    """
     import numpy as np
 
     left, right = {}, {}
     for metric in one.keys() & other.keys():
-        both = np.intersect1d(one[metric].steps, other[metric].steps)
-        if both.size:
-            left[metric] = one[metric].kept(np.isin(one[metric].steps, both))
-            right[metric] = other[metric].kept(np.isin(other[metric].steps, both))
+        mine, theirs = (
+            dict(zip(c[metric].steps.tolist(), c[metric].numbers(), strict=True)) for c in (one, other)
+        )
+        steps = [
+            s for s in mine.keys() & theirs.keys() if math.isfinite(mine[s]) or not _equal(mine[s], theirs[s])
+        ]
+        if steps:
+            left[metric] = one[metric].kept(np.isin(one[metric].steps, steps))
+            right[metric] = other[metric].kept(np.isin(other[metric].steps, steps))
     return left, right
 
 

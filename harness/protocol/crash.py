@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checkpoints import MANIFEST, iter_dir, latest, verify
+from harness.checkpoints import MANIFEST, TRACKER, iter_dir, latest, verify
 from harness.errors import CheckpointError, TrainerFailed, UsageError
 from harness.protocol import judge
 from harness.protocol.findings import Killed, Recorded
@@ -84,10 +84,16 @@ def _moment(name: str, save: Path, plan: Plan) -> Callable[[int], bool]:
     """Whether it is time, given the iteration that every rank has come to."""
     last = iter_dir(save, plan.n)
     if name == "between-steps":
-        return lambda iteration: iteration >= (plan.k + plan.n) // 2
+        return lambda iteration: iteration > plan.k and _named(save) >= plan.k
     if name == "saving":
         return lambda _: last.is_dir() and any(last.iterdir())
     return lambda _: _is_written(last)
+
+
+def _named(save: Path) -> int:
+    """The iteration that the tracker names by now; -1 before there is one."""
+    text = (save / TRACKER).read_text()
+    return int(text) if text.isascii() and text.isdigit() else -1
 
 
 def _is_written(folder: Path) -> bool:

@@ -167,9 +167,9 @@ def how(
         said = f"{golden.path}: compared bit for bit, same environment"
         if found.versions:
             said += f" ({'; '.join(found.versions)})"
-        if not golden.state:
+        if not golden.has_state:
             said += "; it has no state digests, so only curves are compared with it"
-        return Comparison("exact", said, same_machine=True, state=bool(golden.state), subject=others)
+        return Comparison("exact", said, same_machine=True, state=golden.has_state, subject=others)
     by = "by the envelope of its repeats" if lane == "envelope" else "by tolerance"
     return Comparison(lane, f"{golden.path}: compared {by}: {reason}", same, subject=others)
 
@@ -225,7 +225,7 @@ def golden_state(
         digests, values: of the state, as in :class:`harness.checkpoints.fingerprints.Fingerprint`.
     """
     checks, noted = [], False
-    for component in sorted({*golden.state, *golden.values, *digests, *values} if golden.state else ()):
+    for component in sorted({*golden.state, *golden.values, *digests, *values} if golden.has_state else ()):
         expected, actual = golden.state.get(component), digests.get(component)
         same = actual == expected
         there = "other bits than recorded" if expected and actual else "is not there"

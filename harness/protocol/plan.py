@@ -117,7 +117,7 @@ class Plan:
         golden = self.golden
         if golden is None or golden.fallback or not self.deterministic or self.layouts_differ:
             return False
-        if not golden.state or subject_apart(golden.subject, subject_of(self.case, self.cell.hardware)):
+        if not golden.has_state or subject_apart(golden.subject, subject_of(self.case, self.cell.hardware)):
             return False
         recorded = golden.fingerprint
         same_torch = recorded.get("torch") == environment.version_of("torch")

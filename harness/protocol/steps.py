@@ -44,6 +44,7 @@ class Steps:
         self.phases, self.plan = phases, phases.plan
         self.states = States(phases)
         self._repeats = 0
+        self._probed: Probed | None = None
 
     # -- training ----------------------------------------------------------------------------
 
@@ -96,7 +97,12 @@ class Steps:
         return replace(resumed, series=went_on.series, checks=(*resumed.checks, went_on.check))
 
     def probe(self, source: Recorded) -> Probed:
-        """Load ``source``'s checkpoint of k and save it again without a step."""
+        """Load ``source``'s checkpoint of k and save it again without a step; tried once."""
+        if self._probed is None:
+            self._probed = self._probe(source)
+        return self._probed
+
+    def _probe(self, source: Recorded) -> Probed:
         k, load = self.plan.k, self.phases.folder.checkpoints("probe-from")
         try:
             self.plan.trainer.rewind(source.phase, load, k)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.bank import FAULTS
+from tests.faults.gate import GATE_FAULTS, try_all
 from tests.faults.matrix import line, markdown, summary, to_json, write_region
 from tests.faults.running import Bench, Outcome, run_all
 
@@ -74,7 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for outcome in wrong:
         print(f"\n{line(outcome)}", *(f"  {said}" for said in outcome.evidence), sep="\n")
     enough = all(o.caught for o in outcomes) and len(wrong) <= _MAY_MISS
-    print(f"\n{'passed' if enough else 'failed'}: {summary(outcomes)}")
+    gate = ""
+    if not options.numbers:
+        print("\nfaults of the gate itself:")
+        overlooked = try_all()
+        gate = f"; of the gate's own, {len(GATE_FAULTS) - len(overlooked)} of {len(GATE_FAULTS)} seen"
+        enough = enough and not overlooked
+    print(f"\n{'passed' if enough else 'failed'}: {summary(outcomes)}{gate}")
     return 0 if enough else 1
 
 
