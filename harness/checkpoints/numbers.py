@@ -78,28 +78,29 @@ class Tally:
         self.last = last if self.last is None else max(self.last, last)
         self.differing += count
         # Picking elements costs more than it saves when many of them differ.
-        one, two = (a, b) if count * 8 > apart.size else (a[apart], b[apart])
+        most = count * 8 > apart.size
+        one, two = (a, b) if most else (a[apart], b[apart])
         values = _values(dtype, one), _values(dtype, two)
         if values[0] is not None and values[1] is not None:
-            self._sizes(values[0], values[1])
+            self._sizes(values[0], values[1], apart if most else apart[apart])
 
-    def _sizes(self, a: NDArray[Any], b: NDArray[Any]) -> None:
+    def _sizes(self, a: NDArray[Any], b: NDArray[Any], differing: NDArray[np.bool_]) -> None:
         import numpy as np
 
         with np.errstate(all="ignore"):
             apart = np.subtract(b, a)
             apart = np.abs(apart, out=apart) if apart.dtype.kind == "f" else np.abs(apart)
-            self.max_abs = _larger(self.max_abs, apart)
+            self.max_abs = _larger(self.max_abs, apart, differing)
             size = np.abs(a)
-            self.max_rel = _larger(self.max_rel, np.divide(apart, size, out=size))
+            self.max_rel = _larger(self.max_rel, np.divide(apart, size, out=size), differing)
 
 
-def _larger(so_far: float | None, found: NDArray[Any]) -> float | None:
+def _larger(so_far: float | None, found: NDArray[Any], differing: NDArray[np.bool_]) -> float | None:
     import numpy as np
 
     highest = float(found.max())
-    if not math.isfinite(highest):
-        finite = found[np.isfinite(found)]
+    if not math.isfinite(highest):  # the equal elements, which are 0 apart, say nothing then
+        finite = found[np.isfinite(found) & differing]
         if not finite.size:
             return so_far
         highest = float(finite.max())

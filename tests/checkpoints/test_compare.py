@@ -178,6 +178,13 @@ def test_blocks_cover_every_element_once_and_in_order(shape: list[int], item: in
     assert widest <= max(limit, item)
 
 
+def test_elements_that_are_equal_give_no_size_to_those_that_are_infinitely_apart() -> None:
+    a, b = np.ones(4, "f4"), np.array([1, np.inf, 1, 1], "f4")
+    tally = Tally()
+    tally.add("float32", 0, a.view("u4"), b.view("u4"))
+    assert (tally.differing, tally.max_abs, tally.max_rel) == (1, None, None)
+
+
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 39), st.floats(width=32)), max_size=8), st.integers(1, 40))
 def test_tally_in_pieces_says_what_numpy_says_of_the_whole(
