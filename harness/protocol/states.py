@@ -76,10 +76,6 @@ class States:
         known = [found for (path, _), found in self._digests.items() if path == run.saved]
         return known[-1] if known else Digests()
 
-    def is_circumstance(self, name: str, file: str = "") -> bool:
-        """Whether it was seen here that two uninterrupted runs do not share it."""
-        return any(rule.matches(name, [file]) for rule in self.observed)
-
     # -- without any resume ------------------------------------------------------------------
 
     def observe(self, one: Recorded, other: Recorded, iteration: int, *, alike: bool) -> Observed:
@@ -121,16 +117,17 @@ class States:
         """
         from harness.checkpoints.circumstances import only_plain
 
+        seen = Observed()
         try:
             difference = self.diff(continuous.saved, resumed.saved)
             if repeat is not None and only_plain(difference):
-                self.observe(repeat(), continuous, continuous.saved_at, alike=True)
+                seen = self.observe(repeat(), continuous, continuous.saved_at, alike=True)
                 difference = self.diff(continuous.saved, resumed.saved)
         except CheckpointError as error:  # a phase that ended early has left none of N
             return SavedState(checks=(judge.not_whole(self.plan.n, error),), difference=None)
         known = self.digests(continuous)
         checks = state_checks.saved_state(difference, known.components, continuous.saved_at)
-        return SavedState(checks=(*known.checks, *checks), difference=difference)
+        return SavedState(checks=(*seen.checks, *known.checks, *checks), difference=difference)
 
     def as_loaded(self, continuous: Recorded, probed: Probed) -> SavedState:
         """The state of k beside itself, loaded and saved again without a step."""
