@@ -69,6 +69,22 @@ def test_what_has_no_iteration_in_its_name_belongs_to_the_last(tmp_path: Path) -
     assert open_checkpoint(alone).files == ("more/deep/step_20/y.json", "step_20/a.json")
 
 
+def test_what_only_looks_like_another_iterations_belongs_to_the_last(tmp_path: Path) -> None:
+    root = folder(
+        tmp_path,
+        "step_5.json",
+        "step_10.json",
+        "sampler-v5.json",
+        "_state.json",
+        ".more.json",
+        "data_5.json",
+        "data_10.json",
+    )
+    found = open_checkpoint(checkpoint_names.checkpoint(root, 10, tmp_path / "gathered"))
+    beside = ["beside/.more.json", "beside/_state.json", "beside/data_10.json", "beside/sampler-v5.json"]
+    assert list(found.files) == [*beside, "step_10.json"]
+
+
 def test_what_lies_in_the_one_folder_of_an_iteration_is_called_as_by_itself(tmp_path: Path) -> None:
     root = folder(tmp_path, "step_10/a.json", "step_20/a.json", "sampler.json")
     found = open_checkpoint(checkpoint_names.checkpoint(root, 20, tmp_path / "gathered"))

@@ -102,6 +102,16 @@ def test_what_is_lost_is_red_with_and_without_an_exact_golden(
     assert said in failing[name]
 
 
+@pytest.mark.parametrize("protocol", ["auto", "full"])
+def test_where_no_checkpoint_would_show_it_logging_all_again_is_training_again(
+    cells: Cells, protocol: str
+) -> None:
+    """Of a deterministic script that loads nothing, every value and the state at the end are the right ones."""
+    assert cells.recorded("unnumbered")
+    failing = cells.failing("unnumbered,nothing_loaded", protocol=protocol)
+    assert "training started again" in failing["resume: first step is 11"]
+
+
 def test_logging_again_what_is_known_is_noted(cells: Cells) -> None:
     verdict = cells.run("last_again")
     (check,) = (c for c in verdict.checks if c.name.startswith("resume: first step"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from harness.checkpoints.rules import Rule, with_ids
+from harness.checkpoints.rules import ANY, Rule
 
 if TYPE_CHECKING:
     from harness.checkpoints.compare import StateDiff, TensorDiff
@@ -13,13 +14,14 @@ _REASON = "two uninterrupted runs do not share it"
 
 
 def circumstances(
-    difference: StateDiff, *, lists: bool = False, floats: bool = True
+    difference: StateDiff, iteration: int | None = None, *, lists: bool = False, floats: bool = True
 ) -> tuple[tuple[Rule, ...], tuple[TensorDiff, ...]]:
     """Rules for the plain values that two uninterrupted runs do not share; and all else that differs.
 
     Args:
         difference: of their checkpoints of one iteration.
-        lists: whether a list of numbers is a plain value too: where all curves are equal, it steers nothing.
+        iteration: which; its number in the name of a file stands for any other iteration's.
+        lists: whether elements of a list of numbers are: where all curves are equal, they steer nothing.
         floats: whether a float is: not where training does not repeat itself, and any may be part of it.
     """
     kinds = {"value", *(("float",) if floats else ()), *(("list",) if lists else ())}
@@ -28,8 +30,9 @@ def circumstances(
     for entry in difference.entries:
         if entry.plain and entry.reason.startswith("only in"):
             continue  # says nothing of a value that both of two other runs have
-        (plain if entry.plain in kinds else rest).append(entry)
-    return tuple(dict.fromkeys(map(_rule, plain))), tuple(rest)
+        known = entry.plain in kinds and (entry.plain != "list" or entry.words)
+        (plain if known else rest).append(entry)
+    return tuple(dict.fromkeys(_rule(entry, iteration) for entry in plain)), tuple(rest)
 
 
 def only_plain(difference: StateDiff) -> bool:
@@ -37,6 +40,9 @@ def only_plain(difference: StateDiff) -> bool:
     return bool(difference.entries) and all(entry.plain for entry in difference.entries)
 
 
-def _rule(entry: TensorDiff) -> Rule:
-    # The file of another iteration, or of another job, has another number in its name.
-    return Rule("observed", entry.key or entry.name, _REASON, with_ids(entry.file), entry.words)
+def _rule(entry: TensorDiff, iteration: int | None) -> Rule:
+    def said(number: re.Match[str]) -> str:
+        return ANY if int(number[0]) == iteration else number[0]
+
+    file = re.sub(r"\d{1,12}", said, entry.file) if iteration is not None else entry.file
+    return Rule("observed", entry.key or entry.name, _REASON, file, entry.words)

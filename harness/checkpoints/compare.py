@@ -10,7 +10,7 @@ from typing import Any
 from harness.checkpoints import components, stamped
 from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from harness.checkpoints.coverage import Coverage
-from harness.checkpoints.entries import Entry, Plain, alone, original
+from harness.checkpoints.entries import Entry, Plain, alone, itemsize, original
 from harness.checkpoints.gaps import Gap, find_gaps
 from harness.checkpoints.ledger import Ledger
 from harness.checkpoints.places import Places, of_checkpoints
@@ -258,6 +258,7 @@ class _Comparison:
             tally.a,
             tally.b,
             rows,
+            words=_differing_elements(a, b),
         )
 
     @staticmethod
@@ -328,6 +329,17 @@ class _Comparison:
         for side, held in (("a", left), ("b", right)):
             if apart[side] and known:
                 self.found.append(self._untied(held[name], held[source], side))
+
+
+def _differing_elements(a: Entry, b: Entry) -> tuple[int, ...]:
+    """The places in two plain lists that differ; none where it is all of them, or they are no lists."""
+    if a.plain != "list" or b.plain != "list" or a.data is None or b.data is None:
+        return ()
+    size = itemsize(a.dtype)
+    apart = [
+        i for i in range(a.numel) if a.data[i * size : (i + 1) * size] != b.data[i * size : (i + 1) * size]
+    ]
+    return tuple(apart) if len(apart) <= a.numel // 2 else ()
 
 
 def _rank(name: str) -> str:

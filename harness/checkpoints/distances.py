@@ -23,6 +23,8 @@ _FLOATS = {"float64": "f8", "float32": "f4", "float16": "f2", "Python float": "f
 def distances(difference: StateDiff, places: Places) -> Mapping[str, float]:
     """Root of the mean square of b − a, relative to that of a, of every float tensor that differs in values.
 
+    NaN where that says nothing: infinities and NaN that are others, or a that is 0 all over.
+
     Args:
         difference: of the two checkpoints, made with the same places.
 
@@ -50,12 +52,12 @@ def _distance(a: Entry, b: Entry, reader: Reader) -> float:
     apart = size = 0.0
     for (_, one), (_, two) in zip(reader.stream(a), reader.stream(b), strict=True):
         x, y = (_as_float(bits, entry.dtype) for bits, entry in ((one, a), (two, b)))
-        with np.errstate(all="ignore"):
-            apart += float(np.square(y - x).sum())
-            size += float(np.square(x).sum())
-    if not math.isfinite(apart):
-        return math.inf
-    return math.sqrt(apart / size) if size else math.inf
+        finite = np.isfinite(x) & np.isfinite(y)
+        if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
+            return math.nan
+        apart += float(np.square(y[finite] - x[finite]).sum())
+        size += float(np.square(x[finite]).sum())
+    return math.sqrt(apart / size) if size else math.nan
 
 
 def _as_float(bits: NDArray[Any], dtype: str) -> NDArray[np.float64]:

@@ -111,7 +111,13 @@ class Entry:
         return replace(self, name=name)
 
     def without_words(self, places: tuple[int, ...]) -> Entry:
-        """A text with other words at some places, from 0."""
+        """A text with other words at some places, from 0; a list with other elements."""
+        if self.plain == "list" and self.data is not None:
+            size = itemsize(self.dtype)
+            held = bytearray(self.data)
+            for place in places:
+                held[place * size : (place + 1) * size] = bytes(size)
+            return replace(self, data=bytes(held[: len(self.data)]))
         text = (self.data or b"").decode("utf-8", "surrogatepass")
         data = without_words(text, places).encode("utf-8", "surrogatepass")
         return replace(self, data=data, shape=(len(data),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -81,7 +82,7 @@ def leaves(
         rank: one rank's own.
     """
     said = f"{file} ({name})" if name else str(file)
-    for i, (key, leaf) in enumerate(flatten(nest, said, name, places.hide).items()):
+    for i, (key, leaf) in enumerate(flatten(nest, said, name, places.hide_in_name).items()):
         yield _whole(key, leaf, file, where, start + i, places, rank=rank)
 
 
@@ -113,12 +114,15 @@ def _whole(
 
 def _entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
     try:
-        size = file.stat().st_size
+        about = file.stat()
+        size = about.st_size
     except OSError as cause:
         if file.is_symlink():
             yield _text(places.hide(os.readlink(file)), "link", where)
             return
         raise CheckpointError(f"{file}: cannot be read: {cause.strerror}") from cause
+    if not stat.S_ISREG(about.st_mode):
+        raise CheckpointError(f"{file}: is no regular file, expected one", "take it out of the checkpoint")
     if size == 0 and file.suffix in (*_TORCH, ".bin"):
         raise CheckpointError(f"{file}: has 0 bytes, expected a torch.save archive", _TORN)
     if is_torch_file(file) or file.suffix in _TORCH:

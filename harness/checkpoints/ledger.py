@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from harness.checkpoints.checkpoint import Checkpoint
 from harness.checkpoints.coverage import AppliedRule, Count, Coverage
 from harness.checkpoints.entries import Entry
+from harness.checkpoints.places import LOAD, SAVE
 from harness.checkpoints.rules import Rule, Rules
 
-#: A value that is the folder that the resumed run was told to load from, and nothing else.
-LOAD_PATH = b"${CHECKPOINT_LOAD_PATH}"
 _LOADS = "the folder that the resumed run was told to load from, which no other run was"
 _PER_RANK = "one rank's own, and the other layout has other ranks: it has no counterpart there"
 
@@ -38,10 +38,10 @@ class Ledger:
             for name, entry in checkpoint.entries.items():
                 if apart and entry.per_rank:
                     self.per_rank.add(name)
-                elif entry.data == LOAD_PATH:
+                elif _is_load(entry) and not any(_is_state(side.entries.get(name)) for side in checkpoints):
                     self._loads.add(name)
                 elif rule := self._rules.asked(name, entry.key or name, checkpoint.files_of(entry)):
-                    if rule.words and entry.dtype == "text":
+                    if rule.words and (entry.dtype == "text" or entry.plain == "list"):
                         self._words[name] = rule.words
                     else:
                         excluded.add(name)
@@ -53,7 +53,8 @@ class Ledger:
         kept = {name: entry for name, entry in checkpoint.entries.items() if name not in self.excluded}
         for name in self._words.keys() & kept.keys():
             kept[name] = kept[name].without_words(self._words[name])
-        return kept
+        # What was loaded is what had been saved: a path below either is one and the same.
+        return {name: _as_saved(entry) for name, entry in kept.items()}
 
     def coverage(self, uncompared: Iterable[str] = ()) -> Coverage:
         """The sums.
@@ -91,6 +92,23 @@ class Ledger:
         if name in missed:
             return "uncompared"
         return "excluded" if name in self.excluded else "compared"
+
+
+def _is_load(entry: Entry) -> bool:
+    """Whether a text begins with the folder that the resumed run was told to load from."""
+    return entry.dtype == "text" and (entry.data or b"").startswith(LOAD.encode())
+
+
+def _is_state(entry: Entry | None) -> bool:
+    """Whether the other side holds anything beside such a path: nothing, or the like, is no state."""
+    return entry is not None and not _is_load(entry) and bool(entry.data or entry.parts)
+
+
+def _as_saved(entry: Entry) -> Entry:
+    if entry.dtype != "text" or LOAD.encode() not in (entry.data or b""):
+        return entry
+    data = (entry.data or b"").replace(LOAD.encode(), SAVE.encode())
+    return replace(entry, data=data, shape=(len(data),))
 
 
 def _of_file(places: set[str]) -> str:

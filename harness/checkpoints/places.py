@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+#: The folder that a resumed run was told to load from, and the one that a run saves to.
+LOAD, SAVE = "${CHECKPOINT_LOAD_PATH}", "${CHECKPOINT_SAVE_PATH}"
 _BEFORE = r"(?<![0-9A-Za-z_./-])"
 _AFTER = r"(?![0-9A-Za-z_.-])"
 
@@ -33,6 +35,10 @@ class Places:
             text = path.sub(stands.replace("\\", r"\\"), text)
         return text
 
+    def hide_in_name(self, text: str) -> str:
+        """The same for a key: an entry is called alike wherever it was loaded from."""
+        return self.hide(text).replace(LOAD, SAVE)
+
     def _short(self, text: str) -> bool:
         """Whether the whole of a text is a folder that was named without any separator."""
         return any(path.fullmatch(text) for path, _ in self._folders)
@@ -50,12 +56,17 @@ def of_checkpoints(*paths: Path) -> Places:
     return Places((*own, *above))
 
 
-def of_results(folder: Path) -> Places:
-    """Those of a cell: ``checkpoints/<phase>`` and ``<phase>`` below the folder of its results."""
+def of_results(folder: Path, cwd: Path | None = None) -> Places:
+    """Those of a cell: ``checkpoints/<phase>`` and ``<phase>`` below the folder of its results.
+
+    Args:
+        cwd: where its scripts are started; paths may be relative to it.
+    """
     found = []
-    for each in _spellings(folder):
-        found += [(f"{each}/checkpoints/[a-z]+-from/?\\Z", "${CHECKPOINT_LOAD_PATH}")]
-        found += [(f"{each}/checkpoints/[0-9A-Za-z_.-]+", "${CHECKPOINT_SAVE_PATH}")]
+    relative = [re.escape(os.path.relpath(folder, cwd))] if cwd is not None else []
+    for each in (*_spellings(folder), *relative):
+        found += [(f"{each}/checkpoints/[a-z]+-from", LOAD)]
+        found += [(f"{each}/checkpoints/[0-9A-Za-z_.-]+", SAVE)]
         found += [(f"{each}/[0-9A-Za-z_.-]+", "${OUTPUT_PATH}")]
     return Places(found)
 

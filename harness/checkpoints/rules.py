@@ -19,7 +19,8 @@ from harness.checkpoints.coverage import AppliedRule, Where
 #: In a rule that was observed: a number, a time or an id in a name, which is another in every run.
 ANY = "#"
 _ID = r"[#0-9A-Za-z_-]+"
-_WORD = re.compile(r"\S+")
+#: What stands between the separators of logs, tables and records.
+_WORD = re.compile(r"[^\s,;=|:{}()\[\]\"']+")
 _TOKEN = re.compile(r"[0-9A-Za-z]*\d[0-9A-Za-z]*")
 
 
@@ -29,11 +30,12 @@ class Rule:
 
     Args:
         where: who says so.
-        entry: pattern of their names inside their file, as a shell has them; where it was observed, ``#``
-            stands for an id, and all else for itself.
+        entry: pattern of their names inside their file, as a shell has them; where it was observed, the name.
         reason: why.
-        file: pattern of the files that they lie in, relative to the checkpoint; empty for any.
-        words: of a text, the places of the words that are no state, from 0; empty for all of the entry.
+        file: pattern of the files that they lie in, relative to the checkpoint; empty for any. Where it was
+            observed, ``#`` stands for a number or an id, and all else for itself.
+        words: of a text, the places of the words that are no state, from 0, of a list those of its elements;
+            empty for all of the entry.
     """
 
     where: Where
@@ -50,11 +52,14 @@ class Rule:
 
     @cached_property
     def _entry(self) -> re.Pattern[str]:
-        return _compiled(self.entry, observed=self.where == "observed")
+        # What was observed is a name, to the letter.
+        return re.compile(re.escape(self.entry)) if self.where == "observed" else _compiled(self.entry)
 
     @cached_property
     def _file(self) -> re.Pattern[str]:
-        return _compiled(self.file, observed=self.where == "observed")
+        if self.where != "observed":
+            return _compiled(self.file)
+        return re.compile(_ID.join(map(re.escape, self.file.split(ANY))), re.DOTALL)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -70,9 +75,7 @@ class Rule:
         return cls("observed", entry, reason, file, tuple(place for place in places if type(place) is int))
 
 
-def _compiled(pattern: str, *, observed: bool) -> re.Pattern[str]:
-    if observed:
-        return re.compile(_ID.join(map(re.escape, pattern.split(ANY))), re.DOTALL)
+def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(pattern))
 
 

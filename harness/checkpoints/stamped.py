@@ -6,6 +6,7 @@ of such a name, they are one file, ``reader-#.json``; its name is one more entry
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -56,7 +57,7 @@ def _called(checkpoint: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
         called = file + name.removeprefix(entry.file)
         entries[called] = replace(entry, name=called, file=file)
     for old, new in names.items():
-        data = old.encode("utf-8", "surrogatepass")
+        data = re.sub(r"[-_./]", " ", old).encode("utf-8", "surrogatepass")  # a stamp is a word of it
         name = f"{new}:{NAME}"
         entries[name] = Entry(name, "unknown", "text", (len(data),), data=data, key=NAME, file=new)
     files = tuple(sorted(names.get(file, file) for file in checkpoint.files))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _SHOWN_RANGES = 4
+
+#: Said of plain values of a saved state that are noted and not judged: a golden's state holds others.
+OTHER_VALUE: Final = "another value than recorded"
 
 
 def ranges(steps: Iterable[int]) -> str:

@@ -45,7 +45,8 @@ def _is_training(check: Check) -> bool:
     from harness.diagnosis.curves import kind_of
 
     compared = check.metric is not None and check.kind in ("exact", "tolerance", "envelope")
-    return compared and not is_bounded(check.metric or "") and kind_of(check.metric or "") != "validation"
+    other = ("validation", "rate", "scale", "data")
+    return compared and not is_bounded(check.metric or "") and kind_of(check.metric or "") not in other
 
 
 def record_golden(steps: Steps, findings: Findings) -> Found:

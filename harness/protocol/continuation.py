@@ -68,6 +68,13 @@ def after(whole: Curves, known: Curves, k: int) -> Curves:
     return {metric: line.kept(line.steps > last) for metric, line in whole.items()}
 
 
+def replays(resumed: Curves, known: Curves) -> bool:
+    """Whether a resumed run logs more again than the last step that was known."""
+    last = max((int(line.steps.max()) for line in known.values() if len(line)), default=0)
+    first = _first(resumed)
+    return first is not None and first < last
+
+
 def went_on(resumed: Curves, known: Curves, like: Curves, k: int, *, trained_again: bool) -> WentOn:
     """Judge where a resumed run went on.
 
@@ -76,7 +83,8 @@ def went_on(resumed: Curves, known: Curves, like: Curves, k: int, *, trained_aga
         known: what had been logged when it was stopped.
         like: what an uninterrupted run logs.
         k: the iteration that it was resumed from.
-        trained_again: it has saved checkpoints of k or before, which a run that goes on has no reason to.
+        trained_again: it has saved checkpoints of k or before, which a run that goes on has no reason to; or
+            nobody can tell whether it has.
     """
     import numpy as np
 

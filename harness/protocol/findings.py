@@ -76,10 +76,12 @@ class Killed(Found):
     Args:
         left: what is there to resume from; None when nothing is, which is a failed check.
         at: the iteration that its tracker names.
+        late: it had ended before it could be killed.
     """
 
     left: Recorded | None = None
     at: int = 0
+    late: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness.checks import Against, Check, Worst
+from harness.checks.wording import OTHER_VALUE
 from harness.errors import CheckpointError, HarnessError
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def golden_state(
         if others:
             noted = True
             more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
-            said += f"; another value than recorded: {', '.join(others[:_SHOWN])}{more}"
+            said += f"; {OTHER_VALUE}: {', '.join(others[:_SHOWN])}{more}"
         checks.append(
             Check(
                 name=f"golden: state: {component}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 #: How many times as far apart as two uninterrupted runs floats may be; the distance of a few elements varies.
 _FAR, _MANY = 4.0, 16
+_LOST = 0.9
 _WRONG_ALONE = ("incomplete in", "tied copies differ in")
 _SHOWN = 3  # names and sentences; the rest is in state_diff.json
 
@@ -67,7 +69,7 @@ def saved_state(
                 passed=not found,
                 first_bad_step=n if found else None,
                 worst=worst,
-                message=_listed(found) or f"{component}: every bit is the same",
+                message=_said(found) or f"{component}: every bit is the same",
             )
         )
     if not difference.compared:
@@ -103,7 +105,7 @@ def state_by_distance(
         bad = []
         for entry in groups.get(component, ()):
             apart, limit = found.get(entry.name), allowed(entry)
-            if apart is None or limit is None:
+            if apart is None or limit is None or math.isnan(apart):
                 bad.append(entry.sentence())
             elif apart > limit:
                 bad.append(
@@ -142,7 +144,9 @@ def _allowed(yardstick: StateDiff, usual: Mapping[str, float]) -> Callable[[Tens
         if entry.name not in usual:
             return None
         few = 1 if entry.elements >= _MANY else _FAR
-        return _FAR * few * max(usual[entry.name], middle.get(entry.component, 0.0))
+        typical = max(usual[entry.name], middle.get(entry.component, 0.0))
+        # What was lost and begins at 0 again is as far away as it is large.
+        return min(_FAR * few * typical, max(_LOST, 1.5 * typical))
 
     return limit
 
@@ -152,6 +156,12 @@ def _by_component(entries: Sequence[TensorDiff]) -> dict[str, list[TensorDiff]]:
     for entry in entries:
         found.setdefault(entry.component, []).append(entry)
     return found
+
+
+def _said(found: Sequence[TensorDiff]) -> str:
+    """With what to do where it may be no state at all."""
+    hint = " (if that is no state, say so in the case: HARNESS: checkpoint: ignore)"
+    return _listed(found) + (hint if found and all(entry.plain for entry in found) else "")
 
 
 def _listed(found: Sequence[TensorDiff]) -> str:

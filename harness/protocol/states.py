@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ class States:
         from harness.checkpoints.rules import Rule
 
         self.phases, self.plan = phases, phases.plan
-        self.places = of_results(phases.folder.path)
+        self.places = of_results(phases.folder.path, self.plan.case.directory)
         ignored = self.plan.case.harness.checkpoint.ignore
         self.rules = (*self.plan.trainer.rules, *(Rule("case", r.entry, r.reason, r.file) for r in ignored))
         self.observed: tuple[Rule, ...] = ()
@@ -98,7 +99,9 @@ class States:
             difference = self.diff(a, b)
         except CheckpointError:
             return Observed()  # one of them has none of that iteration (any more)
-        rules, rest = circumstances(difference, lists=alike, floats=self.plan.deterministic)
+        rules, rest = circumstances(
+            difference, iteration, lists=alike and self.plan.deterministic, floats=self.plan.deterministic
+        )
         self.observed += rules
         if not self.plan.deterministic:
             return Observed(rules=rules)
@@ -161,7 +164,8 @@ class States:
                 with self.phases.timed("state"):
                     found = distances(difference, self.places)
                     for name, apart in distances(yardstick, self.places).items():
-                        usual[name] = max(apart, usual.get(name, 0.0))
+                        if math.isfinite(apart):
+                            usual[name] = max(apart, usual.get(name, 0.0))
                 checks = state_checks.state_by_distance(
                     difference, yardstick, found, usual, continuous.saved_at
                 )

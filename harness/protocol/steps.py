@@ -44,13 +44,16 @@ class Steps:
         self.phases, self.plan = phases, phases.plan
         self.states = States(phases)
         self._repeats = 0
+        self._uninterrupted: Recorded | None = None
         self._probed: Probed | None = None
 
     # -- training ----------------------------------------------------------------------------
 
     def train(self) -> Recorded:
-        """From 0 to N, uninterrupted."""
-        return self._phase("continuous", load=None, start=0, stop=self.plan.n)
+        """From 0 to N, uninterrupted; run once."""
+        if self._uninterrupted is None:
+            self._uninterrupted = self._phase("continuous", load=None, start=0, stop=self.plan.n)
+        return self._uninterrupted
 
     def train_again(self) -> Iterator[Recorded]:
         """The repeats that a recorded golden's statistics come from."""
@@ -93,7 +96,13 @@ class Steps:
             return NotResumed(checks=(judge.not_loaded(at, cause),))
         after = trainer.saved_until(load, at) | trainer.saved_until(resumed.phase.save, at)
         known = continuation.before(source.series, at)
-        went_on = continuation.went_on(resumed.series, known, like, at, trained_again=bool(after - before))
+        # A run that trains 1..k again saves on the way, as the uninterrupted one does: if that one has a
+        # checkpoint of it. Where none is kept, what is logged again may have been trained again.
+        again = bool(after - before) or (
+            continuation.replays(resumed.series, known)
+            and not trainer.saved_until(self.train().phase.save, at)
+        )
+        went_on = continuation.went_on(resumed.series, known, like, at, trained_again=again)
         return replace(resumed, series=went_on.series, checks=(*resumed.checks, went_on.check))
 
     def probe(self, source: Recorded) -> Probed:

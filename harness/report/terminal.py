@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from harness.checks.wording import OTHER_VALUE
 from harness.text import exact, one_line
 
 if TYPE_CHECKING:
@@ -149,6 +150,9 @@ class Terminal:
                 self._say(f"  and {more} more rules in verdict.json")
         if golden := verdict.provenance.get("golden"):
             self._say(f"golden: {golden}")
+        for check in verdict.checks:
+            if check.passed and OTHER_VALUE in check.message:
+                self._say(f"  {check.name}: {check.message}")
         if verdict.failures and (folder := verdict.provenance.get("results")):
             self._say(f"report: {folder}/report.html")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import datetime as dt
 import json
+import math
+import os
 import pickle
 import subprocess
 import sys
@@ -19,9 +21,11 @@ from harness.checkpoints import diff, fingerprint, open_checkpoint
 from harness.checkpoints.circumstances import circumstances, only_plain
 from harness.checkpoints.compare import StateDiff
 from harness.checkpoints.coverage import Count
+from harness.checkpoints.distances import distances
 from harness.checkpoints.fingerprints import fingerprint_of
 from harness.checkpoints.places import Places, of_checkpoints, of_results
 from harness.checkpoints.rules import Rule
+from harness.errors import CheckpointError
 from tests.checkpoints.made import WEIGHT, dist, ranks, save, state
 
 
@@ -235,13 +239,13 @@ def test_plain_values_that_two_uninterrupted_runs_do_not_share_become_rules(tmp_
         )
         save({"w": torch.full((2,), when)}, tmp_path / side / "model_10.pt")
     difference = diff(tmp_path / "a", tmp_path / "b")
-    rules, rest = circumstances(difference)
+    rules, rest = circumstances(difference, 10)
     assert [(rule.entry, rule.file) for rule in rules] == [("time", "meta_#.json")]
     assert [entry.name for entry in rest] == ["meta_10.json:pids", "model_10.pt:w"]
     assert rules[0].matches("time", ["meta_20.json"])
     assert not rules[0].matches("time", ["other_20.json"])
-    rules, rest = circumstances(difference, lists=True)
-    assert [rule.entry for rule in rules] == ["pids", "time"]
+    rules, rest = circumstances(difference, 10, lists=True)
+    assert [(rule.entry, rule.words) for rule in rules] == [("pids", (0,)), ("time", ())]
     assert [entry.name for entry in rest] == ["model_10.pt:w"]
     assert not only_plain(difference)
 
@@ -273,9 +277,14 @@ def test_only_whole_folders_are_replaced() -> None:
 
 def test_phases_of_a_cell_have_one_placeholder(tmp_path: Path) -> None:
     hide = of_results(tmp_path).hide
-    for phase in ("continuous", "interrupted", "resumed-from"):
+    for phase in ("continuous", "interrupted"):
         assert hide(f"{tmp_path}/checkpoints/{phase}/step_4") == "${CHECKPOINT_SAVE_PATH}/step_4"
         assert hide(f"{tmp_path}/{phase}/tensorboard") == "${OUTPUT_PATH}/tensorboard"
+    places = of_results(tmp_path / "results", tmp_path / "cases" / "x")
+    load = f"{tmp_path}/results/checkpoints/resumed-from/step_4"
+    assert places.hide(load) == "${CHECKPOINT_LOAD_PATH}/step_4"
+    assert places.hide_in_name(load) == "${CHECKPOINT_SAVE_PATH}/step_4"
+    assert places.hide("../../results/checkpoints/resumed/a") == "${CHECKPOINT_SAVE_PATH}/a"
     assert of_checkpoints(Path("/")).hide("/etc") == "/etc"
 
 
@@ -330,22 +339,87 @@ def test_only_the_words_of_a_text_that_two_runs_do_not_share_are_left_out(tmp_pa
         save({"w": 1}, tmp_path / side / "model.pt")
         (tmp_path / side / "train.log").write_text(line)
     rules, _ = circumstances(diff(tmp_path / "a", tmp_path / "b"))
-    assert [rule.words for rule in rules] == [(0,)]
+    assert [rule.words for rule in rules] == [(1,)]
     assert Rule.observed(rules[0].as_dict()) == rules[0]
     assert diff(tmp_path / "a", tmp_path / "b", rules=rules).equal
     found = diff(tmp_path / "a", tmp_path / "c", rules=rules)
-    assert [(e.name, e.b) for e in found.entries] == [("train.log:line 1", "# step 8 lines 9")]
+    assert [(e.name, e.b) for e in found.entries] == [("train.log:line 1", "12:# step 8 lines 9")]
     assert fingerprint_of(tmp_path / "a", rules) == fingerprint_of(tmp_path / "b", rules)
 
 
-def test_where_the_resumed_run_was_told_to_load_from_is_no_state(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("saved", "loaded", "equal"),
+    [
+        (None, "", True), ("", "/step_4", True), ("{save}/step_4", "/step_4", True), (7, "", False),
+        ("pretrained", "", False), ("{save}/step_4", "/step_2", False), ("best {save}/x", None, False),
+    ],
+)  # fmt: skip
+def test_where_the_resumed_run_was_told_to_load_from_is_no_state(
+    tmp_path: Path, saved: Any, loaded: str | None, equal: bool
+) -> None:
     places = of_results(tmp_path)
-    load = f"{tmp_path}/checkpoints/resumed-from"
-    paths = [
-        save({"w": 1, "load": value}, tmp_path / f"{i}.pt")
-        for i, value in enumerate((None, load, f"{load}/x"))
-    ]
-    found = diff(paths[0], paths[1], places=places)
-    assert found.equal
-    assert "was told to load from" in found.coverage.rules[0].reason
-    assert names(diff(paths[0], paths[2], places=places)) == ["load"]
+    save_to = f"{tmp_path}/checkpoints/continuous"
+    one = saved.format(save=save_to) if isinstance(saved, str) else saved
+    two = f"{tmp_path}/checkpoints/resumed-from{loaded}" if loaded is not None else "worst"
+    paths = [save({"w": 1, "load": value}, tmp_path / f"{i}.pt") for i, value in enumerate((one, two))]
+    found = diff(*paths, places=places)
+    assert found.equal == equal
+    assert names(found) == ([] if equal else ["load"])
+
+
+# -- what is left out is no more than what differs -------------------------------------------------
+
+
+def _two(tmp_path: Path, file: str, one: str, two: str, lost: str) -> tuple[StateDiff, StateDiff]:
+    """Observed of the first two; the third beside the first, with what was observed."""
+    for side, text in (("a", one), ("b", two), ("c", lost)):
+        save({"w": torch.ones(2)}, tmp_path / side / "model.pt")
+        (tmp_path / side / file).write_text(text)
+    seen = diff(tmp_path / "a", tmp_path / "b")
+    rules, _ = circumstances(seen, lists=True)
+    return diff(tmp_path / "a", tmp_path / "b", rules=rules), diff(
+        tmp_path / "a", tmp_path / "c", rules=rules
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "one", "two", "lost"),
+    [
+        ("s.csv", "5,20,17.5", "5,20,18.5", "5,0,19.5"),
+        ("s.txt", "step=5,seen=20,pid=7", "step=5,seen=20,pid=8", "step=5,seen=0,pid=9"),
+        ("s.jsonl", '{"seen": 20, "t": 1.5}', '{"seen": 20, "t": 2.5}', '{"seen": 0, "t": 3.5}'),
+        ("s.json", '{"p": [20.0, 1.5, 4.0]}', '{"p": [20.0, 2.5, 4.0]}', '{"p": [0.0, 3.5, 4.0]}'),
+        ("s.json", '{"#": 1, "seen": 20}', '{"#": 2, "seen": 20}', '{"#": 3, "seen": 0}'),
+    ],
+)
+def test_what_stands_beside_a_circumstance_is_compared(
+    tmp_path: Path, file: str, one: str, two: str, lost: str
+) -> None:
+    sound, faulty = _two(tmp_path, file, one, two, lost)
+    assert sound.equal
+    assert len(faulty.entries) == 1
+
+
+def test_a_circumstance_of_one_ranks_file_is_none_of_anothers(tmp_path: Path) -> None:
+    for side, pid, seen in (("a", 1, 20), ("b", 2, 20), ("c", 3, 0)):
+        for rank, note in ((0, pid), (1, seen)):
+            (tmp_path / side).mkdir(exist_ok=True)
+            (tmp_path / side / f"rank_{rank}.json").write_text(json.dumps({"note": note}))
+    rules, _ = circumstances(diff(tmp_path / "a", tmp_path / "b"), 5)
+    assert [rule.file for rule in rules] == ["rank_0.json"]
+    assert names(diff(tmp_path / "a", tmp_path / "c", rules=rules)) == ["rank_1.json:note"]
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    save({"w": 1}, tmp_path / "model.pt")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="is no regular file"):
+        open_checkpoint(tmp_path)
+
+
+def test_infinities_that_are_others_have_no_distance(tmp_path: Path) -> None:
+    values = [1.0, -math.inf], [2.0, -math.inf], [1.0, 99.0]
+    paths = [save({"w": torch.tensor(value)}, tmp_path / f"{i}.pt") for i, value in enumerate(values)]
+    near, far = (distances(diff(paths[0], path), Places()) for path in paths[1:])
+    assert near == {"w": 1.0}
+    assert math.isnan(far["w"])

@@ -26,7 +26,8 @@ _OTHERS = re.compile(
 )
 #: Being written, or not what training is resumed from.
 _UNFINISHED = re.compile(r"(?:^[._])|(?:[._-](?:tmp|temp|part|partial|incomplete|lock)$)", re.IGNORECASE)
-_DEPTH = 3
+_TEMPORARY = re.compile(r"[._-](?:tmp|temp|part|partial|incomplete|lock)$", re.IGNORECASE)
+_DEPTH = 5
 #: In what is gathered, the folder of what has no iteration in its name.
 _BESIDE = "beside"
 
@@ -126,7 +127,7 @@ def _link(path: Path, target: Path) -> None:
 def _beside(folder: Path, there: Found, k: int) -> list[Path]:
     """What stands beside the checkpoints of all iterations: the outermost names that hold none of them.
 
-    A number that is another iteration's makes a name that one's.
+    A number makes a name another iteration's where the same name with the number ``k`` stands beside it.
     """
     numbered_paths = {path for paths in there.values() for path in paths}
     holding = {parent for path in numbered_paths for parent in path.parents}
@@ -135,11 +136,17 @@ def _beside(folder: Path, there: Found, k: int) -> list[Path]:
         for path in sorted(waiting.pop().iterdir()):
             if path in holding:
                 waiting.append(path)
-            elif path not in numbered_paths and not _UNFINISHED.search(path.name):
-                number = numbered(path.name)
-                if number not in there or number == k:
-                    found.append(path)
+            elif not (path in numbered_paths or _TEMPORARY.search(path.name) or _of_another(path, k)):
+                found.append(path)
     return found
+
+
+def _of_another(path: Path, k: int) -> bool:
+    number = numbered(path.name)
+    if number is None or number == k:
+        return False
+    pattern = _NUMBER.sub("#", path.name)
+    return any(numbered(p.name) == k and _NUMBER.sub("#", p.name) == pattern for p in path.parent.iterdir())
 
 
 def files(folder: Path) -> bool:
