@@ -106,7 +106,7 @@ def test_what_is_lost_is_red_with_and_without_an_exact_golden(
 def test_where_no_checkpoint_would_show_it_logging_all_again_is_training_again(
     cells: Cells, protocol: str
 ) -> None:
-    """Of a deterministic script that loads nothing, every value and the state at the end are the right ones."""
+    """Of a deterministic script that loads nothing, every value and the state at the end are right."""
     assert cells.recorded("unnumbered")
     failing = cells.failing("unnumbered,nothing_loaded", protocol=protocol)
     assert "training started again" in failing["resume: first step is 11"]

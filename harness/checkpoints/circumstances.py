@@ -30,7 +30,7 @@ def circumstances(
     for entry in difference.entries:
         if entry.plain and entry.reason.startswith("only in"):
             continue  # says nothing of a value that both of two other runs have
-        known = entry.plain in kinds and (entry.plain != "list" or entry.words)
+        known = entry.plain in kinds and (entry.plain != "list" or entry.reason == "values")
         (plain if known else rest).append(entry)
     return tuple(dict.fromkeys(_rule(entry, iteration) for entry in plain)), tuple(rest)
 

@@ -339,7 +339,7 @@ def _differing_elements(a: Entry, b: Entry) -> tuple[int, ...]:
     apart = [
         i for i in range(a.numel) if a.data[i * size : (i + 1) * size] != b.data[i * size : (i + 1) * size]
     ]
-    return tuple(apart) if len(apart) <= a.numel // 2 else ()
+    return tuple(apart) if len(apart) < a.numel else ()
 
 
 def _rank(name: str) -> str:
