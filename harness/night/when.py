@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
@@ -83,8 +84,10 @@ def _times(verdict: Verdict) -> list[datetime]:
 def _parsed(text: object) -> datetime | None:
     if not isinstance(text, str):
         return None
+    # Before Python 3.11 a fraction must have three or six digits. No night is told in fractions.
+    whole = re.sub(r"[.,]\d+", "", text.strip().replace("Z", "+00:00").replace("z", "+00:00"))
     try:
-        time = datetime.fromisoformat(text.strip().replace("Z", "+00:00").replace("z", "+00:00"))
+        time = datetime.fromisoformat(whole)
         return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
     except (ValueError, OverflowError):
         return None
