@@ -1,9 +1,10 @@
 """What a run was made on and with, split by what it means for a comparison with a golden.
 
-The *environment* (device, libraries, numerics) chooses the lane. The *subject* (precision, layout,
-arguments, data, switches of determinism) is what is under test: another one is no reason to compare less
-closely, it is a finding. Of the *version* of the code under test only a note is made: that it changes is
-what runs are for.
+The *environment* (device, libraries, numerics) chooses the lane. Where both have measured what bits their
+operations give (``numerics``, :mod:`harness.machine.numerics`), that decides, whatever the machines are
+called. The *subject* (precision, layout, arguments, data, switches of determinism) is what is under test:
+another one is no reason to compare less closely, it is a finding. Of the *version* of the code under test
+only a note is made: that it changes is what runs are for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, Final, Literal
 
 Kind = Literal["environment", "version", "circumstance", "subject"]
 
+#: The digests of a run's operations, by name.
+NUMERICS: Final = "numerics"
 #: Keys of a fingerprint that say on what, by the reason why they may change bits and are not under test.
 _ENVIRONMENT: Final[dict[str, tuple[str, ...]]] = {
     "the machine": (
@@ -24,7 +27,8 @@ _ENVIRONMENT: Final[dict[str, tuple[str, ...]]] = {
         "cuda_capability",
     ),
     "how many threads share a sum": ("threads", "num_threads", "interop_threads"),
-    "which kernels and collectives are taken": ("cublas_workspace", "backend", "comm"),
+    "which kernels and collectives are taken": ("cublas_workspace", "backend", "comm", "cpu_switches"),
+    "what bits the operations give": (NUMERICS,),
     "a library": (
         "torch", "pytorch", "numpy", "python", "cuda", "cudnn", "cublas", "nccl", "rccl", "rocm",
         "hip", "mkl", "onednn", "openmp", "transformer_engine", "te", "apex", "flash_attn",
@@ -77,11 +81,15 @@ class Apart:
         environment: sentences; any of them and bits cannot be expected to be the same.
         versions: sentences; they change nothing.
         subject: sentences; any of them and it is not the same training.
+        names: sentences about environments that are called otherwise, and give the same bits.
+        operations: those that do not give the same bits, in the order of a training step.
     """
 
     environment: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
     subject: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
 
 
 def apart(recorded: Mapping[str, Any], run: Mapping[str, Any]) -> Apart:
@@ -90,7 +98,7 @@ def apart(recorded: Mapping[str, Any], run: Mapping[str, Any]) -> Apart:
     What a run says of its subject and the golden does not was not recorded: there is nothing to compare.
     """
     found: dict[Kind, list[str]] = {"environment": [], "version": [], "circumstance": [], "subject": []}
-    for key in sorted({*recorded, *run}):
+    for key in sorted({*recorded, *run} - {NUMERICS}):
         there, here = recorded.get(key), run.get(key)
         kind = kind_of(key)
         if there == here or (kind == "subject" and key not in recorded):
@@ -99,7 +107,26 @@ def apart(recorded: Mapping[str, Any], run: Mapping[str, Any]) -> Apart:
             found[kind].append(differs(key, there, here))
         else:
             found[kind].append(f"{key} {there!r} there, {here!r} here")
-    return Apart(tuple(found["environment"]), tuple(found["version"]), tuple(found["subject"]))
+    named = tuple(found["environment"])
+    versions, subject = tuple(found["version"]), tuple(found["subject"])
+    shared = _shared(recorded.get(NUMERICS), run.get(NUMERICS))
+    if not shared:  # nobody has measured: names are all there is
+        return Apart(named, versions, subject)
+    operations = tuple(name for name, (there, here) in shared.items() if there != here)
+    measured = (_measured(operations, len(shared)),) if operations else ()
+    return Apart((*measured, *named) if measured else (), versions, subject, named, operations)
+
+
+def _shared(recorded: object, run: object) -> dict[str, tuple[object, object]]:
+    """Digests of the operations that both have measured; one that only one has is no witness."""
+    if not isinstance(recorded, Mapping) or not isinstance(run, Mapping):
+        return {}
+    return {str(name): (recorded[name], digest) for name, digest in run.items() if name in recorded}
+
+
+def _measured(operations: tuple[str, ...], of: int) -> str:
+    more = f", as do {len(operations) - 1} more of {of} operations" if len(operations) > 1 else ""
+    return f"numerics: {operations[0]!r} gives other bits{more}"
 
 
 def differs(what: str, recorded: object, run: object) -> str:

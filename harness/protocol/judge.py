@@ -149,6 +149,7 @@ def how(
         subject: arguments and variables of its case.
     """
     from harness.goldens import apart, subject_apart
+    from harness.goldens.fingerprints import NUMERICS
 
     recorded = golden.fingerprint
     found = apart(recorded, fingerprint)
@@ -165,9 +166,10 @@ def how(
         reason = f"the environments differ: {'; '.join(found.environment)}"
         lane = "tolerance"  # repeats on another machine say nothing of this one's bits
     else:
-        said = f"{golden.path}: compared bit for bit, same environment"
-        if found.versions:
-            said += f" ({'; '.join(found.versions)})"
+        measured = bool(recorded.get(NUMERICS)) and bool(fingerprint.get(NUMERICS))
+        said = f"{golden.path}: compared bit for bit, same {'numerics' if measured else 'environment'}"
+        if others_named := (*found.names, *found.versions):
+            said += f" ({'; '.join(others_named)})"
         if not golden.has_state:
             said += "; it has no state digests, so only curves are compared with it"
         return Comparison("exact", said, same_machine=True, state=golden.has_state, subject=others)

@@ -151,6 +151,8 @@ class Phases:
 
         self.observer.phase_started(name, phase.start, phase.stop)
         launch = plan.trainer.launch(phase)
+        for said in launch.notes if not self._timing else ():
+            self.observer.note(said)
         outcome = self._launcher.run(
             replace(launch, env={**launch.env, **self._devices}),
             phase=name,

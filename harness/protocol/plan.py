@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.cases import Case, find_case
 from harness.errors import CaseError, UsageError
-from harness.machine import environment
+from harness.machine import environment, portable
 from harness.machine.hardware import require
 from harness.matrix import HARDWARE, TRACKS, Cell
 from harness.trainers import trainer_of
@@ -119,9 +119,12 @@ class Plan:
             return False
         if not golden.has_state or subject_apart(golden.subject, subject_of(self.case, self.cell.hardware)):
             return False
-        recorded = golden.fingerprint
-        same_torch = recorded.get("torch") == environment.version_of("torch")
-        return same_torch and recorded.get("device") == environment.device(self.cell.hardware)
+        recorded, hardware = golden.fingerprint, self.cell.hardware
+        if recorded.get("torch") != environment.version_of("torch"):
+            return False
+        if recorded.get("numerics") and hardware == "cpu":
+            return recorded.get("cpu_switches") == portable.effective(os.environ, self.case.env_vars)
+        return bool(recorded.get("device") == environment.device(hardware))
 
     @property
     def reproduce(self) -> str:

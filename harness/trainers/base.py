@@ -62,6 +62,7 @@ class Launch:
         argv: the trainer's arguments (fork) or the whole command line (exec).
         env: variables set on top of this process's own, before anything is imported.
         cwd: the folder to start in; None keeps the present one.
+        notes: what a person should know of it, a sentence each; said once a cell.
     """
 
     kind: Literal["fork", "exec"]
@@ -70,6 +71,7 @@ class Launch:
     target: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.world_size < 1:

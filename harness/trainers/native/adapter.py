@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from harness.cases.arguments import substitute, to_argv
 from harness.checkpoints.folders import iter_dir
+from harness.machine.portable import kept, portable
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.rewind import rewind_folder, saved_until
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Kernels and collectives that give the same bits each time; a case's ENV_VARS come on top.
 _REPEATABLE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring"}
+_BITS = "the bits may be others than those of the goldens"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class NativeTrainer:
 
     def launch(self, phase: Phase) -> Launch:
         """Ranks forked after one import of the trainer."""
+        cpu = self.hardware == "cpu"
+        set_already = (os.environ, self.case.env_vars)
         return Launch(
             kind="fork",
             world_size=self.world_size,
@@ -58,10 +62,13 @@ class NativeTrainer:
             argv=self._parse(phase),
             env={
                 **_REPEATABLE,
-                "HARNESS_DEVICE": "cpu" if self.hardware == "cpu" else "cuda",
+                # On a GPU the host draws the first weights and counts, which they do not change.
+                **(portable(*set_already) if cpu else {}),
+                "HARNESS_DEVICE": "cpu" if cpu else "cuda",
                 **self.case.env_vars,
             },
             cwd=phase.folder,
+            notes=tuple(f"{one} is set here, and kept: {_BITS}" for one in kept(*set_already) if cpu),
         )
 
     def rewind(self, source: Phase, target: Path, k: int) -> None:

@@ -62,9 +62,10 @@ def run(
     world = join(rank, world_size, device, rendezvous)
     if rank == 0 and args.ignored:
         print("accepted, without meaning here:", *args.ignored, flush=True)
+    digests = _numerics(rank, world_size, device, args.precision)
     trainer = Trainer(args, world)
     if rank == 0:
-        write_provenance(Path(folder), args, trainer.parallel.layout, device, switches)
+        write_provenance(Path(folder), args, trainer.parallel.layout, device, switches, digests)
     trainer.run(heartbeat)
     world.close()
     dist.destroy_process_group()
@@ -99,6 +100,8 @@ def _deterministic() -> dict[str, str | int | bool]:
     """Make every kernel repeatable; returns the switches for the fingerprint."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
+    torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -109,3 +112,13 @@ def _deterministic() -> dict[str, str | int | bool]:
         "mkl_cbwr": os.environ.get("MKL_CBWR", ""),
         "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
     }
+
+
+def _numerics(rank: int, world_size: int, device: torch.device, precision: str) -> dict[str, str]:
+    """The digests of this run's operations, on rank 0; empty on the others."""
+    from harness.machine import numerics
+
+    # Every rank takes part in a collective. On a CPU ours are used, whose order of sums is their own.
+    together = device.type == "cuda" and world_size > 1
+    collective = numerics.measure_all_reduce(rank, device) if together else {}
+    return {**numerics.measure(device, precision), **collective} if rank == 0 else {}

@@ -74,10 +74,16 @@ def memory(device: torch.device) -> tuple[int, int]:
 
 
 def write_provenance(
-    folder: Path, args: Arguments, layout: Layout, device: torch.device, switches: dict[str, Any]
+    folder: Path,
+    args: Arguments,
+    layout: Layout,
+    device: torch.device,
+    switches: dict[str, Any],
+    numerics: dict[str, str],
 ) -> None:
-    """``provenance.json``: what decides the bits of this run, as flat values."""
+    """``provenance.json``: what decides the bits of this run; ``numerics`` by operation, all else flat."""
     from harness.machine.hardware import describe_cpu
+    from harness.machine.portable import switches as of_the_cpu
 
     cuda = device.type == "cuda"
     about = {
@@ -92,5 +98,7 @@ def write_provenance(
         ),
         "ckpt_format": args.ckpt_format,
         **switches,
+        **({} if cuda else {"cpu_switches": of_the_cpu(os.environ)}),
+        "numerics": numerics,
     }
     (folder / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
