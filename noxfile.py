@@ -13,6 +13,7 @@ here are skipped (with ``CI`` set: failed); where no cell was run at all, the ex
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import nox
 from nox.command import CommandFailed
+from nox.virtualenv import UV
 
 sys.path.insert(0, str(Path(__file__).parent))  # nothing is installed yet
 
@@ -42,6 +44,10 @@ LOWEST_PYTHON = "3.10"  # pyproject.toml's requires-python
 if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine, which uv does not look for by itself
     os.environ.setdefault("UV_FIND_LINKS", ",".join(os.environ["PIP_FIND_LINKS"].split()))
 
+# Where packages come from: who has set one of these is not overruled.
+SAID = {f"UV_{name}" for name in ("TORCH_BACKEND", "FIND_LINKS", "OFFLINE", "NO_INDEX", "INDEX")}
+SAID |= {f"UV_{name}" for name in ("DEFAULT_INDEX", "INDEX_URL", "EXTRA_INDEX_URL")}
+
 
 def every_cell(hardware: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The parameters of ``case(<hardware>)``: every track, every case; without a case none."""
@@ -61,6 +67,28 @@ def every_cell(hardware: str) -> Callable[[Callable[..., None]], Callable[..., N
 def pins(group: str) -> list[str]:
     """The requirements of a dependency group."""
     return list(nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), group))
+
+
+def install(session: nox.Session, group: str) -> None:
+    """Install the harness and a dependency group; where no GPU can be, torch without CUDA.
+
+    PyPI's torch for Linux brings CUDA, some GB of it. PyTorch's own index has one without: uv knows it, and
+    falls back on no other where it gives nothing. So it is asked first, and what is installed then is kept.
+    """
+    torch = [pin for pin in pins(group) if pin.startswith("torch==")]
+    free = sys.platform == "linux" and not driver_here() and SAID.isdisjoint(os.environ)
+    if torch and free and session.venv_backend == "uv":
+        env = {"UV_TORCH_BACKEND": "cpu"}
+        plan = [UV, "pip", "install", "--dry-run", "--python", session.virtualenv.location, *torch]
+        asking = {**os.environ, **env, "UV_HTTP_RETRIES": "1"}
+        if subprocess.run(plan, env=asking, capture_output=True, check=False).returncode:
+            session.warn(
+                f"PyTorch's index gives no {torch[0]} without CUDA (UV_TORCH_BACKEND=cpu: uv says why); it "
+                "comes from the usual one, and PyPI's is some GB; PIP_FIND_LINKS names a folder of wheels"
+            )
+        else:
+            session.install(*torch, env=env)
+    session.install("--editable=.", *pins(group))
 
 
 for hardware in HARDWARE:
@@ -90,7 +118,7 @@ for hardware in HARDWARE:
             SWEEP.skipped()
             session.skip(str(missing))
         try:
-            session.install("--editable=.", *pins(track))
+            install(session, track)
             if hardware != "cpu":
                 session.install(*pins("megatron"))  # first: Transformer Engine is compiled with it
                 session.install("--no-build-isolation", *pins(f"{track}-gpu"))
@@ -106,7 +134,7 @@ for hardware in HARDWARE:
 @nox.session(python=PYTHON)
 def tests(session: nox.Session) -> None:
     """Run ruff, mypy, import-linter, and the harness's own tests."""
-    session.install("--editable=.", *pins("tests"))
+    install(session, "tests")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
@@ -129,7 +157,7 @@ def minimums(session: nox.Session) -> None:
 @nox.session(python=PYTHON)
 def faults(session: nox.Session) -> None:
     """Plant every known resume bug, and see it caught and named."""
-    session.install("--editable=.", *pins("dev"))
+    install(session, "dev")
     session.run("python", "-m", "tests.faults", *session.posargs)
 
 
@@ -137,33 +165,33 @@ def faults(session: nox.Session) -> None:
 @nox.parametrize("track", [nox.param(track, id=track) for track in TRACKS])
 def alarms(session: nox.Session, track: str) -> None:
     """Run clean verdicts, and count false alarms."""
-    session.install("--editable=.", *pins(track))
+    install(session, track)
     session.run("python", "-m", "tests.alarms", *session.posargs)
 
 
 @nox.session(python=PYTHON)
 def circumstances(session: nox.Session) -> None:
     """Run sound scripts that save the time, the host, the job: none may fail; ``--faults``: each must."""
-    session.install("--editable=.", *pins("dev"))
+    install(session, "dev")
     session.run("python", "-m", "tests.circumstances", *session.posargs)
 
 
 @nox.session(python=PYTHON)
 def bench(session: nox.Session) -> None:
     """Measure every speed claim against its rival."""
-    session.install("--editable=.", *pins("bench"))
+    install(session, "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session(python=PYTHON)
 def pages(session: nox.Session) -> None:
     """Make screenshots of the reports in a real browser."""
-    session.install("--editable=.", *pins("pages"))
+    install(session, "pages")
     session.run("python", "-m", "tests.pages", *session.posargs)
 
 
 @nox.session(python=PYTHON)
 def docs(session: nox.Session) -> None:
     """Build the site; warnings are errors."""
-    session.install("--editable=.", *pins("docs"))
+    install(session, "docs")
     session.run("mkdocs", "build", "--strict", *session.posargs)

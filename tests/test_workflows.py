@@ -258,6 +258,17 @@ def test_a_job_of_the_unit_workflow_is_nox_and_no_more(job: str, ran: list[str])
     assert scripts == ['python -m pip install "nox[uv]"', *ran]
 
 
+def test_torch_has_no_cuda_on_githubs_machines_and_is_the_machine_s_own_affair_on_ours() -> None:
+    made = {}
+    for name, job in JOBS.items():
+        scripts = "\n".join(step.get("run", "") for step in job.get("steps", []))
+        if re.search(r"^ *nox\b(?! -l)", scripts, re.MULTILINE):
+            variables = load(name.partition(":")[0]).get("env", {}) | job.get("env", {})
+            made[name] = variables.get("UV_TORCH_BACKEND")
+    hosted = dict.fromkeys(["unit.yml:tests", "unit.yml:minimums", "nightly.yml:cpu"], "cpu")
+    assert made == hosted | {"gpu.yml:cells": None}
+
+
 def test_only_what_was_tested_is_published_and_only_by_a_release() -> None:
     release = load("release.yml")["jobs"]
     assert release["test"]["needs"] == "build"
