@@ -29,6 +29,7 @@ KINDS = {
         "cublas_workspace_config", "numpy", "numpy_version", "CUDA version", "flash-attn", "OMP_NUM_THREADS",
     ],
     "version": ["trainer_version", "commit", "git_sha"],
+    "cost": ["torch_build"],
     "circumstance": ["hostname", "start_time", "pid", "slurm_job_id"],
     "subject": [
         "trainer", "precision", "layout", "ckpt_format", "deterministic", "deterministic_algorithms", "data",
@@ -306,6 +307,34 @@ def test_another_version_is_noted_and_changes_nothing(place: Place) -> None:
     code, verdict = place.run()
     assert code == 1
     assert ("golden: loss", "exact") in {(check.name, check.kind) for check in verdict.failures}
+
+
+def test_memory_is_judged_with_the_build_of_torch_that_the_golden_has_and_shown_with_another(
+    place: Place,
+) -> None:
+    known = {"precision": "fp32", "data": "v1", "numpy": "2.0", "version": "1", "host": "a"}
+    script = place.case / "train.py"
+
+    def run(memory: str, build: str, *words: str) -> tuple[int, Verdict]:
+        logged = f'"mem-allocated-bytes": {memory}, "loss": w'
+        script.write_text(SCRIPT.replace('"loss": w', logged))
+        place.about(**known, torch_build=build)
+        return place.run(*words)
+
+    run("3e8", "cpu", "--golden-update")
+    code, verdict = run("5e8", "cpu")
+    assert code == 1
+    assert {check.kind for check in verdict.failures} == {"upper-bound"}
+    code, verdict = run("5e8", "cu130")
+    assert (code, verdict.provenance["compared"]) == (0, "exact")
+    assert "torch_build 'cpu' there, 'cu130' here" in verdict.provenance["golden"]
+    assert [check for check in verdict.checks if "not enforced here" in check.message]
+
+    forget = lambda about: about["fingerprint"].pop("torch_build")
+    place.edit(forget, goldens.side_file(place.golden))
+    code, verdict = run("5e8", "cpu")
+    assert (code, verdict.provenance["compared"]) == (0, "exact")
+    assert "torch_build" not in verdict.provenance["golden"]
 
 
 def test_another_library_chooses_the_tolerance_and_another_subject_is_red_there_too(place: Place) -> None:

@@ -244,6 +244,14 @@ def test_repeats_put_statistics_into_the_provenance(harness: Harness) -> None:
     assert harness.run() == 0
 
 
+def test_a_golden_of_a_cpu_names_the_build_of_torch_that_its_memory_is_of(harness: Harness) -> None:
+    import torch
+
+    side = json.loads((harness.goldens / GOLDEN.replace(".json", ".provenance.json")).read_text())
+    found = side["fingerprint"]
+    assert "+".join(filter(None, (found["torch"], found["torch_build"]))) == torch.__version__
+
+
 # -- other machines ----------------------------------------------------------------------------
 
 

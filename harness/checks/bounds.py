@@ -8,8 +8,9 @@ A time is judged only where it means something: on the machine of the golden, an
 disturbed. The same small training on two CPU cores was measured to take 0.06 s a step alone and 0.6 s beside
 other work; a disturbed run shows itself by the spread of its steps, one beside a steady load does not. So
 the caller says whether times are to be enforced, and on a CPU they should not be. Memory of a CPU run is its
-resident set: 350 MB, most of it libraries, within 1 MB from run to run and under load; another build of torch
-changes it, so it counts on the golden's own machine only, with :data:`_SLACK` beside the factor.
+resident set: 350 MB, most of it libraries, within 1 MB from run to run and under load. Another build of torch
+changes it (500 MB with CUDA's libraries), so it counts on the golden's own machine and build only, with
+:data:`_SLACK` beside the factor.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ The *environment* (device, libraries, numerics) chooses the lane. Where both hav
 operations give (``numerics``, :mod:`harness.machine.numerics`), that decides, whatever the machines are
 called. The *subject* (precision, layout, arguments, data, switches of determinism) is what is under test:
 another one is no reason to compare less closely, it is a finding. Of the *version* of the code under test
-only a note is made: that it changes is what runs are for.
+only a note is made: that it changes is what runs are for. What changes a *cost* and no bits decides whether
+memory and times are judged.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
-Kind = Literal["environment", "version", "circumstance", "subject"]
+Kind = Literal["environment", "version", "circumstance", "cost", "subject"]
 
 #: The digests of a run's operations, by name.
 NUMERICS: Final = "numerics"
@@ -49,6 +50,9 @@ _VERSIONS: Final = frozenset({
     "git", "sha", "revision", "branch", "git_branch", "tag", "code", "code_version",
     "megatron_core", "megatron_lm", "harness",
 })  # fmt: skip
+#: What memory and times depend on and bits do not: torch 2.13.0 for CUDA computes on a CPU what the build
+#: without does, and takes 500 MB where that takes 330.
+_COSTS: Final = frozenset({"torch_build"})
 #: What no two runs share, and a script may write down all the same.
 _CIRCUMSTANCES: Final = frozenset({
     "host", "hostname", "node", "node_name", "nodename", "user", "username", "pid", "cwd", "folder",
@@ -67,6 +71,8 @@ def kind_of(key: str) -> Kind:
         return "version"
     if name in _CIRCUMSTANCES:
         return "circumstance"
+    if name in _COSTS:
+        return "cost"
     bare = name.removesuffix("_version").removeprefix("version_")
     if bare in _ENVIRONMENT_KEYS or _SWITCHES.fullmatch(name):
         return "environment"
@@ -80,6 +86,7 @@ class Apart:
     Args:
         environment: sentences; any of them and bits cannot be expected to be the same.
         versions: sentences; they change nothing.
+        costs: sentences; any of them and memory and times say nothing of each other.
         subject: sentences; any of them and it is not the same training.
         names: sentences about environments that are called otherwise, and give the same bits.
         operations: those that do not give the same bits, in the order of a training step.
@@ -87,6 +94,7 @@ class Apart:
 
     environment: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
+    costs: tuple[str, ...] = ()
     subject: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
@@ -97,7 +105,7 @@ def apart(recorded: Mapping[str, Any], run: Mapping[str, Any]) -> Apart:
 
     What a run says of its subject and the golden does not was not recorded: there is nothing to compare.
     """
-    found: dict[Kind, list[str]] = {"environment": [], "version": [], "circumstance": [], "subject": []}
+    found: dict[Kind, list[str]] = {kind: [] for kind in get_args(Kind)}
     for key in sorted({*recorded, *run} - {NUMERICS}):
         there, here = recorded.get(key), run.get(key)
         kind = kind_of(key)
@@ -108,13 +116,13 @@ def apart(recorded: Mapping[str, Any], run: Mapping[str, Any]) -> Apart:
         else:
             found[kind].append(f"{key} {there!r} there, {here!r} here")
     named = tuple(found["environment"])
-    versions, subject = tuple(found["version"]), tuple(found["subject"])
+    versions, costs, subject = tuple(found["version"]), tuple(found["cost"]), tuple(found["subject"])
     shared = _shared(recorded.get(NUMERICS), run.get(NUMERICS))
     if not shared:  # nobody has measured: names are all there is
-        return Apart(named, versions, subject)
+        return Apart(named, versions, costs, subject)
     operations = tuple(name for name, (there, here) in shared.items() if there != here)
     measured = (_measured(operations, len(shared)),) if operations else ()
-    return Apart((*measured, *named) if measured else (), versions, subject, named, operations)
+    return Apart((*measured, *named) if measured else (), versions, costs, subject, named, operations)
 
 
 def _shared(recorded: object, run: object) -> dict[str, tuple[object, object]]:

@@ -118,7 +118,8 @@ class Comparison:
     Args:
         lane: which comparison of curves.
         why: one sentence that names the golden and says why not exactly, where it is not.
-        same_machine: the golden was recorded on such a device, so its times and memory mean something.
+        same_machine: the golden was recorded on such a device, with libraries of this size, so its times and
+            memory mean something.
         state: the state at N is compared too, by its digests.
         subject: in what the golden was recorded of another training, a sentence each.
     """
@@ -154,7 +155,7 @@ def how(
     recorded = golden.fingerprint
     found = apart(recorded, fingerprint)
     others = (*found.subject, *subject_apart(golden.subject, subject)) if recorded else ()
-    same = bool(recorded) and recorded.get("device") == fingerprint.get("device")
+    same = bool(recorded) and recorded.get("device") == fingerprint.get("device") and not found.costs
     lane: Lane = "envelope" if golden.statistics else "tolerance"
     if golden.fallback:
         reason = "it is its track's, not this platform's own"
@@ -168,11 +169,12 @@ def how(
     else:
         measured = bool(recorded.get(NUMERICS)) and bool(fingerprint.get(NUMERICS))
         said = f"{golden.path}: compared bit for bit, same {'numerics' if measured else 'environment'}"
-        if others_named := (*found.names, *found.versions):
-            said += f" ({'; '.join(others_named)})"
+        costs = (cost for cost in found.costs if cost.split()[0] in recorded)
+        if noted := (*found.names, *found.versions, *costs):
+            said += f" ({'; '.join(noted)})"
         if not golden.has_state:
             said += "; it has no state digests, so only curves are compared with it"
-        return Comparison("exact", said, same_machine=True, state=golden.has_state, subject=others)
+        return Comparison("exact", said, same_machine=same, state=golden.has_state, subject=others)
     by = "by the envelope of its repeats" if lane == "envelope" else "by tolerance"
     return Comparison(lane, f"{golden.path}: compared {by}: {reason}", same, subject=others)
 

@@ -101,4 +101,6 @@ def write_provenance(
         **({} if cuda else {"cpu_switches": of_the_cpu(os.environ)}),
         "numerics": numerics,
     }
+    if not cuda:  # memory is the resident set then, and most of that are the libraries of the build
+        about["torch_build"] = torch.__version__.partition("+")[2]
     (folder / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
