@@ -58,6 +58,32 @@ def test_another_machine_s_run_passes_by_tolerance_and_not_exactly(
     assert caught("exact", Situation(expected, actual), actual)
 
 
+def failing(expected: dict[str, Series], actual: dict[str, Series], rounding: str) -> set[str | None]:
+    checks = compare_curves(
+        expected, actual, against="golden", lane="tolerance", first=1, last=100, rounding=rounding
+    )
+    return {check.metric for check in checks if not check.passed}
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize(("golden", "machine"), [("avx2", "default"), ("default", "avx2")])
+def test_where_only_rounding_differs_a_run_passes_and_a_thousandth_of_the_loss_or_one_step_is_red(
+    training: str, golden: str, machine: str
+) -> None:
+    expected, actual = recorded(training, golden), recorded(training, machine)
+    precision = training.rpartition("_")[2]
+    assert failing(expected, actual, precision) == set()
+    for name, size, after in (
+        ("factor, whole curve", 1e-3, 0),
+        ("factor, whole curve", -1e-3, 0),
+        ("shift by one step, whole curve", 0.0, 0),
+        ("shift by one step after k", 0.0, 50),
+    ):
+        assert failing(expected, with_fault(actual, name, size, after), precision) == {"lm loss"}
+    # Where nobody knows why the bits differ it is within what another type of GPU does.
+    assert failing(expected, with_fault(actual, "factor, whole curve", 1e-3, 0), "") == set()
+
+
 def test_a_fresh_run_of_a_nondeterministic_training_passes_the_envelope(noisy: Situation) -> None:
     for seed in range(20, 26):
         fresh = train(Recipe(rounding=1e-3, noise_seed=seed))

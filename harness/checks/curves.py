@@ -31,6 +31,7 @@ def compare_curves(
     statistics: Mapping[str, Any] | None = None,
     enforce_bounds: bool = True,
     enforce_time: bool = True,
+    rounding: str = "",
     note: str = "",
 ) -> list[Check]:
     """One check per metric of either side, over the steps ``first..last``.
@@ -46,6 +47,8 @@ def compare_curves(
         enforce_bounds: whether a time or memory above its bound fails; give False where the run is
             on another machine than the golden's, and it is only reported.
         enforce_time: the same for the time alone; give False where others may use the machine: a CPU.
+        rounding: the precision of the model, where it is known that only the rounding of operations differs:
+            then the tolerances are what was measured for that.
         note: added to every message, e.g. why this lane was taken.
     """
     import numpy as np
@@ -80,7 +83,7 @@ def compare_curves(
             elif lane == "envelope":
                 check = compare_with_envelope(both, about, said)
             else:
-                check = compare_by_tolerance(both, said)
+                check = compare_by_tolerance(both, said, rounding)
         found.append(check)
     for metric in sorted(set(metrics) - expected.keys() - actual.keys()):
         message = f"neither side has it, though the case names it{said}"

@@ -19,6 +19,8 @@ Kind = Literal["environment", "version", "circumstance", "cost", "subject"]
 
 #: The digests of a run's operations, by name.
 NUMERICS: Final = "numerics"
+#: The one of them that gives other numbers, not only other roundings of the same.
+RANDOM: Final = "random numbers"
 #: Keys of a fingerprint that say on what, by the reason why they may change bits and are not under test.
 _ENVIRONMENT: Final[dict[str, tuple[str, ...]]] = {
     "the machine": (

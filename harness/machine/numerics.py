@@ -61,6 +61,7 @@ def measure(device: str | torch.device = "cpu", precision: str = "fp32") -> Dige
     suffix = f", {precision}"
     operations = {
         "libm": _libm,
+        "first weights": bench.normal,
         "random numbers": bench.random,
         "embedding" + suffix: bench.embedding,
         "layer norm" + suffix: bench.layer_norm,
@@ -132,12 +133,18 @@ class _Bench:
         yield result
         yield from torch.autograd.grad(result, [x for x in leaves if x.is_floating_point()], seed)
 
-    def random(self) -> Iterator[Tensor]:
-        """Initial weights, dropout masks and a generator's state after them."""
+    def normal(self) -> Iterator[Tensor]:
+        """First weights, drawn on the host: the same numbers everywhere, and not rounded alike."""
         import torch
 
         host = torch.Generator().manual_seed(_SEED)
-        yield torch.empty(96, 33).normal_(0.0, 0.02, generator=host)
+        for size in ((96, 33), (7,)):
+            yield torch.empty(size).normal_(0.0, 0.02, generator=host)
+
+    def random(self) -> Iterator[Tensor]:
+        """Dropout masks, and a generator's state after them: other ones are another training's."""
+        import torch
+
         here = torch.Generator(self.device).manual_seed(_SEED)
         for p in (0.9, 0.5):
             yield torch.empty(64, 2, 65, device=self.device, dtype=self.dtype).bernoulli_(p, generator=here)

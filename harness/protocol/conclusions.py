@@ -218,8 +218,10 @@ def _golden(steps: Steps, findings: Findings) -> dict[str, Any]:
         return {"golden": "none"}
     if against.comparison is None:
         return {}
+    rounding = against.comparison.rounding
     return {
         "golden": against.comparison.why,
         "compared": against.comparison.lane,
+        **({"rounding": rounding} if rounding else {}),
         "golden_provenance": dict(golden.provenance),
     }

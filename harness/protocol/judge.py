@@ -122,6 +122,7 @@ class Comparison:
             memory mean something.
         state: the state at N is compared too, by its digests.
         subject: in what the golden was recorded of another training, a sentence each.
+        rounding: the precision of the model, where nothing but the rounding of operations differs.
     """
 
     lane: Lane
@@ -129,6 +130,7 @@ class Comparison:
     same_machine: bool
     state: bool = False
     subject: tuple[str, ...] = ()
+    rounding: str = ""
 
     @property
     def whole(self) -> bool:
@@ -150,13 +152,14 @@ def how(
         subject: arguments and variables of its case.
     """
     from harness.goldens import apart, subject_apart
-    from harness.goldens.fingerprints import NUMERICS
+    from harness.goldens.fingerprints import NUMERICS, RANDOM
 
     recorded = golden.fingerprint
     found = apart(recorded, fingerprint)
     others = (*found.subject, *subject_apart(golden.subject, subject)) if recorded else ()
     same = bool(recorded) and recorded.get("device") == fingerprint.get("device") and not found.costs
     lane: Lane = "envelope" if golden.statistics else "tolerance"
+    rounding = ""
     if golden.fallback:
         reason = "it is its track's, not this platform's own"
     elif not recorded:
@@ -166,6 +169,8 @@ def how(
     elif found.environment:
         reason = f"the environments differ: {'; '.join(found.environment)}"
         lane = "tolerance"  # repeats on another machine say nothing of this one's bits
+        if found.operations and RANDOM not in found.operations:
+            rounding = str(fingerprint.get("precision", ""))
     else:
         measured = bool(recorded.get(NUMERICS)) and bool(fingerprint.get(NUMERICS))
         said = f"{golden.path}: compared bit for bit, same {'numerics' if measured else 'environment'}"
@@ -176,7 +181,8 @@ def how(
             said += "; it has no state digests, so only curves are compared with it"
         return Comparison("exact", said, same_machine=same, state=golden.has_state, subject=others)
     by = "by the envelope of its repeats" if lane == "envelope" else "by tolerance"
-    return Comparison(lane, f"{golden.path}: compared {by}: {reason}", same, subject=others)
+    why = f"{golden.path}: compared {by}: {reason}"
+    return Comparison(lane, why, same, subject=others, rounding=rounding)
 
 
 def another_subject(subject: Sequence[str], plan: Plan) -> Check:

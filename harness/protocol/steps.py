@@ -295,6 +295,7 @@ class Steps:
             note="" if exact else comparison.lane,  # why: said once, in the verdict's provenance
             enforce_bounds=comparison.same_machine,
             enforce_time=self.plan.cell.hardware != "cpu",  # others may use its cores, and do
+            rounding=comparison.rounding,
         )
         alike = True
         if comparison.whole:

@@ -13,13 +13,18 @@ Values = Mapping[int, float]
 
 
 def half_widths(
-    check: Check, expected: Values, actual: Values, statistics: Mapping[str, Any] | None
+    check: Check,
+    expected: Values,
+    actual: Values,
+    statistics: Mapping[str, Any] | None,
+    rounding: str = "",
 ) -> dict[int, float]:
     """How far ``actual`` may be from ``expected`` at each step that both have.
 
     Args:
         check: by tolerance or envelope, of a metric.
         statistics: the metric's, from the golden.
+        rounding: the verdict's, see :data:`harness.checks.tolerance.ROUNDING`.
 
     Returns:
         By step; empty where a check asks something else of a step than a distance (counts, a moved
@@ -43,7 +48,7 @@ def half_widths(
         return {}
     if check.metric in tolerance.RATES:
         return {s: tolerance.RATE_LIMIT * abs(expected[s]) for s in steps}
-    allowed = tolerance.TABLE.get(check.metric, tolerance.OTHER)
+    allowed = tolerance.tolerance_of(check.metric, rounding)
     size = tolerance.scale(pair.expected, allowed.least)
     limits = tolerance.limits_of(pair, allowed, np.abs(pair.actual - pair.expected) / size)
     return dict(zip(steps, (limits * size).tolist(), strict=True))

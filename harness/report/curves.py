@@ -156,12 +156,13 @@ def _plot(
         if check.first_bad_step is not None:
             bad[check.first_bad_step] = (*bad.get(check.first_bad_step, ()), check.name)
     residuals = _residuals({line.name: line.values for line in lines}, k)
+    rounding = str(verdict.provenance.get("rounding", ""))
     return Plot(
         metric=metric,
         steps=tuple(sorted({step for line in lines for step in line.values})),
         lines=tuple(lines),
         residuals=residuals,
-        bands=tuple(_bands(residuals, {line.name: line.values for line in lines}, checks, golden)),
+        bands=tuple(_bands(residuals, {line.name: line.values for line in lines}, checks, golden, rounding)),
         bad=dict(sorted(bad.items())),
         checks=checks,
         notes=tuple(notes),
@@ -191,7 +192,11 @@ def _minus(a: Values, b: Values) -> Values:
 
 
 def _bands(
-    residuals: Sequence[Line], lines: Mapping[str, Values], checks: Sequence[Check], golden: Golden | None
+    residuals: Sequence[Line],
+    lines: Mapping[str, Values],
+    checks: Sequence[Check],
+    golden: Golden | None,
+    rounding: str,
 ) -> list[Band]:
     found = []
     for residual in residuals:
@@ -204,7 +209,8 @@ def _bands(
                 break
             actual = {step: lines[source][step] + off for step, off in residual.values.items()}
             statistics = golden.statistics.get(check.metric or "") if golden else None
-            limits = half_widths(check, lines[source], actual, statistics)
+            known = rounding if source == "golden" else ""
+            limits = half_widths(check, lines[source], actual, statistics, known)
             if limits:
                 found.append(Band(residual.name, _ALLOWED[check.kind], limits))
             break
