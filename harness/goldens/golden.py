@@ -14,15 +14,18 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.checkpoints.rules import Rule
 from harness.errors import GoldenError
 from harness.metrics import Series
+from harness.metrics.series import WHOLE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SIZE_LIMIT = 64 << 20  # bytes; 900 metrics of 10,000 steps have less
-#: A value that may be a whole number beyond 2**53, which no float holds.
-_WHOLE = re.compile(rb":\s*-?[0-9]{16,}\s*[,}]")
 _FIELDS = ("start_step", "end_step", "step_interval", "values")
 
 
@@ -146,31 +149,54 @@ def _provenance(side: Path) -> dict[str, Any]:
 def _quickly(raw: bytes) -> dict[str, Series] | None:
     """Decode straight into floats, several times faster; None where anything is odd.
 
-    What is odd is read again the slow way, which can say where it is.
+    What is odd is read again the slow way, which can say where it is. So are values of 2**53 and more: they
+    may be whole numbers that no float holds.
     """
     import msgspec
     import numpy as np
 
-    if _WHOLE.search(raw):
-        return None
     try:
         found = _decoder().decode(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, struct.error):
         return None
     series = {}
+    before = b""
+    steps: NDArray[np.int64] = np.empty(0, np.int64)
     for name, metric in found.items():
-        count = len(metric.values)
-        try:  # struct: two thirds of the time of numpy's fromiter
-            steps = np.frombuffer(struct.pack(f"={count}q", *metric.values), np.int64)
-        except struct.error:  # more than 64 bits
+        packed = metric.values
+        if packed.steps != before:  # nearly all metrics of a run have the same steps; they share one array
+            before, steps = packed.steps, np.frombuffer(packed.steps, np.int64)
+            if np.count_nonzero(steps[1:] <= steps[:-1]):
+                return None
+        values = np.frombuffer(packed.values, np.float64)
+        if not steps.size or (metric.start_step, metric.end_step) != (int(steps[0]), int(steps[-1])):
             return None
-        values = np.frombuffer(struct.pack(f"={count}d", *metric.values.values()), np.float64)
-        if not count or (metric.start_step, metric.end_step) != (int(steps[0]), int(steps[-1])):
+        if not np.abs(values).max() < WHOLE:
             return None
-        series[name] = Series(name, steps, values)
-        if not series[name].clean:
-            return None
+        series[name] = Series.known_clean(name, steps, values)
     return series
+
+
+class _Packed(NamedTuple):
+    """Numbers as bytes: a metric's steps (int64) and values (float64)."""
+
+    steps: bytes
+    values: bytes
+
+
+def _pack(metric: Any) -> None:  # noqa: ANN401 - what the decoder just made
+    """Move a metric's numbers out of Python's objects before the next metric is decoded.
+
+    That takes a seventh less time than moving all of them at the end, and less memory: one metric's objects
+    fit a processor's cache, and the next metric's take their place.
+
+    Raises:
+        struct.error: a step of more than 64 bits.
+    """
+    values = metric.values
+    count = len(values)
+    # struct: two thirds of the time of numpy's fromiter.
+    metric.values = _Packed(struct.pack(f"={count}q", *values), struct.pack(f"={count}d", *values.values()))
 
 
 @functools.cache
@@ -180,6 +206,7 @@ def _decoder() -> Any:  # noqa: ANN401 - a msgspec.json.Decoder
     metric = msgspec.defstruct(
         "Metric",
         [("start_step", int), ("end_step", int), ("step_interval", int), ("values", dict[int, float])],
+        namespace={"__post_init__": _pack},
     )
     return msgspec.json.Decoder(dict[str, metric])  # type: ignore[valid-type]
 
@@ -194,7 +221,7 @@ def _bytes(path: Path, expected: str) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise GoldenError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not data.strip():
+    if not data or data.isspace():
         raise GoldenError(f"{path}: is empty (0 bytes), expected {expected}")
     return data
 

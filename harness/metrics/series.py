@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 #: From here on not every whole number is a float64.
-_WHOLE = 2.0**53
+WHOLE = 2.0**53
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +63,19 @@ class Series:
 
         values = np.fromiter(map(float, numbers), np.float64, len(numbers))
         rest = None
-        if (np.abs(values) >= _WHOLE).any():
+        if (np.abs(values) >= WHOLE).any():
             rest = np.zeros(len(numbers), object)
             for i, number in enumerate(numbers):
                 if type(number) is int:
                     rest[i] = number - int(values[i])
         return cls(name, np.fromiter(steps, np.int64, len(numbers)), values, rest)
+
+    @classmethod
+    def known_clean(cls, name: str, steps: NDArray[np.int64], values: NDArray[np.float64]) -> Series:
+        """A series of whose steps and values the caller knows that they are :attr:`clean`."""
+        found = cls(name, steps, values)
+        found.__dict__["clean"] = True  # where cached_property keeps what it has found
+        return found
 
     def numbers(self) -> list[float]:
         """The values as Python's numbers: floats, and integers where floats are not all that was logged."""
@@ -87,7 +94,10 @@ class Series:
         """Whether its steps only go up and its values are finite."""
         import numpy as np
 
-        return bool(np.all(self.steps[1:] > self.steps[:-1]) and np.isfinite(self.values).all())
+        # count_nonzero: on the hundred values of a short run, two thirds of the time of all().
+        if np.count_nonzero(self.steps[1:] <= self.steps[:-1]):
+            return False
+        return np.count_nonzero(np.isfinite(self.values)) == len(self.values)
 
     def at(self, first: int, last: int) -> Series:
         """What was logged at the steps ``first..last``, both included, in the same order."""
@@ -120,7 +130,7 @@ def whole_numbers(values: NDArray[np.float64], rest: NDArray[np.object_] | None)
     import numpy as np
 
     found: list[float] = values.tolist()
-    for i in np.flatnonzero((np.abs(values) >= _WHOLE) & np.isfinite(values)).tolist():
+    for i in np.flatnonzero((np.abs(values) >= WHOLE) & np.isfinite(values)).tolist():
         found[i] = int(found[i]) + (0 if rest is None else rest[i])
     return found
 
