@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.checks import compare_curves, statistics_of
+from harness.checks.bounds import steady, typical
 from harness.metrics import Series
-from tests.checks.made import STEPS, changed, one, series_of, times
+from tests.checks.made import STEPS, UNHURRIED, Array, changed, one, series_of, times
 
 
 def test_slower_fails_and_faster_passes() -> None:
@@ -87,3 +90,16 @@ def test_a_measurement_that_is_missing_or_not_finite_fails_though_its_size_is_no
     two = {metric: series_of(metric, values)} if values else {}
     (check,) = compare_curves(one, two, against="continuous", lane="exact", first=1, last=20)
     assert not check.passed
+
+
+TIMES = st.lists(st.floats(0, allow_infinity=False) | st.sampled_from([0.0, -0.0, 1.0]), min_size=1)
+
+
+@UNHURRIED
+@given(values=TIMES.map(np.array) | st.integers(1, 3000).map(lambda n: np.random.default_rng(n).random(n)))
+def test_what_is_typical_of_a_time_is_the_median_as_numpy_has_it(values: Array) -> None:
+    before = values.copy()
+    with np.errstate(over="ignore"):
+        wanted = np.median(steady(values)) + 0.0
+    assert np.float64(typical("iteration-time", values)).tobytes() == wanted.tobytes()
+    assert np.array_equal(values, before)

@@ -72,6 +72,8 @@ def test_importing_the_checks_does_not_import_numpy() -> None:
         ([*range(1, 50), *range(51, 101)], 50, "steps missing: 50"),
         (range(1, 91), 91, "steps missing: 91–100"),
         (range(1, 102), 101, "steps logged though not expected: 101"),
+        ([*range(1, 100), 101], 100, "steps missing: 100; logged though not expected: 101"),  # as many
+        ([*range(50), *range(51, 101)], 0, "steps missing: 50; logged though not expected: 0"),
         ([*range(1, 101), 100], 100, "steps logged more than once: 100"),
         ([*range(1, 51), *range(41, 101)], 41, "steps logged more than once: 41–50"),
         ([*range(1, 50), 51, 50, *range(52, 101)], 50, "steps logged out of order: 50"),
