@@ -20,9 +20,10 @@ class Row:
 
     Args:
         cell: ``cpu/dev/<case>``.
-        compared: ``exact``: by a run in the golden's own environment; ``curves``: exact, but for the
-            state, of which it has no digests; ``tolerance``: the golden does not say what it was recorded
-            with; ``fallback``: it is the track's, not the platform's; ``broken``; ``none``.
+        compared: ``exact``: by a run whose operations give the bits that the golden's gave, or in its own
+            environment; ``curves``: exact, but for the state, of which it has no digests; ``tolerance``: the
+            golden does not say what it was recorded with; ``fallback``: it is the track's, not the
+            platform's; ``broken``; ``none``.
         file: the golden, relative to the store; None without one.
         how: ``recorded``, ``approved``, ``imported``; empty where nobody wrote it down.
         recorded: when, as the side file says; empty where it does not.

@@ -82,8 +82,9 @@ def _bar(share: float) -> Markup:
 
 def provenance(verdict: Verdict, golden: Golden | None) -> Markup:
     """What ran, beside what the golden was recorded on."""
-    ours = {**fingerprint(verdict), **{k: v for k, v in verdict.provenance.items() if k not in _ELSEWHERE}}
-    theirs = dict(golden.fingerprint) if golden else {}
+    ours = {k: v for k, v in verdict.provenance.items() if k not in _ELSEWHERE}
+    ours = {**_flat(fingerprint(verdict)), **ours}
+    theirs = _flat(golden.fingerprint) if golden else {}
     side = {k: v for k, v in (golden.provenance if golden else {}).items()
             if k not in ("fingerprint", "state", "statistics", "subject")}  # fmt: skip
     rows = []
@@ -117,6 +118,15 @@ def provenance(verdict: Verdict, golden: Golden | None) -> Markup:
         if facts
         else el("p", "There was none." if golden is None else "Nothing is known of it."),
     )
+
+
+def _flat(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """One row an operation of ``numerics``, and whatever else is a mapping."""
+    return {
+        f"{key}: {part}" if isinstance(value, Mapping) else key: one
+        for key, value in fingerprint.items()
+        for part, one in (value.items() if isinstance(value, Mapping) else [("", value)])
+    }
 
 
 def logs(beside: Beside) -> Markup | None:
