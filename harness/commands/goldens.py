@@ -1,4 +1,4 @@
-"""``harness goldens list | show | diff | lint | import | approve``."""
+"""``harness goldens list | show | diff | lint | import | approve | drift``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.commands import drift
 from harness.commands.output import as_json, flag_json, line, table
 from harness.errors import EXIT_FAILED, EXIT_NOTHING, EXIT_PASSED, EXIT_USAGE
 from harness.matrix import HARDWARE, TRACKS
@@ -52,6 +53,10 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     command = verb("approve", _approve, "make the values of finished runs the goldens; all of them or none")
     command.add_argument("results", metavar="RESULTS", type=Path, help="of one cell, or a folder above some")
     _folders(command, "cases", "goldens")
+    _dry_run(command)
+    command = verb("drift", drift.do, drift.HELP)
+    drift.options(command)
+    _folders(command, "results", "cases", "goldens")
     _dry_run(command)
 
 

@@ -46,15 +46,15 @@ def plan(results: Path, store: Path, cases: Path) -> tuple[list[Planned], list[R
     verdicts = sorted(results.rglob(VERDICT))
     if not verdicts:
         raise NothingToDo(f"{results}: holds no {VERDICT}", "run the cells first")
-    known = _known(cases)
+    known = known_cases(cases)
     planned: list[Planned] = []
     refused: list[Refused] = []
     for path in verdicts:
-        cell, verdict = _verdict(path)
-        reason = _unsound(path.parent, verdict)
+        cell, verdict = read_run(path)
+        reason = unsound(path.parent, verdict)
         if reason is None:
             try:
-                planned.append(_golden(path.parent, cell, verdict.provenance, store, known))
+                planned.append(golden_of(path.parent, cell, verdict.provenance, store, known))
             except HarnessError as error:
                 reason = error.message
         if reason is not None:
@@ -65,11 +65,17 @@ def plan(results: Path, store: Path, cases: Path) -> tuple[list[Planned], list[R
     return planned, refused
 
 
-def _known(cases: Path) -> Mapping[str, Path]:
+def known_cases(cases: Path) -> Mapping[str, Path]:
+    """Each case's folder by its name; empty where there is no such folder."""
     return cases_by_name(cases) if cases.is_dir() else {}
 
 
-def _verdict(path: Path) -> tuple[Cell, Verdict]:
+def read_run(path: Path) -> tuple[Cell, Verdict]:
+    """A verdict, and which cell it is of.
+
+    Raises:
+        VerdictError: it is none.
+    """
     from harness.verdict.reading import read_verdict
 
     verdict = read_verdict(path)
@@ -79,7 +85,7 @@ def _verdict(path: Path) -> tuple[Cell, Verdict]:
         raise VerdictError(f"{path}: {error.message}") from error
 
 
-def _unsound(folder: Path, verdict: Verdict) -> str | None:
+def unsound(folder: Path, verdict: Verdict) -> str | None:
     """Why a run is no golden: whatever was not about the golden itself has to hold."""
     if verdict.status not in ("passed", "failed"):
         return f"its status is {verdict.status}: the run did not come to its end"
@@ -94,9 +100,19 @@ def _unsound(folder: Path, verdict: Verdict) -> str | None:
     return None
 
 
-def _golden(
+def golden_of(
     folder: Path, cell: Cell, provenance: Mapping[str, Any], store: Path, known: Mapping[str, Path]
 ) -> Planned:
+    """The golden that approving a run would write.
+
+    Args:
+        folder: the cell's results.
+        provenance: the verdict's.
+        known: folders of cases by name, see :func:`known_cases`.
+
+    Raises:
+        HarnessError: the run logged nothing that the case compares, or its case is broken.
+    """
     from harness.goldens import file_name, provenance_of
     from harness.goldens.sources import provenance as old_provenance
     from harness.goldens.subjects import changes
@@ -104,7 +120,7 @@ def _golden(
 
     phase = folder / "continuous"
     series: Mapping[str, Series] = read_metrics(phase / "tensorboard", phase)
-    wanted, remarks = _metrics(cell, known)
+    wanted, remarks = metrics_of(cell, known)
     series = {name: one for name, one in series.items() if not wanted or name in wanted}
     if not series:
         raise GoldenError(f"{phase}: logged none of {', '.join(wanted) or 'any metric'}")
@@ -137,7 +153,7 @@ def _golden(
     )
 
 
-def _metrics(cell: Cell, known: Mapping[str, Path]) -> tuple[tuple[str, ...], list[str]]:
+def metrics_of(cell: Cell, known: Mapping[str, Path]) -> tuple[tuple[str, ...], list[str]]:
     """The metrics that the case compares, as when a golden is recorded; all for a case not at hand."""
     from harness.cases import load_case
 
