@@ -34,6 +34,7 @@ NOT_RUN = {
     "export MEGATRON_LM_PATH": "names what is not on this machine",
     "harness run": "needs GPUs, or is only named",
     "harness goldens approve results/": "needs results of a sweep",
+    "harness goldens drift": "needs results of two environments",
     "pytest test_cases --cell=cpu/dev/<case>": "takes a minute; unit.yml runs it",
 }
 #: A track that the reader of a how-to adds.

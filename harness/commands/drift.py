@@ -210,4 +210,4 @@ def _show_approval(planned: list[Planned], said: list[str], refused: list[Refuse
             " --without CELL leaves one out"
         )
     elif write:
-        line(f"{len(planned)} goldens approved")
+        line(f"{len(planned)} golden{'' if len(planned) == 1 else 's'} approved")
