@@ -16,7 +16,7 @@ from harness.errors import HarnessError, NothingToDo, UsageError
 from harness.goldens.approving import Refused, golden_of, known_cases, metrics_of
 from harness.goldens.compare import MetricDiff, compare
 from harness.goldens.environments import Environment, Run, matches, pairs, unlike
-from harness.goldens.fingerprints import NUMERICS, apart, kind_of
+from harness.goldens.fingerprints import NUMERICS, RANDOM, apart, kind_of
 from harness.goldens.sources import Source, plain
 
 if TYPE_CHECKING:
@@ -255,11 +255,14 @@ def _compared(old: Run, new: Run, known: Mapping[str, Path]) -> Compared:
     measured = [one.get(NUMERICS) for one in (there, here)]
     shared = set.intersection(*({*one} if isinstance(one, Mapping) else set() for one in measured))
     costs = ({name: one[name] for name in one if is_bounded(name)} for one in (before, after))
+    operations = apart(there, here).operations
+    rounding = str(here.get("precision", "")) if operations and RANDOM not in operations else ""
+    lines = [{name: one[name] for name in one if name in judged} for one in (before, after)]
     return Compared(
         cell=new.cell.id,
-        changed=_changed(*({name: one[name] for name in one if name in judged} for one in (before, after))),
+        changed=_changed(lines[0], lines[1], rounding),
         state=_state(old.verdict.provenance.get("state"), new.verdict.provenance.get("state")),
-        operations=apart(there, here).operations,
+        operations=operations,
         measured=len(shared),
         environment=_environment(there, here),
         deterministic=here.get("deterministic") is not False,
@@ -282,7 +285,7 @@ def _curves(run: Run, wanted: Callable[[str], bool]) -> dict[str, Series]:
     return {n: one for n, one in read_metrics(phase / "tensorboard", phase).items() if wanted(n)}
 
 
-def _changed(before: Mapping[str, Series], after: Mapping[str, Series]) -> tuple[Changed, ...]:
+def _changed(before: Mapping[str, Series], after: Mapping[str, Series], rounding: str) -> tuple[Changed, ...]:
     from harness.checks import compare_curves
 
     found = compare(Source("", plain(before)), Source("", plain(after)))
@@ -291,8 +294,9 @@ def _changed(before: Mapping[str, Series], after: Mapping[str, Series]) -> tuple
         return ()
     steps = [int(step) for one in (*before.values(), *after.values()) for step in one.steps]
     checks = compare_curves(
-        before, after, against="continuous", lane="tolerance", first=min(steps), last=max(steps)
-    )
+        before, after, against="continuous", lane="tolerance", first=min(steps), last=max(steps),
+        rounding=rounding,
+    )  # fmt: skip
     by_metric = {check.metric: check for check in checks}
     changed = []
     for diff in apart_:
