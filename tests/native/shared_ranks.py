@@ -288,6 +288,51 @@ def crowd(world: World, gloo: World, value: str) -> None:
         assert found == list(range(int(value)))
 
 
+# -- waiting -------------------------------------------------------------------------------------
+
+
+def waits(world: World, gloo: World, value: str) -> None:
+    """The last rank is a second late, to a ``collective`` or with a ``message``; the others sleep."""
+    group, pipe = world.group(range(world.size)), world.pipe()
+    assert group is not None
+    late = world.size - 1
+    group.barrier()
+    began, used = time.monotonic(), time.thread_time()  # gloo's own threads look around all the time
+    if world.rank == late:
+        time.sleep(1.0)
+        if value == "message":
+            for rank in range(late):
+                pipe.send(torch.zeros(3), rank, FORWARD)
+    elif value == "message":
+        pipe.receive((3,), torch.float32, late, FORWARD)
+    if value == "collective":
+        group.all_reduce(torch.zeros(3))
+    waited, used = time.monotonic() - began, time.thread_time() - used
+    assert waited > 0.9, f"waited {waited:.2f} s: nobody was late"
+    # On a machine with much else to do, one that spins gets little more than this.
+    assert used < 0.03, f"{used:.3f} s of a processor were spent waiting {waited:.2f} s"
+
+
+def stirs(world: World, gloo: World, value: str) -> None:
+    """Small collectives and messages of ranks that sleep for every length of time: all of them are woken."""
+    group, pipe = world.group(range(world.size)), world.pipe()
+    assert group is not None
+    draw = random.Random(world.rank)
+    after, before = (world.rank + 1) % world.size, (world.rank - 1) % world.size
+    for i in range(int(value)):
+        if (pause := draw.choice([0.0, 0.0, 1e-5, 1e-4, 1e-3])) > 0:
+            time.sleep(draw.random() * pause)
+        if draw.random() < 0.3:
+            os.sched_yield()
+        assert group.all_reduce(torch.tensor(i + world.rank)).item() == sum(
+            i + rank for rank in range(world.size)
+        ), f"round {i}"
+        pipe.send(torch.tensor(i), after, FORWARD)
+        if draw.random() < 0.2:
+            time.sleep(draw.random() * 1e-4)
+        assert pipe.receive((), torch.int64, before, FORWARD).item() == i, f"message {i}"
+
+
 # -- a rank that does not come ---------------------------------------------------------------------
 
 

@@ -55,6 +55,17 @@ def test_more_messages_than_the_list_holds_arrive_in_order(launcher: Launcher, t
 
 
 @pytest.mark.parametrize("where", ["collective", "message"])
+def test_a_rank_that_waits_leaves_the_processor_to_others(
+    where: str, launcher: Launcher, tmp_path: Path
+) -> None:
+    start(launcher, tmp_path, f"waits={where}", size=3)
+
+
+def test_no_rank_sleeps_on_after_the_others_have_come(launcher: Launcher, tmp_path: Path) -> None:
+    start(launcher, tmp_path, "stirs=3000", timeout=60.0)
+
+
+@pytest.mark.parametrize("where", ["collective", "message"])
 def test_the_rank_that_does_not_come_is_the_one_called_hung(
     where: str, launcher: Launcher, tmp_path: Path
 ) -> None:
