@@ -1,6 +1,6 @@
 """Collectives of one host: shared memory against gloo, in calls, in steps and in whole runs.
 
-python -m benchmarks.bench_comm [--repeats 3] [--iterations 100] [--only calls|steps|heart]
+python -m benchmarks.bench_comm [--repeats 3] [--iterations 100] [--only calls|steps|beside|heart]
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _PARALLEL = (
     "--expert-tensor-parallel-size",
     "--sequence-parallel",
 )
+_BUSY = 7  # processes that the machine has to share with the ranks
+_COUNTED = 10  # iterations alone, and as many beside them
 _TRAINER = "harness.trainers.native.main:run"
 
 
@@ -56,13 +58,11 @@ def _words(arguments: Mapping[str, object]) -> list[str]:
     return out
 
 
-def steps(repeats: int, iterations: int) -> tuple[list[float], list[float]]:
-    """Seconds a step of the dense model on TP4 × PP2: ours, and DTensor's on gloo. Medians of each run."""
+def _dense(iterations: int) -> dict[str, object]:
+    """The trainer's arguments of the dense model on TP4 × PP2."""
     from benchmarks.comm_ranks import MODEL, PP, TP
 
-    ours: list[float] = []
-    theirs: list[float] = []
-    arguments = {
+    return {
         **MODEL,
         "--tensor-model-parallel-size": TP,
         "--pipeline-model-parallel-size": PP,
@@ -72,6 +72,15 @@ def steps(repeats: int, iterations: int) -> tuple[list[float], list[float]]:
         "--train-iters": iterations,
         "--eval-iters": 0,
     }
+
+
+def steps(repeats: int, iterations: int) -> tuple[list[float], list[float]]:
+    """Seconds a step of the dense model on TP4 × PP2: ours, and DTensor's on gloo. Medians of each run."""
+    from benchmarks.comm_ranks import PP, TP
+
+    ours: list[float] = []
+    theirs: list[float] = []
+    arguments = _dense(iterations)
     with Launcher() as one, Launcher() as other, tempfile.TemporaryDirectory() as scratch:
         for i in range(repeats):
             folder = Path(scratch, f"ours{i}")
@@ -83,6 +92,23 @@ def steps(repeats: int, iterations: int) -> tuple[list[float], list[float]]:
             _run(other, "benchmarks.comm_ranks:dtensor", TP * PP, [str(iterations // 3)], folder)
             theirs.append(statistics.median(json.loads((folder / "seconds.json").read_text())[2:]))
     return ours, theirs
+
+
+def beside(repeats: int) -> tuple[list[float], list[float]]:
+    """How many times as long a step of TP4 × PP2 takes beside busy processes: ours, and the same on gloo."""
+    from benchmarks.comm_ranks import PP, TP
+
+    found: dict[str, list[float]] = {"shared": [], "gloo": []}
+    words = _words(_dense(2 * (_COUNTED + 2)))
+    with Launcher() as launcher, tempfile.TemporaryDirectory() as scratch:
+        for i in range(repeats):
+            for comm, slowdowns in found.items():
+                folder = Path(scratch, f"{comm}{i}")
+                argv = [comm, str(_COUNTED), str(_BUSY), *words]
+                _run(launcher, "benchmarks.comm_ranks:beside", TP * PP, argv, folder)
+                seconds = json.loads((folder / "seconds.json").read_text())
+                slowdowns.append(statistics.median(seconds["beside"]) / statistics.median(seconds["alone"]))
+    return found["shared"], found["gloo"]
 
 
 def heart(repeats: int, iterations: int) -> tuple[list[float], list[float]]:
@@ -124,6 +150,10 @@ def rows(repeats: int = 3, iterations: int = 100, only: str = "") -> Iterator[di
     if only in ("", "steps"):
         ours, theirs = steps(repeats, iterations)
         yield row("a step of TP4 x PP2, against DTensor on gloo (s)", ours, theirs, "<= 0.143")
+    if only in ("", "beside"):
+        ours, theirs = beside(repeats)
+        title = f"slowdown of a step of TP4 x PP2 beside {_BUSY} busy processes, against gloo's"
+        yield row(title, ours, theirs, "<= 2.0")
     if only in ("", "heart"):
         many, one = heart(repeats, iterations)
         title = f"{iterations} iterations of the MoE heart case, 8 ranks, against one process (s)"
@@ -135,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=100)
-    parser.add_argument("--only", choices=("calls", "steps", "heart"), default="")
+    parser.add_argument("--only", choices=("calls", "steps", "beside", "heart"), default="")
     show(rows(**vars(parser.parse_args())))
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -45,6 +48,9 @@ MODEL = {
 }
 TP, PP = 4, 2
 _SLICE = 16384  # bytes a rank, of the single collectives
+_SETTLE = 2  # iterations after a change of the load that are not counted
+#: Keeps a core busy, and ends with the process that started it, however that one ends.
+_BUSY = "import os; parent = os.getppid()\nwhile os.getppid() == parent: sum(range(10000))"
 
 
 def preload() -> None:
@@ -105,6 +111,49 @@ def collectives(
         heartbeat(i)
     if rank == 0:
         Path(folder, "seconds.json").write_text(json.dumps(found))
+
+
+def beside(
+    argv: Sequence[str],
+    rank: int,
+    size: int,
+    folder: str,
+    rendezvous: str,
+    heartbeat: Callable[[int], None],
+) -> None:
+    """Seconds of the trainer's iterations, alone and then beside busy processes.
+
+    The busy processes are started by rank 0: in the session of the ranks, so that the kernel lets all of
+    them compete one by one, and does not give each session its half.
+
+    Args:
+        argv: ``shared`` or ``gloo``, iterations counted of each kind, busy processes, then the trainer's own.
+    """
+    comm, each, count, *words = argv
+    os.environ["HARNESS_COMM"] = comm
+    start = _SETTLE + int(each)
+    seconds: dict[str, list[float]] = {"alone": [], "beside": []}
+    others: list[subprocess.Popen[bytes]] = []
+    began = time.perf_counter()
+
+    def beat(i: int) -> None:
+        nonlocal began
+        heartbeat(i)
+        now = time.perf_counter()
+        if (i - 1) % start >= _SETTLE:
+            seconds["alone" if i <= start else "beside"].append(now - began)
+        if rank == 0 and i == start:
+            others.extend(subprocess.Popen([sys.executable, "-c", _BUSY]) for _ in range(int(count)))
+        began = time.perf_counter()
+
+    try:
+        native.run(words, rank, size, folder, rendezvous, beat)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    if rank == 0:
+        Path(folder, "seconds.json").write_text(json.dumps(seconds))
 
 
 # -- the same model, as torch's own building blocks make it ---------------------------------------
