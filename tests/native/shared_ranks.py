@@ -6,6 +6,8 @@ import hashlib
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -20,6 +22,7 @@ from harness.trainers.native import main
 from harness.trainers.native.comm.reductions import ordered_sum
 from harness.trainers.native.comm.shared_world import SharedWorld
 from harness.trainers.native.comm.torch_world import TorchWorld
+from harness.trainers.native.comm.turns import TURN, turn
 from harness.trainers.native.comm.world import BACKWARD, FORWARD, Group, World
 
 DTYPES = (
@@ -331,6 +334,16 @@ def stirs(world: World, gloo: World, value: str) -> None:
         if draw.random() < 0.2:
             time.sleep(draw.random() * 1e-4)
         assert pipe.receive((), torch.int64, before, FORWARD).item() == i, f"message {i}"
+
+
+def turns(world: World, gloo: World, value: str) -> None:
+    """A rank has short turns where the kernel has such; what it starts has the kernel's own again."""
+    assert os.sched_getscheduler(0) & 7 == os.SCHED_OTHER
+    assert os.getpriority(os.PRIO_PROCESS, 0) == int(value)
+    code = "from harness.trainers.native.comm.turns import turn; print(turn())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    usual = int(child.stdout)
+    assert turn() == min(TURN, usual), f"{turn()} ns, and {usual} ns for a process it started"
 
 
 # -- a rank that does not come ---------------------------------------------------------------------

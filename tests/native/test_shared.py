@@ -61,6 +61,10 @@ def test_a_rank_that_waits_leaves_the_processor_to_others(
     start(launcher, tmp_path, f"waits={where}", size=3)
 
 
+def test_ranks_ask_for_short_turns_and_for_nothing_else(launcher: Launcher, tmp_path: Path) -> None:
+    start(launcher, tmp_path, f"turns={os.getpriority(os.PRIO_PROCESS, 0)}", size=2)
+
+
 def test_no_rank_sleeps_on_after_the_others_have_come(launcher: Launcher, tmp_path: Path) -> None:
     start(launcher, tmp_path, "stirs=3000", timeout=60.0)
 

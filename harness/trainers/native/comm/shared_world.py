@@ -14,6 +14,7 @@ import torch
 from harness.trainers.native.comm.shared_group import SharedGroup
 from harness.trainers.native.comm.shared_memory import Memory
 from harness.trainers.native.comm.shared_pipe import SharedPipe, pipes_end
+from harness.trainers.native.comm.turns import ask_for_short_turns
 from harness.trainers.native.comm.world import Group, Groups, Pipe
 
 
@@ -26,6 +27,7 @@ class SharedWorld:
 
     def __init__(self, rank: int, size: int, rendezvous: str) -> None:
         self.rank, self.size, self.device = rank, size, torch.device("cpu")
+        ask_for_short_turns()
         self._memory = Memory(rank, size, rendezvous)
         self._end = pipes_end(size)
         self._groups = Groups(rank, self._new)
