@@ -18,7 +18,7 @@ from harness.machine.portable import PORTABLE
 
 ROOT = Path(__file__).parents[1]
 X86 = os.uname().machine in ("x86_64", "amd64")
-only_x86 = pytest.mark.skipif(not X86, reason="the variables are of x86-64 processors")
+only_x86 = pytest.mark.skipif(not X86, reason="missing hardware: an x86-64 processor")
 
 MEASURE = """
 import json, sys, torch

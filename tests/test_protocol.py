@@ -265,7 +265,7 @@ def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return name
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the switches are of x86-64 processors")
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="missing hardware: an x86-64 processor")
 def test_where_operations_round_otherwise_the_verdict_names_the_first_and_resume_is_exact(
     processor: str, harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,7 +282,7 @@ def test_where_operations_round_otherwise_the_verdict_names_the_first_and_resume
     )
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the switches are of x86-64 processors")
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="missing hardware: an x86-64 processor")
 def test_there_a_learning_rate_half_a_percent_off_and_a_loss_a_thousandth_off_are_red(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

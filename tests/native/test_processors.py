@@ -20,7 +20,7 @@ from tests.native.conftest import MEASURED, SMALL
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.skipif(
-        os.uname().machine not in ("x86_64", "amd64"), reason="the variables are of x86-64 processors"
+        os.uname().machine not in ("x86_64", "amd64"), reason="missing hardware: an x86-64 processor"
     ),
 ]
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 EMULATED = ("Haswell", "EPYC-Milan")
 EMULATOR = shutil.which("qemu-x86_64")
 emulates = pytest.mark.skipif(
-    EMULATOR is None, reason="no qemu-x86_64 on PATH, which emulates processors: apt-get install qemu-user"
+    EMULATOR is None,
+    reason="missing hardware: other processors, or what emulates them (apt-get install qemu-user)",
 )
 
 
