@@ -59,6 +59,17 @@ def test_a_second_run_is_bit_for_bit_the_first_and_so_is_its_resume(recorded: Pa
     assert "NVIDIA" in str(verdict.provenance["fingerprint"]["device"])
 
 
+def test_every_operation_is_measured_there_and_twice_alike(recorded: Path) -> None:
+    status, verdict = run(recorded, "--protocol", "full")
+    assert status == 0
+    assert "compared bit for bit, same numerics" in verdict.provenance["golden"]
+    found = verdict.provenance["fingerprint"]["numerics"]
+    assert {"linear, bf16", "attention, bf16", "softmax", "cross entropy", "Adam"} <= found.keys()
+    code = "from harness.machine.numerics import measure; print(len(measure('cuda', 'bf16')))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == f"{len(found)}\n"  # no line that says what cannot be measured
+
+
 @pytest.mark.parametrize("number", [3, 5, 21])
 def test_a_planted_fault_is_caught_and_named_there_too(tmp_path: Path, number: int) -> None:
     from harness import trainers
