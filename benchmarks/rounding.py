@@ -93,6 +93,9 @@ FAULTS: dict[str, Callable[[Series], Series]] = {
     "moved after half": _moved(50),
 }
 
+#: What cannot be told from the rounding of 16-bit floats: they wander by as much.
+HIDDEN = {("0.1 % off after half", "bf16")}
+
 
 def failures(expected: Curves, actual: Curves, precision: str) -> set[str]:
     """The metrics that fail by tolerance, the rounding being known; of those that rounding moves."""
@@ -126,7 +129,7 @@ def rows(case: str, precision: str, keep: Path) -> tuple[list[str], int]:
                        for name, fault in FAULTS.items()}  # fmt: skip
             caught = {name: sum(metric in failures(portable, run, precision) for run in runs)
                       for name, runs in changed.items()}  # fmt: skip
-            wrong += sum(len(others) - count for count in caught.values())
+            wrong += sum(len(others) - caught[name] for name in FAULTS if (name, precision) not in HIDDEN)
             said = ", ".join(f"{name}: {count}" for name, count in caught.items())
         most = float(off[worst][at])
         found.append(
