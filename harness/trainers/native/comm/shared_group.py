@@ -5,7 +5,7 @@ barrier, every member takes what it needs out of the slots of all. A group has t
 turn: who comes to the next barrier has done with the last one's slots, so one barrier a round is enough.
 What does not fit into a slot goes in pieces, a round each. Reductions add from the first member's slot
 on, as :func:`ordered_sum` does. Nobody spins, so that a rank that waits leaves its core to one that
-works.
+works; how soon it runs again is for :mod:`turns`.
 
 Cost for a group of ``n`` and ``b`` bytes a member, in processor time of a member, since that is the wall
 clock where ranks outnumber cores (``benchmarks/bench_comm.py`` measures it against gloo)::
