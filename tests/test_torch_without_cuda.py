@@ -19,7 +19,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import trustme
 
 from harness.machine.hardware import driver_here
 
@@ -87,6 +86,8 @@ class World:
         self.down: set[str] = set()
         self.asked: list[str] = []
         self.folder = folder
+        import trustme  # not there with the lowest versions, where this module is only collected
+
         self.authority = trustme.CA()
         self.authority.cert_pem.write_to_path(str(folder / "authority.pem"))
         self.pytorch = index("/whl/cpu/torch/", "2.13.0+cpu")
