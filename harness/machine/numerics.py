@@ -41,7 +41,7 @@ Digests = dict[str, str]
 def measure(device: str | torch.device = "cpu", precision: str = "fp32") -> Digests:
     """Run the operations of training and hash what they give, operation by operation.
 
-    Takes some tens of milliseconds on a CPU. Whatever was set for this process is what is measured:
+    Takes a fifth of a second on a CPU. Whatever was set for this process is what is measured:
     threads, torch's switches, variables of libraries.
 
     Args:
