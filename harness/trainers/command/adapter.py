@@ -83,7 +83,7 @@ class CommandTrainer:
             raise UsageError("a command cannot be asked to load and save without a step")
         case = self.case
         train, resume = _commands(case)
-        values = {**os.environ, **placeholders(phase)}
+        values = {**os.environ, **placeholders(case, phase)}
         argv = substitute(resume if phase.load else train, values)
         env = dict(zip(case.env_vars, substitute(case.env_vars.values(), values), strict=True))
         # ``python`` and ``torchrun`` are those of the environment that the harness runs in.
