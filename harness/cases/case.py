@@ -30,10 +30,11 @@ _PARALLEL = ("--tensor-model-parallel-size", "--pipeline-model-parallel-size", "
 
 @dataclass(frozen=True)
 class Command:
-    """Two argument lists of anybody's script; ``resume`` defaults to ``train``."""
+    """Anybody's script: two argument lists, and where both start; ``resume`` defaults to ``train``."""
 
     train: tuple[str, ...]
     resume: tuple[str, ...] = ()
+    cwd: str = ""
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,9 @@ def _ours(file: Path, found: keys.Harness) -> HarnessKeys:
     profiles = msgspec.structs.asdict(found.profiles) if found.profiles else {}
     command = None
     if found.command:
-        command = Command(_words(found.command.train), _words(found.command.resume))
+        command = Command(
+            _words(found.command.train), _words(found.command.resume), _text(found.command.cwd, "")
+        )
         if not command.train:
             raise CaseError(f"{file}: HARNESS: command: train is missing", "name what to start")
     return HarnessKeys(

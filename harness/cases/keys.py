@@ -68,6 +68,7 @@ class Command(msgspec.Struct, forbid_unknown_fields=True):
 
     train: Annotated[list[Text], _words(extra_json_schema={"minItems": 1})] = []
     resume: Annotated[list[Text] | None, _words()] = None
+    cwd: Annotated[Text | None, _text("the folder to start in; by default that of the case file")] = None
 
 
 class Ignore(msgspec.Struct, forbid_unknown_fields=True):

@@ -59,13 +59,15 @@ class CommandTrainer:
         ):
             launch = self.launch(phase)
             program = launch.argv[0]
-            inside = case.directory / program if os.sep in program else None
+            inside = (launch.cwd or case.directory) / program if os.sep in program else None
             there = inside.is_file() if inside else shutil.which(program, path=launch.env["PATH"])
             if not there:
                 raise CaseError(
                     f"{case.name}: HARNESS: command: {program} is not found",
-                    "a relative path begins at the folder of the case file",
+                    "a relative path begins at the folder of the case file, or at cwd",
                 )
+            if not (launch.cwd or case.directory).is_dir():
+                raise CaseError(f"{case.name}: HARNESS: command: cwd: {launch.cwd} is no folder")
 
     @property
     def resumes(self) -> bool:
@@ -78,7 +80,7 @@ class CommandTrainer:
         return self.case.harness.world_size or 1
 
     def launch(self, phase: Phase) -> Launch:
-        """The command of a phase, in the folder of its case file; raises CaseError."""
+        """The command of a phase, in the folder of its case file or in its ``cwd``; raises CaseError."""
         if phase.name == "probe":
             raise UsageError("a command cannot be asked to load and save without a step")
         case = self.case
@@ -93,7 +95,10 @@ class CommandTrainer:
             root = str(Path(__file__).resolve().parents[3])
             argv = [sys.executable, "-c", _PREEMPT.format(root=root),
                     str(phase.save), str(phase.stop), str(phase.folder), "--", *argv]  # fmt: skip
-        return Launch(kind="exec", world_size=self.world_size, argv=tuple(argv), env=env, cwd=case.directory)
+        cwd = case.directory
+        if case.harness.command and case.harness.command.cwd:
+            cwd /= substitute([case.harness.command.cwd], values)[0]
+        return Launch(kind="exec", world_size=self.world_size, argv=tuple(argv), env=env, cwd=cwd)
 
     def rewind(self, source: Phase, target: Path, k: int) -> None:
         """Copy what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
