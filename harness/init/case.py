@@ -57,9 +57,7 @@ class _Writer:
     def _iterations(self) -> tuple[int, int]:
         every = self.script.every if not self.option("every") else None
         if every and every <= 5000:
-            self.say(
-                f"saves at every {every}. step: N is {2 * every}, and it is stopped and resumed at {every}"
-            )
+            self.say(f"saves every {every} steps: N is {2 * every}, stopped and resumed at {every}")
             return 2 * every, every
         default = next((one.default for one in (self.option("steps"), self.option("epochs")) if one), None)
         most = _EPOCHS if self.option("epochs") and not self.option("steps") else _STEPS
