@@ -89,6 +89,9 @@ class CommandTrainer:
         # ``python`` and ``torchrun`` are those of the environment that the harness runs in.
         path = env.get("PATH", os.environ.get("PATH", ""))
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
+        if case.harness.metrics.stdout and "PYTHONUNBUFFERED" not in os.environ:
+            # Else stdout and stderr tear each other's lines, and a script that is ended takes its last along.
+            env.setdefault("PYTHONUNBUFFERED", "1")
         if phase.stop < phase.train_iters and not stops_by_itself(case):
             root = str(Path(__file__).resolve().parents[3])
             argv = [sys.executable, "-c", _PREEMPT.format(root=root),
