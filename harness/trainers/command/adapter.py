@@ -20,8 +20,10 @@ from harness.errors import CaseError, CheckpointError, UsageError
 from harness.machine.environment import device, version_of
 from harness.machine.hardware import cores
 from harness.machine.secrets import is_secret
+from harness.matrix import CASE_FILE
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.command import checkpoint_names
+from harness.trainers.command.remarks import missing_script, remarks
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -50,7 +52,7 @@ class CommandTrainer:
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     def check(self) -> None:
-        """Refuse a command that is not there; raises CaseError."""
+        """Refuse a command or a script that is not there; raises CaseError and UsageError."""
         nowhere, case = Path(os.devnull), self.case
         n, k = case.train_iters(self.hardware), case.resume_at(self.hardware)
         for phase in (
@@ -65,6 +67,11 @@ class CommandTrainer:
                 raise CaseError(
                     f"{case.name}: HARNESS: command: {program} is not found",
                     "a relative path begins at the folder of the case file",
+                )
+            key = f"HARNESS: command: {'resume' if phase.load and _resumes_otherwise(case) else 'train'}"
+            for missing in missing_script(key, launch.argv, case.directory):
+                raise UsageError(
+                    f"{case.directory / CASE_FILE}: {missing.where}: {missing.message}", missing.advice
                 )
 
     @property
@@ -96,7 +103,8 @@ class CommandTrainer:
             root = str(Path(__file__).resolve().parents[3])
             argv = [sys.executable, "-c", _PREEMPT.format(root=root),
                     str(phase.save), str(phase.stop), str(phase.folder), "--", *argv]  # fmt: skip
-        return Launch(kind="exec", world_size=self.world_size, argv=tuple(argv), env=env, cwd=case.directory)
+        notes = tuple(f"{case.directory / CASE_FILE}: {remark}" for remark in remarks(case, self.hardware))
+        return Launch("exec", self.world_size, tuple(argv), env=env, cwd=case.directory, notes=notes)
 
     def rewind(self, source: Phase, target: Path, k: int) -> None:
         """Copy what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
@@ -154,6 +162,10 @@ def stops_by_itself(case: Case) -> bool:
     """Whether the command is told where to stop; if not, it is ended there."""
     train, _ = _commands(case)
     return any(mark in word for word in (*train, *case.env_vars.values()) for mark in _STOPS)
+
+
+def _resumes_otherwise(case: Case) -> bool:
+    return case.harness.command is not None and bool(case.harness.command.resume)
 
 
 def _commands(case: Case) -> tuple[Sequence[str], Sequence[str]]:
