@@ -14,6 +14,7 @@ from harness.cases import Case, load_case
 from harness.commands.cli import main
 from harness.matrix import Cell
 from harness.metrics import stdout
+from harness.night.headline import headline
 from harness.protocol.judge import NOT_LOGGED
 from harness.protocol.plan import Options
 from harness.protocol.run import run_cell
@@ -138,6 +139,9 @@ def test_a_run_that_logged_nothing_is_failed_and_shows_what_to_write(
     assert verdict.message == "what was logged cannot be read, or nothing was"
     (check,) = verdict.checks
     assert check.name == NOT_LOGGED
+    what = headline(verdict).what
+    assert ("no line matches" if printed else "the trainer logged nothing") in what
+    assert "lines like" not in what
     assert "its log has lines like 'step 1 loss " in check.message
     advised = check.message.partition("{metrics: {stdout: '")[2].partition("'}}")[0]
     if printed:
@@ -180,3 +184,14 @@ def test_a_phase_can_be_read_again_without_its_case(tmp_path: Path) -> None:
 
     phase = results(tmp_path, "continuous")
     assert len(read_metrics(phase / "tensorboard", phase)["loss"]) == 20
+
+
+def test_a_golden_is_approved_from_results_that_were_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, case(tmp_path, *STOPS))
+    words = ["goldens", "approve", str(tmp_path / "results"), "--cases", str(tmp_path / "cases"),
+             "--goldens", str(tmp_path / "goldens")]  # fmt: skip
+    assert main(words) == 0, capsys.readouterr()
+    verdict = run(tmp_path, case(tmp_path, *STOPS))
+    assert verdict.passed, failing(verdict)

@@ -185,7 +185,8 @@ def test_a_run_says_it_before_it_starts_and_runs_all_the_same(
     folder = case(tmp_path, [*PYTHON, "--stop", "${EXIT_ITERS}"])
     assert run(tmp_path, folder) == 1
     out = "".join(capsys.readouterr().out.split())
-    said = "HARNESS: command: train: found no ${CHECKPOINT_LOAD_PATH}"
+    key = "HARNESS: command: train: found no ${CHECKPOINT_LOAD_PATH}"
+    said = f"warning: {folder / 'model_config.yaml'}: {key}"
     assert out.count("".join(said.split())) == 1
     assert out.index("".join(said.split())) < out.index("FAILED")
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.errors import MetricsError, NothingLogged
 from harness.expressions import Expression
@@ -224,6 +226,25 @@ def test_a_line_with_a_step_and_a_loss_gives_an_expression_that_reads_it(
 )
 def test_where_no_line_has_both_nothing_is_guessed(lines: list[str]) -> None:
     assert stdout.suggest(lines) is None
+
+
+PIECES = st.sampled_from(
+    ["step", "Iter", "it", "loss", "train loss", "a_loss", "lm loss:", "=", ": ", "[", "(", ".", "-", "nan",
+     "'", "3", "10", "1e-3", " ", "\t", "\x1b[1m", "\r", "\\", "{", "?", "ü", "/", "%", "|"]
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.lists(PIECES, max_size=40).map("".join), max_size=4))
+def test_whatever_is_printed_a_guess_is_an_expression_that_matches_a_line_of_it(lines: list[str]) -> None:
+    found = stdout.suggest(lines)
+    if found is not None:
+        assert any(Expression.of(found).found(stdout.plain(line)) for line in lines)
+
+
+def test_a_line_of_very_many_losses_is_no_trouble() -> None:
+    line = "step 1 " + " ".join(f"{a}{b}loss3.." for a in "abcdefgh" for b in "abcdefghijklmnop")
+    assert stdout.suggest([line]) is not None
 
 
 def test_the_shape_with_the_most_lines_is_taken() -> None:

@@ -200,6 +200,7 @@ _LOSS = re.compile(
     re.IGNORECASE,
 )
 _LONGEST, _MOST = 1000, 20_000  # characters of a line, and lines, that are looked at
+_LOSSES = 8  # of a line
 
 
 def suggest(lines: Iterable[str]) -> str | None:
@@ -243,7 +244,7 @@ def _shape(line: str) -> str | None:
         return None
     parts = {step.start(): rf"\b{_literal(step[1] + step[2])}(?P<step>\d+)"}
     names: set[str] = set()
-    for found in _LOSS.finditer(line):
+    for found in itertools.islice(_LOSS.finditer(line), _LOSSES):
         name = re.sub(r"\W+", "_", found[1].lower())
         if name not in names and not step.start() <= found.start() < step.end():
             names.add(name)

@@ -108,7 +108,8 @@ class CommandTrainer:
         cwd = case.directory
         if case.harness.command and case.harness.command.cwd:
             cwd /= substitute([case.harness.command.cwd], values)[0]
-        notes = tuple(f"{case.directory / CASE_FILE}: {remark}" for remark in remarks(case, self.hardware))
+        doubtful = [remark for remark in remarks(case, self.hardware) if not remark.wrong]
+        notes = tuple(f"warning: {case.directory / CASE_FILE}: {remark}" for remark in doubtful)
         return Launch("exec", self.world_size, tuple(argv), env=env, cwd=cwd, notes=notes)
 
     def rewind(self, source: Phase, target: Path, k: int) -> None:
