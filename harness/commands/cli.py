@@ -33,7 +33,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says; returns the exit status."""
-    arguments = parser().parse_args(argv)
+    try:
+        arguments = parser().parse_args(argv)
+    except HarnessError as error:  # of the repository's own tables, which options are made of
+        print(f"harness: {error}", file=guarded(sys.stderr))
+        return error.exit_code
     # Whoever ends us politely wants what an interrupt does: nothing left running.
     signal.signal(signal.SIGTERM, _interrupt)
     out = sys.stdout if getattr(arguments, "workflow_commands", False) else guarded(sys.stdout)

@@ -103,12 +103,17 @@ class _Writer:
         for role, value, said in (
             ("stop", "${EXIT_ITERS}", "is where a launch ends"),
             ("every", "${SAVE_INTERVAL}", "is how often it saves"),
-            ("log", "1", "is how often it prints: at every step"),
+            ("log", "1", "is how often it logs: at every step"),
+            ("metrics", "${OUTPUT_PATH}", "is the folder of its metrics.jsonl"),
+            ("events", "${TENSORBOARD_PATH}", "is the folder of its event files"),
         ):
             option = self.option(role)
             if option:
                 words += [option.flag, value]
                 self.say(f"{option.flag} {said}", option.line)
+        for option in self.script.others:
+            asked = f"{self.name}:{option.line} asks for {option.flag}"
+            self.unseen.append(f"{asked}, and what it is cannot be told: give it in `train` and `resume`")
         return [*words, *self._saving("${CHECKPOINT_SAVE_PATH}")]
 
     def _saving(self, folder: str, *, quiet: bool = False) -> list[str]:
@@ -171,6 +176,8 @@ class _Writer:
         return next((one for one in self.script.loads if option and option.dest in one.below), None)
 
     def _metrics(self) -> str:
+        if self.option("metrics") or self.option("events"):
+            return ""
         if self.script.writes_metrics:
             self.say(
                 "writes event files or metrics.jsonl: let it write to ${TENSORBOARD_PATH} or ${OUTPUT_PATH}"
@@ -216,13 +223,8 @@ class _Writer:
 
 
 def _best(printed: tuple[Printed, ...]) -> Printed | None:
-    """The line that has the loss, else the one with most values; of equals the first."""
-
-    def worth(one: Printed) -> tuple[bool, bool, int]:
-        text = one.expression
-        return "(?P<loss>" in text, "loss" in text, text.count("(?P<")
-
-    return max(printed, key=worth, default=None)
+    """The line with most losses; of equals the first."""
+    return max(printed, key=lambda one: one.expression.count("(?P<"), default=None)
 
 
 def _filled(name: str, k: int) -> str:

@@ -133,7 +133,7 @@ def _ignore(root: Path) -> Done:
 
 
 def _filled(folder: Path) -> bool:
-    return folder.is_dir() and any(os.scandir(folder))
+    return folder.is_dir() and bool(os.listdir(folder))
 
 
 def _toml(text: str) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import UsageError
+from harness.metrics.stdout import suggest
 
-Role = Literal["steps", "epochs", "stop", "save", "every", "resume", "log", "seed"]
+Role = Literal["steps", "epochs", "stop", "save", "every", "resume", "log", "seed", "metrics", "events"]
 
 #: What an option is for, by the words of its name (``--max_steps`` → ``max-steps``); the first that fits.
 _ROLES: tuple[tuple[Role, str], ...] = (
@@ -37,7 +38,6 @@ _FRAMEWORKS = {
     "transformers": "transformers", "lightning": "Lightning", "pytorch_lightning": "Lightning",
     "accelerate": "Accelerate", "deepspeed": "DeepSpeed", "megatron": "Megatron-LM", "composer": "Composer",
 }  # fmt: skip
-_STEP = re.compile(r"(global_?)?(step|iter(ation)?|it|i|epoch|update)s?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Option:
         dest: the attribute that the script reads.
         default: its default, where that is written down; else None.
         is_flag: it takes no value.
+        required: the script does not start without it.
         line: where it is declared.
     """
 
@@ -56,6 +57,7 @@ class Option:
     dest: str
     default: object
     is_flag: bool
+    required: bool
     line: int
 
 
@@ -96,6 +98,7 @@ class Script:
         framework: whose trainer it uses; ``plain torch`` or ``none`` without one.
         imports: the packages that it imports, those of the standard library and beside it left out.
         options: by role; what has none is left out.
+        others: those without a role that the script does not start without.
         every: whole numbers that the step is divided by, where it saves.
         prints: lines with a step and a value.
         saves, loads: in their order.
@@ -105,6 +108,7 @@ class Script:
     framework: str
     imports: tuple[str, ...]
     options: Mapping[Role, Option] = field(default_factory=dict)
+    others: tuple[Option, ...] = ()
     every: int | None = None
     prints: tuple[Printed, ...] = ()
     saves: tuple[Saved, ...] = ()
@@ -136,13 +140,15 @@ def look(path: Path) -> Script:
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     names = [_dotted(call.func) for call in calls]
     options = list(_options(calls))
+    roles = _by_role(options, dict(_logged_below(tree)))
     return Script(
         path=path,
         framework=framework or ("plain torch" if "torch" in imports else "none"),
         imports=imports,
-        options=_by_role(options),
+        options=roles,
+        others=tuple(one for one in options if one.required and one not in roles.values()),
         every=_saves_every(tree),
-        prints=tuple(_prints(calls, frozenset(option.dest for option in options))),
+        prints=tuple(_prints(calls)),
         saves=tuple(_files(calls, ("torch.save", "dcp.save", "save_state", "save_checkpoint"), 1, tree)),
         loads=tuple(_files(calls, ("torch.load", "dcp.load"), 0, tree)),
         seeded=any(
@@ -200,14 +206,17 @@ def _options(calls: Sequence[ast.Call]) -> Iterator[Option]:
         flag = max(flags, key=len)
         dest = str(said.get("dest") or flag.lstrip("-").replace("-", "_"))
         is_flag = str(said.get("action") or "").startswith("store_") or bool(said.get("is_flag"))
-        yield Option(flag.partition("/")[0], dest, said.get("default"), is_flag, call.lineno)
+        required = said.get("required") is True
+        yield Option(flag.partition("/")[0], dest, said.get("default"), is_flag, required, call.lineno)
 
 
-def _by_role(options: Sequence[Option]) -> dict[Role, Option]:
+def _by_role(options: Sequence[Option], logged: Mapping[str, Role]) -> dict[Role, Option]:
+    """Those that are for something, by their names; by what is written below them, for ``logged``."""
     found: dict[Role, tuple[int, Option]] = {}
     for option in options:
         name = option.flag.lstrip("-").replace("_", "-").lower()
-        role = next((role for role, words in _ROLES if re.fullmatch(words, name)), None)
+        by_name = next((role for role, words in _ROLES if re.fullmatch(words, name)), None)
+        role = logged.get(option.dest, by_name)
         if role is None or (option.is_flag and role != "resume"):
             continue
         # Of several, the one that says most: --save-dir before --output-dir.
@@ -215,6 +224,18 @@ def _by_role(options: Sequence[Option]) -> dict[Role, Option]:
         if role not in found or worth < found[role][0]:
             found[role] = (worth, option)
     return {role: option for role, (_, option) in found.items()}
+
+
+def _logged_below(tree: ast.Module) -> Iterator[tuple[str, Role]]:
+    """``args.out / "metrics.jsonl"`` → ``out``, and the folder of a SummaryWriter."""
+    for node in ast.walk(tree):
+        texts = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+        if isinstance(node, (ast.BinOp, ast.Call, ast.JoinedStr)) and any(
+            isinstance(text, str) and text.endswith("metrics.jsonl") for text in texts
+        ):
+            yield from ((name, "metrics") for name in _attributes(node))
+        elif isinstance(node, ast.Call) and _dotted(node.func).endswith("SummaryWriter"):
+            yield from ((name, "events") for name in _attributes(node))
 
 
 def _worth(role: Role, name: str) -> int:
@@ -297,50 +318,16 @@ def _braces(part: ast.expr) -> str:
     return f"{{:{text}}}" if text else "{}"
 
 
-def _prints(calls: Sequence[ast.Call], options: frozenset[str]) -> Iterator[Printed]:
-    """Lines that hold a step and a value, as regular expressions; from print and from loggers."""
+def _prints(calls: Sequence[ast.Call]) -> Iterator[Printed]:
+    """Lines that hold a step and a loss, as regular expressions; of print and of loggers."""
     for call in calls:
-        if _dotted(call.func).rpartition(".")[2] not in ("print", "info", "write", "log", "log_metrics"):
+        if _dotted(call.func).rpartition(".")[2] not in ("print", "info", "write", "log"):
             continue
-        expression = _expression(call.args, options)
+        # As it may look: what is put in is a number, a whole one where it may be the step.
+        words = ["".join(p if isinstance(p, str) else "7" for p in _pieces(one)) for one in call.args]
+        expression = suggest([" ".join(words)])
         if expression is not None:
             yield Printed(expression, call.lineno)
-
-
-_NUMBER = r"[-+.\deainf]+"
-#: What differs from run to run is no curve.
-_TIMES = re.compile(
-    r"time|dt|elapsed|tokens?|tok_.*|speed|throughput|ms|sec(onds)?|rate|eta|.*_time", re.IGNORECASE
-)
-
-
-def _expression(arguments: Sequence[ast.expr], options: frozenset[str]) -> str | None:
-    r"""``f"step {step} loss {loss.item():.4f}"`` → ``step \s*(?P<step>\d+) loss \s*(?P<loss>…)``."""
-    parts: list[str] = []
-    names: list[str] = []
-    for place, argument in enumerate(arguments):
-        parts.append(" " if place else "")
-        for piece in _pieces(argument):
-            if isinstance(piece, str):
-                parts.append(re.escape(piece).replace(r"\ ", " "))
-                continue
-            said, name = _word_before(parts), _name_of(piece)
-            name = said if name and name != "step" and said else name
-            if not name or name in (*names, *options) or _TIMES.fullmatch(name):
-                parts.append(r"\s*\S+?")
-                continue
-            parts.append(r"\s*(?P<step>\d+)" if name == "step" else rf"\s*(?P<{name}>{_NUMBER})")
-            names.append(name)
-    found = re.sub(
-        r" *\\s\*", lambda match: r"\s+" if match[0][0] == " " else r"\s*", "".join(parts).rstrip()
-    )
-    return found if "step" in names and len(names) > 1 else None
-
-
-def _word_before(parts: Sequence[str]) -> str:
-    """``loss`` of ``… | loss ``; empty where no such word stands before, or it is one for steps."""
-    match = re.search(r"([A-Za-z_]\w*)[ :=\\]*$", "".join(parts))
-    return "" if match is None or _STEP.fullmatch(match[1]) else match[1]
 
 
 def _pieces(node: ast.expr) -> Iterator[str | ast.expr]:
@@ -365,27 +352,3 @@ def _pieces(node: ast.expr) -> Iterator[str | ast.expr]:
         yield literal
         if value is not None:
             yield value
-
-
-def _name_of(node: ast.AST) -> str:
-    """``loss.item()`` → ``loss``, ``self.step + 1`` → ``step``; empty where no name tells."""
-    if isinstance(node, ast.Call):
-        name = _name_of(node.func)
-        return (
-            name
-            if name not in ("item", "float", "int", "len")
-            else _name_of(node.args[0])
-            if node.args
-            else ""
-        )
-    if isinstance(node, ast.Attribute):
-        if node.attr in ("item", "detach", "cpu", "tolist", "mean"):
-            return _name_of(node.value)
-        return "step" if _STEP.fullmatch(node.attr) else node.attr
-    if isinstance(node, ast.BinOp):
-        return _name_of(node.left)
-    if isinstance(node, ast.Subscript):
-        return _name_of(node.value)
-    if isinstance(node, ast.Name):
-        return "step" if _STEP.fullmatch(node.id) else node.id
-    return ""
