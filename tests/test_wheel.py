@@ -5,7 +5,6 @@ HARNESS_WHEEL names one that is built already, as release.yml does: what is publ
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 
 from harness import __version__
 from tests.tools import program
+from tests.wheels import build, install
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,26 +41,9 @@ HARNESS:
 """
 
 
-def uv(*words: str) -> None:
-    env = dict(os.environ)
-    if "PIP_FIND_LINKS" in env:  # uv does not look where pip is told to look
-        env.setdefault("UV_FIND_LINKS", ",".join(env["PIP_FIND_LINKS"].split()))
-    command = [program("uv"), *words]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode and re.search(r"Failed to fetch|error sending request|dns error", done.stderr):
-        pytest.skip("no registry answers")
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made from the source distribution, so that both are looked at."""
-    if "HARNESS_WHEEL" in os.environ:
-        return Path(os.environ["HARNESS_WHEEL"]).absolute()
-    folder = tmp_path_factory.mktemp("dist")
-    uv("build", "--quiet", "--out-dir", str(folder), str(ROOT))
-    (found,) = folder.glob("*.whl")
-    return found
+    return build(tmp_path_factory.mktemp("dist"))
 
 
 class Installed:
@@ -68,8 +51,7 @@ class Installed:
 
     def __init__(self, folder: Path, wheel: Path, *more: str) -> None:
         self.folder = folder
-        uv("venv", "--quiet", "--python", sys.executable, str(folder))
-        uv("pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), str(wheel), *more)
+        install(folder, wheel, *more)
 
     def run(self, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
         """Run one of its programs with nothing of the tests' own environment."""

@@ -29,7 +29,7 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Windows(Dataset):
-    """Windows of a text: its first symbols, and the same one symbol later."""
+    """Windows of a text, and the same one symbol later."""
 
     def __init__(self, length: int, context: int) -> None:
         numbers = torch.arange(length)
@@ -121,4 +121,5 @@ while step < args.steps:
         print(f"step {step}/{args.steps} | loss {loss.item():.4f} | {1000 * spent:.1f} ms a step")
         started = time.time()
     if step % args.save_every == 0 or step == args.steps:
-        torch.save({"model": model.state_dict(), "step": step}, checkpoint_file)
+        checkpoint = {"model": model.state_dict(), "step": step}
+        torch.save(checkpoint, checkpoint_file)
