@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from harness import goldens
 from harness.checkpoints.compare import StateDiff, TensorDiff
 from harness.checks import Check, compare_curves
-from harness.checks.tolerance import EXACT, RATES
 from harness.diagnosis import Diagnosis
 from harness.metrics import Series, read_metrics
+from harness.metrics.known import about
 from harness.verdict import Verdict
 
 Array = NDArray[np.float64]
@@ -183,7 +183,7 @@ def _golden(
     series = {}
     for metric in metrics:
         line = values(metric, steps)
-        if kind == "tolerance" and metric not in EXACT | RATES:
+        if kind == "tolerance" and about(metric).judged not in ("exact", "rate"):
             line = line * (
                 1
                 + 1e-7
