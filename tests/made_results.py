@@ -148,7 +148,7 @@ def make_cell(
             f"the first step after resuming that differs is {k + 1 + since}: "
             + ("what is used at once was lost" if not since else "what the update uses was lost"),
             *(entry.sentence() for entry in state.entries),
-        ))  # fmt: skip
+        ), entry=next((entry.name for entry in state.entries), ""))  # fmt: skip
     verdict = Verdict(
         cell=f"{hardware}/{track}/{case}",
         status="failed" if failed else "passed",

@@ -58,6 +58,7 @@ def test_a_red_report_says_what_broke_since_when_what_was_lost_and_how_to_see_it
     assert "Resuming does not continue the same training." in said
     assert "step 51, 1 step after the checkpoint of 50" in said
     assert "experts: experts, or their router" in said
+    assert "Entry model.decoder.layers.2.mlp.experts.linear_fc1.weight" in said
     assert red.verdict.reproduce in said
     assert all(line in said for line in red.verdict.diagnosis.evidence) if red.verdict.diagnosis else False
 

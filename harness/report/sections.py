@@ -36,6 +36,7 @@ def top(verdict: Verdict, k: int, n: int) -> Markup:
     facts: list[tuple[str, Child]] = []
     if not verdict.passed:
         facts = [("Since", said.since), ("Lost", said.lost)]
+        facts += [("Entry", el("code", said.entry))] if said.entry else []
     facts.append(("Held", _held(verdict)))
     facts.append(
         ("Run", f"{n} iterations, resumed after {k}; {duration(verdict.timing.get('total', 0.0))} in all")
@@ -267,7 +268,8 @@ def state(beside: Beside) -> Markup | None:
         _coverage(found.get("coverage")),
         el("p", [(f"{side}: ", el("code", found.get(side, "")), " ") for side in "ab"], class_="muted"),
         [el("p", f"Missing: {gap}", class_="note") for gap in dict.fromkeys(gaps)],
-        [_component(name, group, open_=i == 0) for i, (name, group) in enumerate(sorted(groups.items()))],
+        # In the order of cause, as they stand in the file.
+        [_component(name, group, open_=i == 0) for i, (name, group) in enumerate(groups.items())],
         el("p", f"{count(len(hidden), 'name')} of single ranks have no counterpart in the other layout.",
            class_="muted") if hidden else None,
     )  # fmt: skip
