@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent / "reference"
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the harness beside this folder, installed or not
 
 from harness import errors
-from harness.cases import HarnessKeys, keys
+from harness.cases import HarnessKeys, keys, load_case
 from harness.checkpoints.coverage import Coverage
 from harness.commands import cli
 from harness.checks.result import Against, Check, Kind, Worst
@@ -120,7 +120,8 @@ def case_file() -> str:
         (f"`{key}`", ours[key].replace("None:", "without it:")) for key in keys.Harness.__struct_fields__
     ]
     phase = Phase("continuous", Path("F"), Path("F/checkpoints"), None, 0, 1, 1, 1)
-    names = ", ".join(f"`${{{name}}}`" for name in sorted(placeholders(phase)))
+    case = load_case(Path(__file__).parent / "examples/plain/tiny_lm")
+    names = ", ".join(f"`${{{name}}}`" for name in sorted(placeholders(case, phase)))
     return f"""# Case file
 
 `test_cases/<family>/<case>/model_config.yaml`. The folder's name is the case's; it is unique over all families.
