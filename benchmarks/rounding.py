@@ -4,7 +4,7 @@
 
 Trains each case as the portable setting does, and under each other setting that this machine can imitate.
 A row is a metric: how far it came, at which step, and what share of the limit that is
-(:data:`harness.checks.tolerance.ROUNDING`); how many settings were judged wrong; and of faults that were put
+(:mod:`harness.metrics.known`); how many settings were judged wrong; and of faults that were put
 into the other setting's curve how many were caught. ``--keep`` leaves the curves in a folder, and takes from
 there what it finds. Prints Markdown; ends with status 1 where a sound training failed or a fault passed.
 """

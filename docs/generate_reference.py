@@ -1,23 +1,26 @@
-"""Pages of the reference, made from the code when the site is built; mkdocs calls ``on_files``."""
+"""``docs/reference``: pages made from the code that they are about.
+
+``python docs/generate_reference.py`` writes them; a test says whether that was forgotten.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import inspect
-import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 
+FOLDER = Path(__file__).parent / "reference"
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the harness beside this folder, installed or not
 
 from harness import errors
-from harness.cases import HarnessKeys, keys
+from harness.cases import HarnessKeys, keys, load_case
 from harness.checkpoints.coverage import Coverage
 from harness.commands import cli
 from harness.checks.result import Against, Check, Kind, Worst
@@ -55,15 +58,6 @@ LOST = {
 }
 
 
-def on_files(files: Any, config: Any) -> Any:
-    """Add the pages; nothing is written into the folder of documents."""
-    from mkdocs.structure.files import File
-
-    for name, text in pages().items():
-        files.append(File.generated(config, f"reference/{name}", content=text))
-    return files
-
-
 def pages() -> dict[str, str]:
     """File names and their Markdown."""
     return {
@@ -75,16 +69,37 @@ def pages() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The help of every command."""
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "100"  # argparse asks the terminal otherwise
-    try:
-        parts = ["# Command line", "`python -m harness` is the same as `harness`."]
-        for name, parser in commands(cli.parser()):
-            parts.append(f"## {name}\n\n```text\n{parser.format_help().rstrip()}\n```")
-    finally:
-        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
-    return "\n\n".join(parts) + "\n"
+    """Every command and its options; not argparse's own text, which no two versions of Python lay out alike."""
+    parts = ["# Command line", "`python -m harness` is the same as `harness`."]
+    for name, parser in commands(cli.parser()):
+        parts += [f"## {name}", (parser.description or "").strip()]
+        actions = [one for one in parser._actions if one.help != argparse.SUPPRESS]  # noqa: SLF001
+        below = [one for one in actions if isinstance(one, argparse._SubParsersAction)]  # noqa: SLF001
+        for action in below:
+            rows = [(f"`{name} {one.dest}`", one.help or "") for one in action._choices_actions]  # noqa: SLF001
+            parts.append(table("command", "", rows=rows))
+        given = [one for one in actions if one not in below and not isinstance(one, argparse._HelpAction)]  # noqa: SLF001
+        if given:
+            parts.append(table("argument", "", rows=[(_written(one), _said(one, parser)) for one in given]))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _written(action: argparse.Action) -> str:
+    """As it is typed: ``--crash-at {saving,between-steps}``, ``[RESULTS]``."""
+    value = ""
+    if action.nargs != 0:
+        choices = "{" + ",".join(map(str, action.choices)) + "}" if action.choices else ""
+        names = [action.metavar] if isinstance(action.metavar, str) else list(action.metavar or ())
+        value = " ".join(names) or choices or action.dest.upper()
+        value = {"?": f"[{value}]", "*": f"[{value} …]", "+": f"{value} …"}.get(str(action.nargs), value)
+    return ", ".join(f"`{' '.join(filter(None, (name, value)))}`" for name in action.option_strings or [""])
+
+
+def _said(action: argparse.Action, parser: argparse.ArgumentParser) -> str:
+    """Its help; what is in angle brackets there is no HTML."""
+    text = (action.help or "") % {**vars(action), "prog": parser.prog}
+    needed = "needed" if action.option_strings and action.required else ""
+    return "; ".join(filter(None, (needed, text.replace("<", "&lt;"))))
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -105,7 +120,8 @@ def case_file() -> str:
         (f"`{key}`", ours[key].replace("None:", "without it:")) for key in keys.Harness.__struct_fields__
     ]
     phase = Phase("continuous", Path("F"), Path("F/checkpoints"), None, 0, 1, 1, 1)
-    names = ", ".join(f"`${{{name}}}`" for name in sorted(placeholders(phase)))
+    case = load_case(Path(__file__).parent / "examples/plain/tiny_lm")
+    names = ", ".join(f"`${{{name}}}`" for name in sorted(placeholders(case, phase)))
     return f"""# Case file
 
 `test_cases/<family>/<case>/model_config.yaml`. The folder's name is the case's; it is unique over all families.
@@ -240,10 +256,11 @@ def _same(what: str, code: set[str], here: set[str]) -> None:
 
 
 def main() -> None:
-    """Print the pages, for a look."""
-    texts: Mapping[str, str] = pages()
-    for name, text in texts.items():
-        print(f"<!-- {name} -->\n\n{text}")
+    """Write the pages."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+        print(FOLDER / name)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ import importlib.util
 import io
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.tools
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
-TUTORIAL, README = DOCS / "tutorial.md", ROOT / "README.md"
+TUTORIAL, README, TAKING_OVER = DOCS / "tutorial.md", ROOT / "README.md", DOCS / "taking-over.md"
 #: Beginnings of the commands of README and tutorial that are not run here, and why. They are parsed.
 NOT_RUN = {
     "pip install ": "fetches packages",
@@ -164,6 +166,31 @@ def words_for_the_tests() -> list[tuple[str, ...]]:
     return sorted(found)
 
 
+SECONDS = 10  # of processor time, which other work on the machine does not change
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "CONTRIBUTING.md", DOCS / "taking-over.md"], ids=lambda page: page.name
+)
+def test_one_command_runs_some_of_the_tests_in_seconds(page: Path) -> None:
+    start = ".nox/tests/bin/python -m pytest "
+    (command,) = [one for one in commands(page) if one.startswith(start)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words(command.removeprefix(start)))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^\d+ passed", done.stdout, re.MULTILINE)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS
+
+
+def test_every_file_that_who_takes_over_is_sent_to_is_there() -> None:
+    named = set(
+        re.findall(r"`((?:\.ci|\.github|docs|harness|test_cases|tests)/[\w./-]*)`", TAKING_OVER.read_text())
+    )
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 @pytest.mark.parametrize("given", words_for_the_tests(), ids=" ".join)
 def test_the_tests_that_are_named_as_an_example_are_there(given: tuple[str, ...]) -> None:
     done = run(sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *given)
@@ -274,24 +301,51 @@ def test_the_tutorial_runs_from_the_red_cell_to_the_closed_issue_and_prints_what
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_relative_link_leads_to_a_file(page: Path) -> None:
-    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    text = re.sub(r"`[^`\n]*`", "", text)
-    made = {f"reference/{name}" for name in reference().pages()}
+def test_every_relative_link_leads_to_a_file_and_a_heading_in_the_repository(page: Path) -> None:
+    text = re.sub(r"`[^`\n]*`", "", without_blocks(page))
     dead = []
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        path = unquote(target.partition("#")[0])
-        if re.match(r"[a-z]+:", target) or not path:
+        path, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
             continue
-        found = (page.parent / path).resolve()
-        inside = found.is_relative_to(DOCS) and found.relative_to(DOCS).as_posix() in made
-        if not (found.exists() or inside):
+        found = (page.parent / unquote(path)).resolve() if path else page
+        if not found.exists() or (anchor and anchor not in anchors(found)):
             dead.append(target)
     assert dead == []
 
 
+def without_blocks(page: Path) -> str:
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them; those of the site are held by ``mkdocs build --strict``."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+?) *$", without_blocks(page), re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        name = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        found.add(next(one for i in count() if (one := f"{name}-{i}" if i else name) not in found))
+    return found
+
+
+@pytest.mark.parametrize("target", ["no-such-page.md", "index.md#no-such-heading", "#no-such-heading"])
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path, target: str) -> None:
+    (tmp_path / "index.md").write_text("# A heading\n\n[here](#a-heading)\n")
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n\n[there](index.md#a-heading)\n")
+    test_every_relative_link_leads_to_a_file_and_a_heading_in_the_repository(page)
+    page.write_text(f"# Page\n\n[nowhere]({target})\n")
+    with pytest.raises(AssertionError, match=target):
+        test_every_relative_link_leads_to_a_file_and_a_heading_in_the_repository(page)
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    there = {path.name: path.read_text(encoding="utf-8") for path in (DOCS / "reference").iterdir()}
+    assert there == reference().pages(), "run `python docs/generate_reference.py` and commit what it writes"
+
+
 def reference() -> Any:
-    """docs/generate_reference.py, as mkdocs imports it."""
+    """docs/generate_reference.py."""
     spec = importlib.util.spec_from_file_location("generate_reference", DOCS / "generate_reference.py")
     assert spec is not None
     assert spec.loader is not None

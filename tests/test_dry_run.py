@@ -93,7 +93,7 @@ def test_the_native_trainers_ranks_are_shown_as_what_they_are(tmp_path: Path) ->
         (["--hardware", "h100"], "no checkout of Megatron-LM is named"),
         (["--hardware", "h100", "--megatron-lm", "megatron-lm"], "DATA_PATH has no value here"),
         (["--hardware", "h900"], "hardware 'h900'"),
-        (["--track", "nightly"], "track 'nightly'"),
+        (["--track", "no-such"], "track 'no-such'"),
     ],
 )
 def test_what_cannot_be_started_is_not_printed_either(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -158,3 +159,6 @@ def test_the_whole_protocol_catches_and_names_it_too(tmp_path: Path, sound: tupl
     assert verdict.status == "failed"
     assert verdict.diagnosis is not None
     assert verdict.diagnosis.component == "data-order", verdict.diagnosis.evidence
+    written = json.loads((tmp_path / "results" / verdict.cell / "state_diff.json").read_text())
+    assert written["cause"]["entry"] == written["entries"][0]["name"] == verdict.diagnosis.entry
+    assert verdict.diagnosis.entry.endswith("progress.1.1.epoch")

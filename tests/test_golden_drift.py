@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from harness import goldens
 from harness.checks import Against, Check
 from harness.commands.cli import main
+from harness.matrix import TRACKS
 from tests.made_results import make_cell, values, write_events
 
 N = 20
@@ -243,7 +244,7 @@ def test_tracks_are_compared_case_by_case(place: Place, capsys: Said) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "status", "said"),
     [
-        ("nightly", "dev", 2, "nightly: expected a folder of results, or a track: lts or dev"),
+        ("no-such", "dev", 2, f"no-such: expected a folder of results, or a track: {' or '.join(TRACKS)}"),
         ("dev", "dev", 2, "is compared with itself"),
         ("empty", "dev", 3, "empty: holds no verdict.json"),
         ("stored", "dev", 3, "goldens are older runs"),

@@ -12,6 +12,7 @@ import pytest
 
 from harness.errors import HardwareMissing, UsageError
 from harness.machine import hardware
+from harness.matrix import HARDWARE
 
 A100 = "NVIDIA A100-SXM4-80GB"
 H100 = "NVIDIA H100 80GB HBM3"
@@ -84,7 +85,7 @@ def test_the_cpu_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_unknown_hardware_is_a_usage_error_that_lists_the_known() -> None:
-    with pytest.raises(UsageError, match="a100 or h100 or h200 or cpu"):
+    with pytest.raises(UsageError, match=" or ".join(HARDWARE)):
         hardware.require("h1000", 1)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import CaseError, UsageError
-from harness.matrix import HARDWARE, TRACKS, Cell, case_names, cases_by_name, cells
+from harness.matrix import HARDWARE, NAME, TRACKS, Cell, case_names, cases_by_name, cells
 
 
 def add(folder: Path, *names: str) -> None:
@@ -28,8 +28,8 @@ def test_a_cell_is_read_as_it_is_written() -> None:
         ("cpu/dev", "expected HARDWARE/TRACK/CASE"),
         ("cpu//x", "expected HARDWARE/TRACK/CASE"),
         ("cpu/dev/a/b", "expected HARDWARE/TRACK/CASE"),
-        ("tpu/dev/x", "hardware 'tpu': expected a100 or h100 or h200 or cpu"),
-        ("cpu/nightly/x", "track 'nightly': expected lts or dev"),
+        ("no-such/dev/x", f"hardware 'no-such': expected {' or '.join(HARDWARE)}"),
+        ("cpu/no-such/x", f"track 'no-such': expected {' or '.join(TRACKS)}"),
         ("cpu/dev/..", "'..' cannot be the name of a case"),
         ("cpu/dev/.hidden", "cannot be the name of a case"),
         ("cpu/dev/a b", "cannot be the name of a case"),
@@ -43,14 +43,19 @@ def test_what_is_no_cell_is_refused_with_the_part_that_is_wrong(text: str, said:
     assert said in str(caught.value)
 
 
-def test_every_hardware_has_a_platform_and_a_track_its_torch() -> None:
-    assert {name: kind.platform for name, kind in HARDWARE.items()} == {
-        "a100": "dgx_a100",
-        "h100": "dgx_h100",
-        "h200": "dgx_h200",
-        "cpu": "cpu",
-    }
-    assert {name: track.torch for name, track in TRACKS.items()} == {"lts": "2.8.0", "dev": "2.13.0"}
+def test_the_goldens_of_shipped_hardware_are_called_as_megatron_calls_them() -> None:
+    for name, platform in {"a100": "dgx_a100", "h100": "dgx_h100", "h200": "dgx_h200", "cpu": "cpu"}.items():
+        assert HARDWARE[name].platform == platform
+
+
+def test_no_two_kinds_of_hardware_share_their_goldens() -> None:
+    platforms = [kind.platform for kind in HARDWARE.values()]
+    assert len(platforms) == len(set(platforms))
+
+
+def test_the_names_of_hardware_and_tracks_can_be_parts_of_a_session_and_a_path() -> None:
+    assert [name for name in (*HARDWARE, *TRACKS) if not NAME.fullmatch(name) or "," in name] == []
+    assert HARDWARE.keys().isdisjoint(TRACKS)
 
 
 def test_cases_are_found_with_a_family_without_one_and_deeper(tmp_path: Path) -> None:
@@ -89,4 +94,4 @@ def test_the_cells_are_every_case_on_every_track_and_hardware_once(tmp_path: Pat
     add(tmp_path, "gpt/a", "gpt/b")
     found = list(cells(tmp_path))
     assert len(found) == len(set(found)) == 2 * len(TRACKS) * len(HARDWARE)
-    assert found[0] == Cell("a100", "lts", "a")
+    assert found[0] == Cell(next(iter(HARDWARE)), next(iter(TRACKS)), "a")

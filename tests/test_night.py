@@ -66,7 +66,7 @@ def test_a_verdict_in_the_folder_of_another_cell_is_not_taken_for_that_cell_s(tm
     assert "is that of h100/dev/other" in outcome.headline.what
 
 
-@pytest.mark.parametrize("folder", ["b200/dev/gpt", "h100/main/gpt"])
+@pytest.mark.parametrize("folder", ["no-such/dev/gpt", "h100/no-such/gpt"])
 def test_a_folder_that_is_no_cell_is_an_error(tmp_path: Path, folder: str) -> None:
     green(CELL).write(tmp_path / folder / "verdict.json")
     with pytest.raises(UsageError, match="expected"):

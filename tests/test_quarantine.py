@@ -85,8 +85,8 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
         ({"green_nights": "5"}, "expected a number"),
         ({"cell": "flaky"}, "expected HARDWARE/TRACK/CASE"),
         ({"cell": "h100/dev/"}, "expected HARDWARE/TRACK/CASE"),
-        ({"cell": "b200/dev/flaky"}, "hardware 'b200' is none"),
-        ({"cell": "h100/main/flaky"}, "track 'main' is none"),
+        ({"cell": "no-such/dev/flaky"}, "hardware 'no-such' is none"),
+        ({"cell": "h100/no-such/flaky"}, "track 'no-such' is none"),
         ({"until": TOMORROW}, "until is no key"),
     ],
 )

@@ -58,8 +58,26 @@ def test_a_red_report_says_what_broke_since_when_what_was_lost_and_how_to_see_it
     assert "Resuming does not continue the same training." in said
     assert "step 51, 1 step after the checkpoint of 50" in said
     assert "experts: experts, or their router" in said
+    assert "Entry model.decoder.layers.2.mlp.experts.linear_fc1.weight" in said
     assert red.verdict.reproduce in said
     assert all(line in said for line in red.verdict.diagnosis.evidence) if red.verdict.diagnosis else False
+
+
+@pytest.mark.parametrize(
+    ("provenance", "said"),
+    [
+        ({"commit": "a" * 40, "harness": "1.2", "harness_commit": "a" * 40}, "a" * 40 + " ; harness 1.2 "),
+        ({"commit": "a" * 40, "harness": "1.2", "harness_commit": "b" * 40},
+         f"{'a' * 40} ; harness 1.2 of {'b' * 40}"),
+        ({"commit": "a" * 40 + "+"}, "a" * 40 + "+ (files were changed since)"),
+        ({"commit": "", "harness": "1.2"}, "not known: the code under test is in no checkout; harness 1.2"),
+    ],
+)  # fmt: skip
+def test_the_head_of_a_report_has_the_commit(red: Made, provenance: dict[str, str], said: str) -> None:
+    verdict = replace(red.verdict, provenance=provenance)
+    text = render(red.folder, verdict, golden=None, k=red.k, n=red.n)
+    head = Page(text[: text.index("</header>")] + "</header></main></body></html>").said()
+    assert f"Commit {said}" in head
 
 
 def test_a_green_report_says_so_first(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def test_a_red_cell_gets_three_lines_and_the_command(made: tuple[Made, Made]) ->
     assert lines[at + 1] == "  what:  resuming does not continue the same training"
     assert lines[at + 2] == "  since: step 11, 1 step after the checkpoint of 10 (continuous: lm loss)"
     assert lines[at + 3] == "  lost:  experts: experts, or their router"
-    assert lines[at + 4] == f"  again: {red.verdict.reproduce}"
+    assert lines[at + 4] == "  entry: model.decoder.layers.2.mlp.experts.linear_fc1.weight"
+    assert lines[at + 5] == f"  again: {red.verdict.reproduce}"
     assert lines[-1] == "2 cells: 1 passed, 1 failed"
     assert not [line for line in lines if line.startswith(f"✓ {green.verdict.cell}")]
 

@@ -76,8 +76,7 @@ def issue_text(step: Step, place: Place, limit: int = LIMIT) -> str:
     ]
     if one:
         said = one.headline
-        head += [f"| **{name}** | {column(cut(text, _LINE))} |" for name, text in
-                 (("what", said.what), ("since", said.since), ("lost", said.lost))]  # fmt: skip
+        head += [f"| **{name}** | {column(cut(text, _LINE))} |" for name, text in said.facts]
     head += [f"| **{name}** | {text} |" for name, text in _history(step, place)]
     tail = ["", _HOW_TO_SILENCE]
     head += ["", *_again(step, one)]
@@ -124,8 +123,7 @@ def quarantined(step: Step, quarantine: Quarantine) -> str:
 def _comment(lines: list[str], outcomes: tuple[Outcome, ...], place: Place) -> str:
     if len(outcomes) == 1:
         said = outcomes[0].headline
-        lines += [f"* **{name}**: {code(cut(text, _LINE))}" for name, text in
-                  (("what", said.what), ("since", said.since), ("lost", said.lost))]  # fmt: skip
+        lines += [f"* **{name}**: {code(cut(text, _LINE))}" for name, text in said.facts]
     else:
         lines += _cells(outcomes, LIMIT // 2)
     return "\n".join(lines) + _run(place)

@@ -28,10 +28,17 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Gap:
-    """Something missing: which component, and the sentence that says so."""
+    """Something missing.
+
+    Args:
+        component, sentence: of what, and in words.
+        entry: the name of what is missing, ``optimizer.step.*`` where it is all of a kind; empty where it has
+            none.
+    """
 
     component: str
     sentence: str
+    entry: str = ""
 
 
 def find_gaps(checkpoint: Checkpoint) -> tuple[Gap, ...]:
@@ -40,7 +47,7 @@ def find_gaps(checkpoint: Checkpoint) -> tuple[Gap, ...]:
         return ()
     names = checkpoint.entries.keys()
     gaps = [
-        Gap(component, f"the checkpoint holds {what}")
+        Gap(component, f"the checkpoint holds {what}", f"{start}*" if start.endswith(".") else start)
         for component, start, what in _KINDS
         if not any(name.startswith(start) for name in names)
     ]
@@ -51,7 +58,8 @@ def find_gaps(checkpoint: Checkpoint) -> tuple[Gap, ...]:
                if n.startswith("optimizer.exp_avg.")]  # fmt: skip
     lone = [n for n in half if f"optimizer.master.{n}" not in names]
     if moments and lone:
-        gaps.append(Gap("weights", f"the checkpoint holds no float32 master of {_some(lone)}"))
+        said = f"the checkpoint holds no float32 master of {_some(lone)}"
+        gaps.append(Gap("weights", said, f"optimizer.master.{min(lone)}"))
     if any(parameters[n].dtype == "float16" for n in half) and not any(
         n.startswith("grad_scaler.") for n in names
     ):
@@ -60,10 +68,12 @@ def find_gaps(checkpoint: Checkpoint) -> tuple[Gap, ...]:
         orphans = [n for n in moments
                    if n not in parameters and components.of_parameter(n) == component]  # fmt: skip
         if orphans and parameters:
-            gaps.append(Gap(component, f"the checkpoint holds moments but no weights of {_some(orphans)}"))
+            said = f"the checkpoint holds moments but no weights of {_some(orphans)}"
+            gaps.append(Gap(component, said, f"model.{min(orphans)}"))
     bare = [n for n in parameters if moments and n not in moments]
     if bare:
-        gaps.append(Gap("optimizer", f"the checkpoint holds weights but no moments of {_some(bare)}"))
+        said = f"the checkpoint holds weights but no moments of {_some(bare)}"
+        gaps.append(Gap("optimizer", said, f"optimizer.exp_avg.{min(bare)}"))
     routers = [n.removesuffix("router.weight") for n in parameters if n.endswith(".router.weight")]
     empty = [r + "experts" for r in routers if not any(p.startswith(r + "experts.") for p in parameters)]
     if empty:
@@ -71,7 +81,7 @@ def find_gaps(checkpoint: Checkpoint) -> tuple[Gap, ...]:
     for name, entry in checkpoint.entries.items():
         problem = entry.incomplete()
         if problem:
-            gaps.append(Gap(entry.component, f"{name}: {problem}"))
+            gaps.append(Gap(entry.component, f"{name}: {problem}", name))
             break
     return tuple(gaps)
 

@@ -15,14 +15,13 @@ changes it (500 MB with CUDA's libraries), so it counts on the golden's own mach
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.checks import student
 from harness.checks.wording import amount
+from harness.metrics.known import about
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
     from harness.checks.pairing import Pair
     from harness.checks.result import Check
 
-TIME: Final = "iteration-time"
-MEMORY: Final = "mem-"
-_TIMERS: Final = re.compile(r"(?:^|[-_ /])(?:run)?time$", re.IGNORECASE)
-_SPEEDS: Final = re.compile(r"throughput|tflop|per[-_ ]?sec(?:ond)?s?$|/s(?:ec)?$", re.IGNORECASE)
 _TIME_FACTOR: Final = 1.25
 _MEMORY_FACTOR: Final = 1.05
 #: Bytes on top of the factor.
@@ -45,21 +40,19 @@ _ALARM: Final = 1e-4
 _DISTURBED: Final = 0.25
 
 
-@functools.lru_cache(1024)
 def is_time(metric: str) -> bool:
     """Whether a metric is seconds: ``iteration-time``, and any other timer that a trainer logs."""
-    return bool(_TIMERS.search(metric))
+    return about(metric).judged == "time"
 
 
-@functools.lru_cache(1024)
 def is_speed(metric: str) -> bool:
-    """Whether a metric is work per second. No two runs share it, and the time says the same: not judged."""
-    return bool(_SPEEDS.search(metric))
+    """Whether a metric is work per second, or so. No two runs share it: its size is not judged."""
+    return about(metric).judged == "finite"
 
 
 def is_bounded(metric: str) -> bool:
     """Whether a metric is a cost, judged by an upper bound only."""
-    return is_time(metric) or metric.startswith(MEMORY)
+    return about(metric).cost
 
 
 def steady(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -70,7 +63,7 @@ def steady(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def typical(metric: str, values: NDArray[np.float64]) -> float:
     """What a cost is judged by: the median over the steady window; of a highest value, the highest."""
-    return float(values.max()) if "max" in metric else _median(steady(values))
+    return float(values.max()) if about(metric).highest else _median(steady(values))
 
 
 def _median(values: NDArray[np.float64]) -> float:
@@ -111,7 +104,7 @@ def compare_upper_bound(
         bound = max(bound, center + reach * float(np.sqrt(1 + 1 / repeats.size)))
     ratio = actual / expected if expected else 1.0
     over = actual > bound
-    what = "the highest" if "max" in pair.metric else "median of the steady steps"
+    what = "the highest" if about(pair.metric).highest else "median of the steady steps"
     how = f"{ratio:.3g} times the golden's" if ratio != 1.0 else "the golden's"
     message = f"{what}: {amount(actual)}, {how} (bound {amount(bound)})"
     window = steady(pair.actual)

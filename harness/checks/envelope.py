@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.checks import shape, student
 from harness.checks.bounds import is_bounded, typical
 from harness.checks.exact import compare_exactly
-from harness.checks.tolerance import COUNTS, EXACT, OTHER, RATES, TABLE, compare_by_tolerance, scale
+from harness.checks.tolerance import compare_by_tolerance, scale
 from harness.checks.wording import amount, both, direction, steps
 from harness.errors import GoldenError
+from harness.metrics.known import about
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,7 +170,7 @@ def compare_with_envelope(pair: Pair, statistics: Mapping[str, Any] | None, note
     Raises:
         GoldenError: statistics that are incomplete, or of other steps.
     """
-    if pair.metric in EXACT | RATES | COUNTS or statistics is None:
+    if about(pair.metric).judged != "value" or statistics is None:
         return compare_by_tolerance(pair, note)
     kind, n = _get(pair, statistics, "kind"), _get(pair, statistics, "repeats")
     if n < FEWEST_REPEATS:
@@ -229,7 +230,7 @@ def _outside(
     import numpy as np
 
     best, found = 1.0, []
-    tolerance = TABLE.get(pair.metric, OTHER)
+    tolerance = about(pair.metric).tolerance
     floor = _FLIP * tolerance.floor * scale(center, tolerance.least) / unit
     for width, spread, factor in zip(
         *(_get(pair, statistics, key) for key in ("windows", "window_spread", "factor")), strict=True

@@ -1,21 +1,21 @@
 """Two-sided tolerances, for a run on another machine than the golden's.
 
 Another machine's rounding starts at the last place and grows along the curve. Three things are asked of the
-deviation: that it is small enough (:data:`TABLE`, :data:`ROUNDING`, and far smaller in the first steps), that
-no step or level departs from its neighbourhood, and that the curve is not one that was moved by a step. What
-no hardware changes (:data:`EXACT`, :data:`RATES`) must be equal. ``docs/sensitivity.md`` has what each is
-worth.
+deviation: that it is small enough (:mod:`harness.metrics.known` says how small, and far smaller in the first
+steps), that no step or level departs from its neighbourhood, and that the curve is none that was moved by a
+step. What no hardware changes (there ``exact`` and ``rate``) must be equal. ``docs/sensitivity.md`` has what
+each is worth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from harness.checks import shape
 from harness.checks.exact import compare_exactly
 from harness.checks.wording import amount, both, direction, steps
+from harness.metrics.known import about
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,65 +23,14 @@ if TYPE_CHECKING:
 
     from harness.checks.pairing import Pair
     from harness.checks.result import Check
+    from harness.metrics.known import Tolerance
 
     Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """What a metric is allowed on another machine, all relative to the expected size.
-
-    Args:
-        cap: the most any step may be off.
-        floor: the noise below which a jump or a shift is never looked for.
-        grows: whether it starts at rounding and grows: then the first steps are held to far less.
-        jump: how many times as much as its neighbours' noise a jump may be. The highest in 1,268 pairs of
-            clean runs: 6.4 for ``lm loss``, 15.9 for ``grad-norm``, 9.3 for ``params-norm``.
-        widths: over how many steps a level that jumps is averaged.
-        first: the most that the first step may be off; None where that may be a device's own random stream.
-        least: the least that values are taken to be, relative to the curve's median: 1 for a metric that may
-            be anything, also around zero.
-    """
-
-    cap: float
-    floor: float
-    grows: bool = False
-    least: float = 0.1
-    jump: float = 20.0
-    widths: tuple[int, ...] = (1, 3)
-    first: float | None = None
-
-
-#: The largest deviations of ``lm loss`` that were seen between clean runs of 100 steps: 2.5e-4 for another
-#: CPU (bfloat16), 4.8e-3 for another type of GPU, whose random streams differ from the first step on.
-TABLE: Final = {
-    "lm loss": Tolerance(7e-3, 1.5e-5, grows=True, jump=14.0, widths=(1, 3, 8)),
-    "lm loss validation": Tolerance(7e-3, 1.5e-5, jump=14.0),
-    "grad-norm": Tolerance(0.2, 3e-4),
-    "params-norm": Tolerance(5e-3, 1e-6, grows=True),
-    "load_balancing_loss": Tolerance(5e-2, 1e-3),
-}
-OTHER: Final = Tolerance(5e-2, 1e-3, least=1.0)
-#: Caps where both sides have measured their operations and only these round otherwise, by the precision of
-#: the model: some times what was seen (``python -m benchmarks.rounding``; ``docs/sensitivity.md``).
-ROUNDING: Final = {
-    "fp32": {"lm loss": 5e-4, "lm loss validation": 5e-4, "grad-norm": 2e-2, "params-norm": 5e-4,
-             "load_balancing_loss": 5e-3},
-    "bf16": {"lm loss": 2e-3, "lm loss validation": 2e-3, "grad-norm": 5e-2, "params-norm": 1e-3,
-             "load_balancing_loss": 2e-2},
-}  # fmt: skip
 #: How far apart they may be at the first step, where both have the same weights: of metrics that grow.
 _FIRST_ROUNDING: Final = {"fp32": 2e-6, "bf16": 1e-4}
-#: Counted by the program, not computed by the hardware.
-EXACT: Final = frozenset({
-    "batch-digest", "batch-size", "consumed-samples", "consumed-tokens", "epoch", "loss-scale",
-    "skipped-train-samples", "world-size",
-})  # fmt: skip
-#: Computed by the program from counts: equal up to the rounding of one formula.
-RATES: Final = frozenset({"learning-rate", "decoupled-learning-rate", "lr", "weight-decay"})
 RATE_LIMIT: Final = 1e-6
-#: Gradient elements that are exactly zero: a few more or fewer on any other machine.
-COUNTS: Final = frozenset({"num-zeros"})
 
 #: A first step that is off by less is taken as off by this, a few units in the last place of float32.
 _FIRST = 5e-7
@@ -92,10 +41,9 @@ _SHIFT_LIMIT = 12.0
 
 def tolerance_of(metric: str, rounding: str = "") -> Tolerance:
     """What a metric is allowed; ``rounding`` is the model's precision, empty where nobody knows."""
-    allowed, known = TABLE.get(metric, OTHER), "bf16" if rounding == "fp16" else rounding
-    caps: Mapping[str, float] = ROUNDING.get(known, {})
-    first = _FIRST_ROUNDING.get(known) if allowed.grows else None
-    return replace(allowed, cap=caps.get(metric, allowed.cap), first=first)
+    allowed, precision = about(metric).tolerance, "bf16" if rounding == "fp16" else rounding
+    first = _FIRST_ROUNDING.get(precision) if allowed.grows else None
+    return replace(allowed, cap=allowed.rounding.get(precision, allowed.cap), first=first)
 
 
 def compare_by_tolerance(pair: Pair, note: str = "", rounding: str = "") -> Check:
@@ -107,11 +55,12 @@ def compare_by_tolerance(pair: Pair, note: str = "", rounding: str = "") -> Chec
         note: added to the message.
         rounding: as of :func:`tolerance_of`.
     """
-    if pair.metric in EXACT or pair.whole() is not None:
+    judged = about(pair.metric).judged
+    if judged == "exact" or pair.whole() is not None:
         return compare_exactly(pair, note)
-    if pair.metric in RATES:
+    if judged == "rate":
         return _rate(pair, note)
-    if pair.metric in COUNTS:
+    if judged == "count":
         return _count(pair, note)
     import numpy as np
 

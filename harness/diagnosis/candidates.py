@@ -13,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.diagnosis.curves import IMPLIED, Compared, Deviation, Kind
+from harness.diagnosis.curves import IMPLIED, Compared, Deviation
 from harness.diagnosis.result import PARAMETERS, Candidate
+from harness.metrics.known import Tells, about
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff
@@ -24,8 +25,8 @@ _LIKELIEST = (
     "nondeterminism", "optimizer", "weights", "data-order", "rng", "lr-schedule", "grad-scaler", "buffers",
     "embedding", "experts", "iteration", "checkpoint",
 )  # fmt: skip
-_TRAINING: tuple[Kind, ...] = ("loss", "gradient", "parameters")
-_OWN_CURVE: Mapping[str, Kind] = {"data-order": "data", "lr-schedule": "rate", "grad-scaler": "scale"}
+_TRAINING: tuple[Tells, ...] = ("loss", "gradient", "parameters")
+_OWN_CURVE: Mapping[str, Tells] = {"data-order": "data", "lr-schedule": "rate", "grad-scaler": "scale"}
 _IN_THE_LOSS = ("weights", "rng", "data-order", "buffers", "embedding", "experts")
 _IN_THE_UPDATE = ("optimizer", "lr-schedule", "grad-scaler")
 #: Many a trainer has none of these, so something must say that this one has.
@@ -63,13 +64,13 @@ class Known:
     seen: Mapping[str, Sequence[str]]
     arguments: Mapping[str, object] = field(default_factory=dict)
 
-    def right(self, kind: Kind, first: int, last: int) -> str | None:
+    def right(self, kind: Tells, first: int, last: int) -> str | None:
         """A metric of a kind that has values in ``first..last`` and is right, as all of its kind are."""
         lines = [line for line in self.lines if line.kind == kind]
         if any(line.off is not None and line.off <= last for line in lines):
             return None
         # A digest says more of the data than a count does.
-        lines.sort(key=lambda line: "digest" not in line.metric)
+        lines.sort(key=lambda line: about(line.metric).data != "digest")
         return next((line.metric for line in lines if line.right(first, last)), None)
 
     @cached_property
@@ -274,7 +275,7 @@ class _Weighing:
         self.against.append(f"`{right}` is right up to iteration {known.first.step}")
         if kind == "data":  # a count is right also where the order is another
             at = known.first.step
-            self.out |= "digest" in right and known.right(kind, at, at) is not None
+            self.out |= about(right).data == "digest" and known.right(kind, at, at) is not None
         else:
             self.out = True
 

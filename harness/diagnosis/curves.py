@@ -6,38 +6,24 @@ What decides a step is decided in an order: which samples, at which rate, at whi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from harness.checks.bounds import is_bounded
 from harness.diagnosis.result import number
+from harness.metrics.known import Tells, about
 
 if TYPE_CHECKING:
     from harness.checks import Check
     from harness.metrics import Series
 
-Kind = Literal["data", "rate", "scale", "loss", "gradient", "parameters", "validation", "other"]
-
-#: In the order of cause; the first pattern that a metric's name has decides.
-_KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern))  # type: ignore[misc]
-    for kind, pattern in (
-        ("validation", r"valid|(?:^|[^a-z])(?:eval|val|test)(?:$|[^a-z])"),
-        ("data", r"consumed|digest|batch[-_ ]?size|epoch|(?:samples|tokens)[-_ ]seen|seen[-_ ]\w"),
-        ("rate", r"learning[-_ ]?rate|(?:^|[-_/ ])lr(?:$|[-_/ ])"),
-        ("scale", r"(?:loss|grad)[-_ ]?scale"),
-        ("gradient", r"grad|gnorm|num[-_ ]?zeros"),
-        ("parameters", r"(?:param|weight)\w*[-_ ]?norm"),
-        ("loss", r"loss|perplexity|\bppl\b|accuracy"),
-    )
-)
-_ORDER: tuple[Kind, ...] = (
+#: In the order of cause.
+_ORDER: tuple[Tells, ...] = (
     "data", "rate", "scale", "loss", "gradient", "parameters", "other", "validation",
 )  # fmt: skip
 #: What can be behind a series that is the first to leave its course, likeliest first.
-IMPLIED: Mapping[Kind, tuple[str, ...]] = {
+IMPLIED: Mapping[Tells, tuple[str, ...]] = {
     "data": ("data-order",),
     "rate": ("lr-schedule",),
     "scale": ("grad-scaler",),
@@ -63,7 +49,7 @@ class Deviation:
     """
 
     metric: str
-    kind: Kind
+    kind: Tells
     step: int
     expected: float | None
     actual: float | None
@@ -106,7 +92,7 @@ class Compared:
     """
 
     metric: str
-    kind: Kind
+    kind: Tells
     steps: tuple[int, ...]
     off: int | None
 
@@ -115,10 +101,9 @@ class Compared:
         return (self.off is None or self.off > last) and any(first <= step <= last for step in self.steps)
 
 
-def kind_of(metric: str) -> Kind:
+def kind_of(metric: str) -> Tells:
     """What a metric tells, by its name."""
-    name = metric.lower()
-    return next((kind for kind, pattern in _KINDS if pattern.search(name)), "other")
+    return about(metric).tells
 
 
 def deviations(

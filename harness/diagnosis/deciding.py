@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnosis import candidates, contradictions, curves, differences, sentences
+from harness.diagnosis import candidates, cause, contradictions, curves, differences, sentences
 from harness.diagnosis.candidates import Judged
 from harness.diagnosis.curves import Compared, Deviation
-from harness.diagnosis.result import PARAMETERS, Candidate, Diagnosis, Finding
+from harness.diagnosis.result import CAUSES, PARAMETERS, Candidate, Diagnosis, Finding
 from harness.diagnosis.training import training_changed
 from harness.errors import CheckpointError, HarnessError, TrainerFailed
 
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 _FEW = 3  # sentences of what is not the decisive one
 #: So many unrelated parts of a training state do not get lost one by one.
 _PARTLY_LOADED = 3
-#: Where nothing else decides.
-_ORDER = (
-    "checkpoint", "iteration", "data-order", "lr-schedule", "grad-scaler", "rng", "buffers", "experts",
-    "embedding", "weights", "optimizer", "unknown",
-)  # fmt: skip
 
 
 def diagnose(
@@ -104,6 +99,17 @@ class _Resume:
         return [check for check in self.checks if not check.passed]
 
     def diagnosis(self) -> Diagnosis:
+        """What was lost, with the entry of the state that says most of it."""
+        found = self._diagnosed()
+        entries = (
+            *(one.entry for one in [self._moved] if one is not None and one.component == found.component),
+            cause.entry_of(found.component, self._changed),
+            *(one.entry for one in self._gaps if one.component == found.component),
+            cause.entry_of(found.component, self._at_the_end),
+        )
+        return replace(found, entry=next(filter(None, entries), ""))
+
+    def _diagnosed(self) -> Diagnosis:
         """The first that applies: runs that differ of themselves, nothing loaded, something lost."""
         for answer in (self._never_the_same, self._not_loaded, self._elsewhere, self._partly_loaded):
             found = answer()
@@ -230,7 +236,7 @@ class _Resume:
             f"of the checkpoint of iteration {self.k}, {', '.join(sorted(kinds))} were not taken up: it was "
             "loaded in part, as a torn or foreign one would be"
         ]
-        for component in sorted(groups, key=_ORDER.index):
+        for component in sorted(groups, key=CAUSES.index):
             said += differences.sentences(groups, component, self._probed)
         return Diagnosis("checkpoint", tuple(said))
 
@@ -243,6 +249,14 @@ class _Resume:
     @cached_property
     def _changed(self) -> differences.Groups:
         return differences.not_carried_over(self.probe) if self.probe is not None else {}
+
+    @cached_property
+    def _moved(self) -> Finding | None:
+        return differences.misplaced(self.probe, self._changed) if self.probe is not None else None
+
+    @cached_property
+    def _gaps(self) -> list[Finding]:
+        return differences.gaps(self.probe, self.state)
 
     @cached_property
     def _off(self) -> list[Deviation]:
@@ -270,7 +284,7 @@ class _Resume:
     def _findings(self) -> dict[str, list[str]]:
         """Sentences by component, of what is seen at k: nothing that training could have moved since."""
         found: dict[str, list[str]] = {}
-        moved = differences.misplaced(self.probe, self._changed) if self.probe is not None else None
+        moved = self._moved
         if moved is not None:
             found[moved.component] = [moved.sentence]
         for component in self._changed:
@@ -279,23 +293,26 @@ class _Resume:
                     differences.sentences(self._changed, component, self._probed)
                 )
         source = self.probe or self.state
-        seen: list[Finding] = differences.gaps(self.probe, self.state)
+        seen = [*self._gaps]
         seen += contradictions.faults(Path(source.a), self.arguments) if source is not None else []
         for finding in seen:
             found.setdefault(finding.component, []).append(finding.sentence)
         return found
 
     @cached_property
-    def _later(self) -> dict[str, list[str]]:
-        """Sentences by component, of the states at N, as far as they speak of anything but training."""
+    def _at_the_end(self) -> differences.Groups:
+        """What differs between the states at N, as far as it speaks of anything but training."""
         if self.state is None or self.state is self.probe:
             return {}
         trained_alike = bool(self._lines) and all(d.kind in ("validation", "scale") for d in self._off)
         if trained_alike:
-            groups = differences.components(self.state.entries)
-        else:
-            groups = differences.apart_from_weights(self.state)
-        return {c: differences.sentences(groups, c, f"at {self._end}") for c in groups}
+            return differences.components(self.state.entries)
+        return differences.apart_from_weights(self.state)
+
+    @cached_property
+    def _later(self) -> dict[str, list[str]]:
+        """Sentences of that by component."""
+        return {c: differences.sentences(self._at_the_end, c, f"at {self._end}") for c in self._at_the_end}
 
     def _told(self) -> list[str]:
         actual = self.resumed or self._empty
@@ -316,7 +333,7 @@ class _Resume:
                 component, said = next(iter(seen.items()))
                 return Judged(component, tuple(said))
             why = () if seen or self._off else self._messages()
-            return Judged("unknown", why, candidates.listed(seen, _ORDER))
+            return Judged("unknown", why, candidates.listed(seen, CAUSES))
         if first.kind in ("data", "rate", "scale"):
             component = curves.IMPLIED[first.kind][0]
             return Judged(component, tuple(seen.get(component, ())))

@@ -119,12 +119,14 @@ def _is_count(entry: TensorDiff) -> bool:
 def sentences(groups: Groups, component: str, where: str) -> list[str]:
     """What differs of a component: how many names, and the one that says most."""
     entries = groups[component]
-    telling = _most_telling(entries)
+    telling = most_telling(entries)
     more = f", and {len(entries) - 1} more of `{component}`" if len(entries) > 1 else ""
     return [f"{where}: {telling.sentence()}{more}"]
 
 
-def _most_telling(entries: list[TensorDiff]) -> TensorDiff:
+def most_telling(entries: list[TensorDiff]) -> TensorDiff:
+    """The entry that says most of what was lost."""
+
     # A counter that is 0 again says more than the last bits of a moment; an incomplete tensor most.
     def key(entry: TensorDiff) -> tuple[bool, bool, bool, float, str]:
         return (
@@ -148,7 +150,7 @@ def misplaced(probe: StateDiff, groups: Groups) -> Finding | None:
                     f"probe: {entry.name}: rows {first} to {last} hold what was saved in rows "
                     f"{first + shift} to {last + shift}: its parts were cut or joined at the wrong row"
                 )
-                return Finding("weights", sentence)
+                return Finding("weights", sentence, entry.name)
     return None
 
 
@@ -183,5 +185,5 @@ def gaps(*diffs: StateDiff | None) -> list[Finding]:
     found: dict[str, Finding] = {}
     for diff in diffs:
         for gap in (*diff.gaps_a, *diff.gaps_b) if diff is not None else ():
-            found.setdefault(gap.sentence, Finding(gap.component, gap.sentence))
+            found.setdefault(gap.sentence, Finding(gap.component, gap.sentence, gap.entry))
     return list(found.values())

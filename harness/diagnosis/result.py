@@ -25,6 +25,11 @@ COMPONENTS: Final[Mapping[str, str]] = {
     "crash": "the run: a rank died or hung",
     "unknown": "something that the evidence does not name",
 }
+#: Components of a training state in the order of cause: what is named where nothing else decides.
+CAUSES: Final = (
+    "checkpoint", "iteration", "data-order", "lr-schedule", "grad-scaler", "rng", "buffers", "experts",
+    "embedding", "weights", "optimizer", "unknown",
+)  # fmt: skip
 #: What a tensor of the model can be called; the optimizer holds moments of each.
 PARAMETERS: Final = ("weights", "experts", "embedding")
 
@@ -57,11 +62,14 @@ class Diagnosis:
         component: one of :data:`COMPONENTS`.
         evidence: sentences that a person can check, the decisive one first.
         candidates: what may have been lost, likeliest first; empty where ``component`` is certain.
+        entry: the entry of the saved state that says most of what was lost, ``optimizer.step.*`` where
+            all of a kind was never saved; empty where none is known.
     """
 
     component: str
     evidence: tuple[str, ...]
     candidates: tuple[Candidate, ...] = ()
+    entry: str = ""
 
     def __post_init__(self) -> None:
         if self.component not in COMPONENTS:
@@ -75,10 +83,12 @@ class Finding:
     Args:
         component: one of :data:`COMPONENTS`.
         sentence: what was seen.
+        entry: the entry of the saved state in which it was seen, where it is one.
     """
 
     component: str
     sentence: str
+    entry: str = ""
 
 
 def number(value: float | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.diagnosis import curves
 from harness.diagnosis.curves import Compared, Deviation
 from harness.diagnosis.result import number
+from harness.metrics.known import about
 
 if TYPE_CHECKING:
     from harness.metrics import Series
@@ -60,7 +61,7 @@ def _held(step: int, kind: str, lines: Sequence[Compared]) -> list[str]:
     for cause in before:
         right = [line.metric for line in lines if line.kind == cause and line.right(step, step)]
         # A digest says more of the data than a count does.
-        found += sorted(right, key=lambda m: "digest" not in m)[:1]
+        found += sorted(right, key=lambda m: about(m).data != "digest")[:1]
     return found
 
 
@@ -123,10 +124,10 @@ def _iterations(count: int) -> str:
 
 
 def _data(d: Deviation, expected: Mapping[str, Series], actual: Mapping[str, Series]) -> str:
-    name = d.metric.lower()
+    told = about(d.metric).data
     assert d.actual is not None
     assert d.expected is not None
-    if "digest" in name:
+    if told == "digest":
         at = curves.same_as(actual[d.metric], expected[d.metric], d.step)
         if at is not None:
             return (
@@ -138,7 +139,7 @@ def _data(d: Deviation, expected: Mapping[str, Series], actual: Mapping[str, Ser
         where = "another batch" if again is None else f"the batch of iteration {again}"
         return f"`{d.metric}` differs from iteration {d.step} on: {where}"
     said = f"`{d.metric}` differs from iteration {d.step} on: {d.values}"
-    if "consumed" in name or "seen" in name:
+    if told == "position":
         gap = d.actual - d.expected
         said += f", {number(abs(gap))} {'behind' if gap < 0 else 'ahead'}"
     return said

@@ -18,13 +18,12 @@ from harness.errors import GoldenError, NothingToDo
 from harness.goldens import names, reading
 from harness.goldens.names import GoldenName
 from harness.goldens.reading import Content
+from harness.metrics.known import about
 from harness.trainers.megatron import recipes as megatron_recipes
 from harness.trainers.megatron.recipes import Recipes
 
 CASE_FILE = "model_config.yaml"
 PROVENANCE = ".provenance.json"
-#: Not compared between runs: machines differ, and repeats too.
-_ONE_SIDED = ("iteration-time", "mem-")
 
 
 @dataclass(frozen=True)
@@ -251,7 +250,7 @@ class _Linter:
     def _pair(self, path: Path, first: Content, second: Content) -> None:
         """A resumed run's series must be its first run's, where both have a value."""
         for metric in first.curves.keys() & second.curves.keys():
-            if metric.startswith(_ONE_SIDED):
+            if about(metric).cost or about(metric).judged == "finite":  # repeats differ in them too
                 continue
             one, two = first.curves[metric].finite(), second.curves[metric].finite()
             apart = [step for step in sorted(one.keys() & two.keys()) if one[step] != two[step]]

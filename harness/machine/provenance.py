@@ -1,4 +1,4 @@
-"""Where the code under test comes from."""
+"""Where the code under test comes from, and the harness that tests it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def commit(folder: Path) -> str:
         return os.environ.get("GITHUB_SHA", "")
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return f"{head}+" if changed else head
+
+
+def commit_of_harness() -> str:
+    """The commit of this package, where it runs in a checkout of its own; empty where it is installed.
+
+    A package that is installed into somebody's checkout is not of their commit.
+    """
+    folder = Path(__file__).parents[1]
+    return commit(folder) if _git(folder, "ls-files", "__init__.py") else ""
 
 
 def _git(folder: Path, *words: str) -> str:

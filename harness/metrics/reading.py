@@ -9,10 +9,8 @@ from typing import Literal, Protocol
 
 from harness.errors import NothingLogged
 from harness.metrics import events, json_lines, stdout
+from harness.metrics.known import about
 from harness.metrics.series import Series
-
-#: Megatron-LM logs every curve once more over consumed samples: the same values, another axis.
-_OTHER_AXIS = " vs samples"
 
 
 class _Read(Protocol):
@@ -62,7 +60,8 @@ _FORMATS = (
 def read_metrics(tensorboard_folder: Path, output_folder: Path, *, killed: bool = False) -> dict[str, Series]:
     """What a phase logged: event files under the one folder, JSON lines and printed lines in the other.
 
-    Curves over consumed samples (``lm loss vs samples``) are left out: their steps are not iterations.
+    What is ``unread`` is left out, as curves over consumed samples are (``lm loss vs samples``): their steps
+    are not iterations.
 
     Args:
         tensorboard_folder: searched with all its subfolders.
@@ -87,4 +86,4 @@ def read_metrics(tensorboard_folder: Path, output_folder: Path, *, killed: bool 
     found: dict[str, Series] = {}
     for one, paths in reversed(there):
         found |= one.read(paths, killed=killed)
-    return {name: series for name, series in found.items() if not name.endswith(_OTHER_AXIS)}
+    return {name: series for name, series in found.items() if about(name).judged != "unread"}

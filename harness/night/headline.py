@@ -24,12 +24,20 @@ class Headline:
         since: since which step.
         lost: which component, in words.
         command: how to see it on one's own machine.
+        entry: which entry of the saved state says most of what was lost; empty where none is known.
     """
 
     what: str
     since: str
     lost: str
     command: str
+    entry: str = ""
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """All but the command, each with its word."""
+        entry = (("entry", self.entry),) if self.entry else ()
+        return (("what", self.what), ("since", self.since), ("lost", self.lost), *entry)
 
 
 def first_failure(verdict: Verdict) -> Check | None:
@@ -52,7 +60,8 @@ def headline(verdict: Verdict, k: int | None = None) -> Headline:
     Args:
         k: the iteration of the checkpoint, to say how long after it the first bad step came.
     """
-    return Headline(_what(verdict), _since(verdict, k), _lost(verdict), one_line(verdict.reproduce))
+    entry = one_line(verdict.diagnosis.entry) if verdict.diagnosis else ""
+    return Headline(_what(verdict), _since(verdict, k), _lost(verdict), one_line(verdict.reproduce), entry)
 
 
 def _what(verdict: Verdict) -> str:

@@ -179,7 +179,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """What ran, for those who read the verdict without having been there."""
     from harness import __version__
-    from harness.machine.provenance import commit
+    from harness.machine.provenance import commit, commit_of_harness
 
     plan = steps.plan
     found: dict[str, Any] = {"protocol": protocol, **_golden(steps, findings)}
@@ -196,6 +196,7 @@ def _provenance(
                 found["circumstances"] = [rule.as_dict() for rule in steps.states.observed]
     found |= {
         "harness": __version__,
+        **({"harness_commit": own} if (own := commit_of_harness()) else {}),
         "iterations": plan.n,
         "resumed_after": plan.k if plan.resumes else None,
         "world_size": plan.world_size,

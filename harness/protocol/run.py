@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ def run_cell(
             steps, findings = Steps(phases), Findings()
             diagnosis, failure = _judge(protocol, steps, findings)
         verdict = verdict_of(protocol, steps, findings, diagnosis, failure, run)
-        _write_state_diff(folder, findings)
+        _write_state_diff(folder, findings, verdict.diagnosis)
         verdict.write(folder.verdict)
         if report is not None:
             try:
@@ -129,9 +130,18 @@ def _judge(protocol: str, steps: Steps, findings: Findings) -> tuple[Diagnosis |
         return crash(error), error
 
 
-def _write_state_diff(folder: ResultsFolder, findings: Findings) -> None:
-    """What differs, tensor by tensor, beside the verdict."""
+def _write_state_diff(folder: ResultsFolder, findings: Findings, diagnosis: Diagnosis | None) -> None:
+    """What differs, tensor by tensor, beside the verdict: the cause first."""
     state = findings.last(SavedState)
-    if state is not None and state.difference is not None:
-        path = folder.path / "state_diff.json"
-        path.write_text(json.dumps(state.difference.as_dict(), indent=1, default=str) + "\n")
+    if state is None or state.difference is None:
+        return
+    from harness.diagnosis import in_order_of_cause
+
+    entries = in_order_of_cause(state.difference.entries, diagnosis)
+    cause = None
+    if diagnosis is not None and (entries or diagnosis.entry):
+        lost = [one.name for one in entries[:1] if one.component == diagnosis.component]
+        entry = diagnosis.entry or next(iter(lost), "")
+        cause = {"component": diagnosis.component, "entry": entry, "evidence": diagnosis.evidence}
+    written = {"cause": cause, **replace(state.difference, entries=entries).as_dict()}
+    (folder.path / "state_diff.json").write_text(json.dumps(written, indent=1, default=str) + "\n")

@@ -24,7 +24,7 @@ def half_widths(
     Args:
         check: by tolerance or envelope, of a metric.
         statistics: the metric's, from the golden.
-        rounding: the verdict's, see :data:`harness.checks.tolerance.ROUNDING`.
+        rounding: the verdict's, see :class:`harness.metrics.known.Tolerance`.
 
     Returns:
         By step; empty where a check asks something else of a step than a distance (counts, a moved
@@ -41,12 +41,14 @@ def half_widths(
 
     from harness.checks import tolerance
     from harness.checks.pairing import Pair
+    from harness.metrics.known import about
 
     pair = Pair(check.metric, check.against, np.asarray(steps, np.int64),
                 np.asarray([expected[s] for s in steps]), np.asarray([actual[s] for s in steps]))  # fmt: skip
-    if check.metric in tolerance.COUNTS:
+    judged = about(check.metric).judged
+    if judged == "count":
         return {}
-    if check.metric in tolerance.RATES:
+    if judged == "rate":
         return {s: tolerance.RATE_LIMIT * abs(expected[s]) for s in steps}
     allowed = tolerance.tolerance_of(check.metric, rounding)
     size = tolerance.scale(pair.expected, allowed.least)

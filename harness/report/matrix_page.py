@@ -84,7 +84,8 @@ def _summary(night: Night, counts: Counter[State]) -> Markup:
     held = sum(check.passed for check in checks)
     cells = f"{count(len(night.cells), 'cell')}: {', '.join(said)}."
     text = f"{cells} {held} of {count(len(checks), 'check')} held, {duration(seconds)} in all."
-    return el("p", text, class_="lead")
+    commit = [" Commit ", el("code", night.commit), "."] if night.commit else []
+    return el("p", text, *commit, class_="lead")
 
 
 def _filter() -> Markup:

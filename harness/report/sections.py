@@ -36,6 +36,7 @@ def top(verdict: Verdict, k: int, n: int) -> Markup:
     facts: list[tuple[str, Child]] = []
     if not verdict.passed:
         facts = [("Since", said.since), ("Lost", said.lost)]
+        facts += [("Entry", el("code", said.entry))] if said.entry else []
     facts.append(("Held", _held(verdict)))
     facts.append(
         ("Run", f"{n} iterations, resumed after {k}; {duration(verdict.timing.get('total', 0.0))} in all")
@@ -44,6 +45,7 @@ def top(verdict: Verdict, k: int, n: int) -> Markup:
         facts.append(("State", verdict.coverage.sentence()))
     if golden := verdict.provenance.get("golden"):
         facts.append(("Golden", str(golden)))
+    facts.append(("Commit", _commits(verdict.provenance)))
     return el(
         "header",
         el("p", el("span", SIGNS[verdict.status], aria_hidden="true"), " ", _STATUS[verdict.status],
@@ -55,6 +57,17 @@ def top(verdict: Verdict, k: int, n: int) -> Markup:
         _command(said.command),
         _evidence(verdict),
     )  # fmt: skip
+
+
+def _commits(provenance: Mapping[str, Any]) -> list[Child]:
+    """Of the code under test, and of the harness where it is another; with ``+`` files were changed since."""
+    tested, own = (str(provenance.get(key) or "") for key in ("commit", "harness_commit"))
+    said: list[Child] = [el("code", tested) if tested else "not known: the code under test is in no checkout"]
+    if tested.endswith("+"):
+        said.append(" (files were changed since)")
+    if version := provenance.get("harness"):
+        said += [f"; harness {version}", *([" of ", el("code", own)] if own and own != tested else [])]
+    return said
 
 
 def _sentence(verdict: Verdict, what: str) -> str:
@@ -148,8 +161,8 @@ def _check(check: Check, anchors: Mapping[str, str]) -> Markup:
         ("number", "" if check.first_bad_step is None else str(check.first_bad_step)),
         ("words", check.message),
         ("number", "" if worst is None or worst.step is None else str(worst.step)),
-        ("number", exact(worst.expected) if worst else ""),
-        ("number", exact(worst.actual) if worst else ""),
+        ("number value", exact(worst.expected) if worst else ""),
+        ("number value", exact(worst.actual) if worst else ""),
         ("number", number(worst.abs) if worst else ""),
         ("number", number(worst.rel) if worst else ""),
         ("number", check.kind),
@@ -267,7 +280,8 @@ def state(beside: Beside) -> Markup | None:
         _coverage(found.get("coverage")),
         el("p", [(f"{side}: ", el("code", found.get(side, "")), " ") for side in "ab"], class_="muted"),
         [el("p", f"Missing: {gap}", class_="note") for gap in dict.fromkeys(gaps)],
-        [_component(name, group, open_=i == 0) for i, (name, group) in enumerate(sorted(groups.items()))],
+        # In the order of cause, as they stand in the file.
+        [_component(name, group, open_=i == 0) for i, (name, group) in enumerate(groups.items())],
         el("p", f"{count(len(hidden), 'name')} of single ranks have no counterpart in the other layout.",
            class_="muted") if hidden else None,
     )  # fmt: skip

@@ -124,7 +124,7 @@ def _red(line: Line, said: Headline, console: Console) -> None:
     console.print(
         Text(f"{SIGNS[line.state]} {one_line(line.cell)}", style=STYLES[line.state]), soft_wrap=True
     )
-    for word, text in (("what", said.what), ("since", said.since), ("lost", said.lost)):
+    for word, text in said.facts:
         folded = textwrap.fill(
             text, max(40, console.width), initial_indent=f"  {word + ':':<6} ", subsequent_indent=" " * 9,
             break_on_hyphens=False,

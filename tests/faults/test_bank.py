@@ -107,7 +107,7 @@ def test_clean_twin_passes_where_faults_are_caught_and_named(tmp_path: Path, war
     clean = judge("dense_torch_dist_async", goldens=goldens, results=tmp_path / "clean", launcher=warm)
     assert [check.name for check in clean.failures] == ["golden: is there"]
     assert clean.diagnosis is None
-    for number in (3, 36):
+    for number, entry in ((3, "rng.common."), (21, "optimizer.step.*"), (36, "")):
         fault = FAULTS[number - 1]
         verdict = judge(
             fault.case,
@@ -120,6 +120,8 @@ def test_clean_twin_passes_where_faults_are_caught_and_named(tmp_path: Path, war
         assert any(not c.passed and c.against != "golden" for c in verdict.checks)
         assert verdict.diagnosis is not None
         assert verdict.diagnosis.component == fault.component, verdict.diagnosis.evidence
+        assert verdict.diagnosis.entry.startswith(entry), verdict.diagnosis
+        assert bool(verdict.diagnosis.entry) == bool(entry)
 
 
 # -- what is written ---------------------------------------------------------------------------

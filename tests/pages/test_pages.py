@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from harness.checks import Check, Worst
 from harness.report.html import write_report
-from tests.made_results import GPT, Made, make_cell, write_events
+from tests.made_results import GPT, MOE, Made, make_cell, write_events
 from tests.pages.browser import DESKTOP, PHONE, browser, chromium, opened, scroll_through
 from tests.pages.gallery import Gallery, make
 
@@ -53,6 +55,68 @@ def test_a_page_complains_of_nothing_asks_nobody_and_fits_its_window(
             assert found.page.evaluate("document.documentElement.scrollWidth") <= size[0]
             if name in gallery.cells:
                 assert found.page.locator("canvas").count() > 12
+
+
+#: Cells of tables that reach over the edge of what scrolls, or of the window; and what scrolls sideways.
+_CUT = """() => {
+  const cut = [];
+  for (const box of document.querySelectorAll(".scroll:has(table.checks), .component .scroll")) {
+    if (!box.checkVisibility()) continue;
+    const name = box.getAttribute("aria-label"), edge = box.getBoundingClientRect().right;
+    if (box.scrollWidth > box.clientWidth) cut.push(`${name}: ${box.scrollWidth} in ${box.clientWidth}`);
+    for (const cell of box.querySelectorAll("th, td")) {
+      const right = cell.getBoundingClientRect().right;
+      if (right > Math.min(edge, innerWidth) + 1 || cell.scrollWidth > cell.clientWidth + 1)
+        cut.push(`${name}: ${cell.textContent.slice(0, 40)}`);
+    }
+  }
+  return cut;
+}"""
+
+
+_OPEN = "document.querySelectorAll('section > details').forEach((one) => one.open = true)"
+_UNWRAP = "document.querySelectorAll('table.checks td').forEach((one) => one.style.whiteSpace = 'nowrap')"
+
+
+@pytest.mark.parametrize("width", [1440, 1300, 1160, 1000, 800])
+def test_no_table_of_checks_is_cut_however_long_its_names_are(
+    started: Browser, tmp_path: Path, width: int
+) -> None:
+    made = make_cell(tmp_path, MOE, lost="optimizer", n=20)
+    name = "optimizer.exp_avg_sq." + "decoder_layers_3_mlp_experts_linear_fc1_weight" * 5
+    raw = json.loads((made.folder / "state_diff.json").read_text())
+    raw["entries"][0] |= {"name": name, "a": "x" * 90, "b": -1.2345678901234567e-300}
+    (made.folder / "state_diff.json").write_text(json.dumps(raw))
+    worst = Worst(20, -1.2345678901234567e-300, 9.876543210987654e300)
+    checks = (
+        Check(f"state: {name}", None, "state", "exact", passed=False, first_bad_step=20, worst=worst,
+              message=f"{name}: 16384 of 16384 elements differ"),
+        Check(f"golden: {name}", name, "golden", "upper-bound", passed=True, message=name),
+        *made.verdict.checks,
+    )  # fmt: skip
+    path = write_report(
+        made.folder, replace(made.verdict, checks=checks), golden=made.golden, k=made.k, n=made.n
+    )
+    with opened(started, path, size=(width, 900)) as found:
+        found.page.evaluate(_OPEN)
+        assert found.page.get_by_text(name).first.is_visible()
+        assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert found.page.evaluate(_CUT) == []
+
+
+def test_a_table_that_is_cut_is_noticed(started: Browser, gallery: Gallery) -> None:
+    with opened(started, gallery.pages["gpt-red"], size=(1300, 900)) as found:
+        found.page.evaluate(_UNWRAP)
+        assert found.page.evaluate(_CUT) != []
+
+
+def test_the_commit_is_seen_without_scrolling(started: Browser, gallery: Gallery) -> None:
+    with opened(started, gallery.pages["gpt-red"], size=(1300, 900)) as found:
+        box = found.page.locator("header dd", has_text="0" * 40).bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] < 900
+    with opened(started, gallery.pages["matrix"], size=(1300, 900)) as found:
+        assert found.page.locator("header .lead code").inner_text() == "0" * 40
 
 
 def test_a_page_that_complains_or_asks_is_noticed(started: Browser, tmp_path: Path) -> None:

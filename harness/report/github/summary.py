@@ -90,9 +90,7 @@ def _details(outcome: Outcome, held: Mapping[Cell, Entry]) -> str:
     head = outcome.headline
     lines = [
         f"### {code(outcome.cell.id)}\n",
-        f"* **what**: {code(cut(head.what, _WIDEST))}",
-        f"* **since**: {code(head.since)}",
-        f"* **lost**: {code(head.lost)}",
+        *(f"* **{name}**: {code(cut(text, _WIDEST))}" for name, text in head.facts),
     ]
     entry = held.get(outcome.cell)
     if entry is not None:
