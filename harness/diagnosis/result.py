@@ -57,11 +57,13 @@ class Diagnosis:
         component: one of :data:`COMPONENTS`.
         evidence: sentences that a person can check, the decisive one first.
         candidates: what may have been lost, likeliest first; empty where ``component`` is certain.
+        recipes: headings of this project's documentation that say how a script keeps it: ``docs/….md#…``.
     """
 
     component: str
     evidence: tuple[str, ...]
     candidates: tuple[Candidate, ...] = ()
+    recipes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.component not in COMPONENTS:

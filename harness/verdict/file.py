@@ -54,6 +54,7 @@ class Diagnosis(msgspec.Struct):
     component: str
     evidence: list[str]
     candidates: list[Candidate] = []
+    recipes: list[str] = []
 
 
 class Run(msgspec.Struct):

@@ -120,6 +120,7 @@ def test_clean_twin_passes_where_faults_are_caught_and_named(tmp_path: Path, war
         assert any(not c.passed and c.against != "golden" for c in verdict.checks)
         assert verdict.diagnosis is not None
         assert verdict.diagnosis.component == fault.component, verdict.diagnosis.evidence
+        assert verdict.diagnosis.recipes == ()  # those are for scripts of one's own
 
 
 # -- what is written ---------------------------------------------------------------------------
