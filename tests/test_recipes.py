@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from harness.protocol.plan import Options
 from harness.protocol.run import run_cell
 from harness.verdict import Verdict
 from harness.verdict.reading import read_verdict
+from tests.warm import WARM, started_warm, warm_python
 
 pytestmark = pytest.mark.torch
 
@@ -30,7 +30,6 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / PAGE).read_text()
 EXAMPLE = ROOT / "docs/examples/plain/resume_recipes"
 SCRIPT, CASE = (EXAMPLE / "train.py").read_text(), (EXAMPLE / "model_config.yaml").read_text()
-WARM = Path(__file__).parent / "stand_ins" / "warm_python.py"
 Files = tuple[str, str]  # the script and its case
 WHOLE: Files = (SCRIPT, CASE)
 
@@ -93,17 +92,8 @@ def changed(files: Files, old: str, new: str) -> Files:
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where a process listens that has imported torch."""
-    folder = tmp_path_factory.mktemp("warm")
-    door = folder / "door"
-    with subprocess.Popen([sys.executable, str(WARM), "serve", str(door)], stdin=subprocess.PIPE) as server:
-        assert server.stdin is not None
-        try:
-            while not door.exists():
-                assert server.poll() is None
-                time.sleep(0.05)
-            yield door
-        finally:
-            server.stdin.close()
+    with warm_python(tmp_path_factory.mktemp("warm")) as door:
+        yield door
 
 
 @pytest.fixture(autouse=True)
@@ -116,9 +106,7 @@ def placed(tmp_path: Path, files: Files, warm: Path) -> None:
     folder = tmp_path / "cases" / "mine" / "recipes"
     folder.mkdir(parents=True)
     (folder / "train.py").write_text(files[0])
-    started = f"[python, -S, {WARM}, {warm}, train.py"
-    assert files[1].count("[python, train.py") == 2
-    (folder / "model_config.yaml").write_text(files[1].replace("[python, train.py", started))
+    (folder / "model_config.yaml").write_text(started_warm(files[1], warm))
 
 
 def judged(tmp_path: Path, files: Files, warm: Path) -> Verdict:
