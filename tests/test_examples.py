@@ -1,4 +1,4 @@
-"""Every code block of README and docs/: run where that is cheap, read by what reads it, or named with why not.
+"""Every code block of README and docs: run where that is cheap, read by what reads it, or named with why not.
 
 Commands are parsed, and what nox and pytest are given is looked up, in ``test_docs.py``. Here they are run,
 in a repository as its reader has it: with the smallest case of the README, its golden and its results.
