@@ -187,6 +187,23 @@ def test_each_stream_that_is_not_restored_is_named(stream: str, tmp_path: Path, 
     assert said(judged(tmp_path, changed(WHOLE, line, ""), warm)) == "`rng`"
 
 
+def test_a_scheduler_that_is_made_after_the_optimizer_was_loaded_resets_its_rate(
+    tmp_path: Path, warm: Path
+) -> None:
+    made = "scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.iters)\n"
+    load = '        optimizer.load_state_dict(saved["optimizer"])\n'
+    linear = "scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / args.iters)\n"
+    files = changed(WHOLE, made, linear)
+    assert said(judged(tmp_path / "before", files, warm)) == "green"
+    late = changed(changed(files, f"    {linear}", ""), load, f"{load}        {linear}")
+    late = changed(
+        late,
+        "    saved = None\n    step",
+        f"    if not args.load:\n        {linear}    saved = None\n    step",
+    )
+    assert said(judged(tmp_path / "after", late, warm)) == "`lr-schedule`"
+
+
 def test_streams_that_are_restored_before_batches_are_skipped_have_moved_on(
     tmp_path: Path, warm: Path
 ) -> None:

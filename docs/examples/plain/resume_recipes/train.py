@@ -89,7 +89,7 @@ def main() -> None:
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
-            line = {"step": step, "loss": loss.item(), "lr": scheduler.get_last_lr()[0]}
+            line = {"step": step, "loss": loss.item(), "lr": optimizer.param_groups[0]["lr"]}
             line["loss-scale"] = scaler.get_scale()
             line["data-digest"] = zlib.crc32(index.numpy().tobytes())
             log.write(json.dumps(line) + "\n")
