@@ -16,7 +16,7 @@ import pytest
 
 from harness.commands.cli import main
 from harness.diagnosis import COMPONENTS
-from harness.diagnosis.recipes import ANCHORS, PAGE
+from harness.diagnosis.recipes import ANCHORS, PAGE, STOP_AT_K
 from harness.matrix import Cell
 from harness.protocol.plan import Options
 from harness.protocol.run import run_cell
@@ -145,7 +145,7 @@ def test_every_component_that_has_a_recipe_has_a_heading_and_every_heading_is_of
     assert set(ANCHORS) <= set(COMPONENTS)
     assert set(ANCHORS.values()) <= set(parts())
     assert set(COMPONENTS) - set(ANCHORS) == {"performance", "memory", "crash"}
-    assert set(parts()) - set(ANCHORS.values()) == {"stop-at-k"}  # which is told as lr-schedule
+    assert {f"{PAGE}#{part}" for part in set(parts()) - set(ANCHORS.values())} == {STOP_AT_K}
 
 
 # -- the script ------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_what_the_page_says_of_a_part_is_the_verdict_without_it(
         assert said(verdict) == not_restored, verdict.diagnosis
     if said(verdict) != "green":
         assert verdict.diagnosis is not None
-        assert f"{PAGE}#{part}" in verdict.diagnosis.recipes or part == "stop-at-k"
+        assert f"{PAGE}#{part}" in verdict.diagnosis.recipes
 
 
 @pytest.mark.parametrize("stream", ["random.setstate(", "np.random.set_state(", "torch.set_rng_state("])

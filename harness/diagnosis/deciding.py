@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.diagnosis import candidates, contradictions, curves, differences, doubts, sentences
 from harness.diagnosis.candidates import Judged
 from harness.diagnosis.curves import Compared, Deviation
+from harness.diagnosis.recipes import STOP_AT_K
 from harness.diagnosis.result import PARAMETERS, Candidate, Diagnosis, Finding
 from harness.diagnosis.training import training_changed
 from harness.errors import CheckpointError, HarnessError, TrainerFailed
@@ -135,7 +136,8 @@ class _Resume:
             f"run again, the one that stops at {self.k} comes out the same way: it trains otherwise because "
             "it is told to stop there (${EXIT_ITERS}); its schedule must see the whole (${TRAIN_ITERS})"
         )
-        return Diagnosis("lr-schedule" if first.kind == "rate" else "unknown", (said, why))
+        component = "lr-schedule" if first.kind == "rate" else "unknown"
+        return Diagnosis(component, (said, why), recipes=(STOP_AT_K,))
 
     def _not_loaded(self) -> Diagnosis | None:
         if self.resumed is not None and curves.first_step(self.resumed) is not None:

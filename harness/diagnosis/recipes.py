@@ -29,10 +29,14 @@ ANCHORS: Final[Mapping[str, str]] = {
     "nondeterminism": "the-same-bits-twice",
     "unknown": "what-to-log",
 }
+#: For a schedule that takes the stop for its length, whichever component that is told as.
+STOP_AT_K: Final = f"{PAGE}#stop-at-k"
 
 
 def with_recipes(found: Diagnosis) -> Diagnosis:
-    """The same, with the headings for what it names; of several candidates all of theirs first."""
+    """The same, with the headings for what it names if it has none; of several candidates all of theirs."""
+    if found.recipes:
+        return found
     named = [*(one.component for one in found.candidates), found.component]
     anchors = dict.fromkeys(ANCHORS[component] for component in named if component in ANCHORS)
     return replace(found, recipes=tuple(f"{PAGE}#{anchor}" for anchor in anchors))
