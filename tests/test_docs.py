@@ -222,16 +222,6 @@ def test_pip_is_asked_for_what_there_is() -> None:
                 assert "--group" not in given or given[given.index("--group") + 1] in groups
 
 
-def test_the_smallest_case_of_the_readme_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (text,) = blocks(README, "yaml")
-    folder = tmp_path / "cases" / "family" / "smallest"
-    folder.mkdir(parents=True)
-    (folder / "model_config.yaml").write_text(text)
-    assert main(["run", str(folder), "--hardware", "cpu", "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert all(option in said for option in ("--steps 50", "--steps 100", "--load"))
-
-
 def test_the_files_shown_for_a_script_are_those_that_ship() -> None:
     text = (DOCS / "command-trainer.md").read_text()
     for name in ("train.py", "model_config.yaml"):

@@ -49,16 +49,16 @@ class Step:
 
 STEPS = (
     Step(
-        "The script trains, prints its loss every ten steps and overwrites one `ckpt.pt`. It shuffles, and sets "
-        "no seed.",
+        "The script trains, prints its loss every ten steps and overwrites one `ckpt.pt`. It shuffles, and "
+        "sets no seed.",
         (),
         ("harness", "init", "train.py"),
         0,
         "no option to stop at a step",
     ),
     Step(
-        "It gets an option that ends a launch early, while the schedule still sees `--steps`; and a seed. The "
-        "case is written anew.",
+        "It gets an option that ends a launch early, while the schedule still sees `--steps`; and a seed. "
+        "The case is written anew.",
         (
             (
                 'parser.add_argument("--save-every"',
@@ -81,9 +81,9 @@ STEPS = (
         "Nothing is missing now. Is resuming sound?", (), ("harness", "run", "train"), 1, "may be: data-order"
     ),
     Step(
-        "The first step after the resume is off already, and the checkpoint knows neither of the order of the "
-        "data nor of random numbers. Both get in: an epoch's order is made from its number, and what was seen is "
-        "skipped.",
+        "The first step after the resume is off already, and the checkpoint knows neither of the order "
+        "of the data nor of random numbers. Both get in: an epoch's order is made from its number, and what "
+        "was seen is skipped.",
         (
             (
                 'def forever(loader: DataLoader):\n    """Batches, epoch after epoch."""\n    while True:\n'

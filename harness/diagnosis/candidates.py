@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.checkpoints import StateDiff
 
 #: Where nothing else tells which of them is likelier.
-_LIKELIEST = (
+LIKELIEST = (
     "nondeterminism", "optimizer", "weights", "data-order", "rng", "lr-schedule", "grad-scaler", "buffers",
     "embedding", "experts", "iteration", "checkpoint",
 )  # fmt: skip
@@ -109,7 +109,7 @@ class Weighed:
     @property
     def rank(self) -> tuple[int, int]:
         """The likeliest first."""
-        return len(self.candidate.against) - self.signs, _LIKELIEST.index(self.candidate.component)
+        return len(self.candidate.against) - self.signs, LIKELIEST.index(self.candidate.component)
 
 
 @dataclass(frozen=True)

@@ -235,6 +235,17 @@ def ratios(actual: Series, expected: Series, start: int) -> tuple[float, float] 
     return float(found.min()), float(found.max())
 
 
+def moves(line: Series, start: int) -> bool:
+    """Whether its values are not all the same from ``start`` on."""
+    return len({*line.values[line.steps >= start].tolist()}) > 1
+
+
+def in_step(actual: Series, expected: Series, start: int) -> bool:
+    """Whether one is a constant times the other from ``start`` on: the same movement, of another size."""
+    over = ratios(actual, expected, start)
+    return over is not None and over[1] - over[0] <= 1e-3 * abs(over[1])
+
+
 def ordinal(step: int, k: int) -> str:
     """Where an iteration is: ``the first after the resume``, ``the 11th after the resume``."""
     behind = step - k

@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnosis import candidates, cause, contradictions, curves, differences, sentences
+from harness.diagnosis import candidates, cause, contradictions, curves, differences, doubts, sentences
 from harness.diagnosis.candidates import Judged
 from harness.diagnosis.curves import Compared, Deviation
+from harness.diagnosis.recipes import STOP_AT_K
 from harness.diagnosis.result import CAUSES, PARAMETERS, Candidate, Diagnosis, Finding
 from harness.diagnosis.training import training_changed
 from harness.errors import CheckpointError, HarnessError, TrainerFailed
@@ -141,7 +142,8 @@ class _Resume:
             f"run again, the one that stops at {self.k} comes out the same way: it trains otherwise because "
             "it is told to stop there (${EXIT_ITERS}); its schedule must see the whole (${TRAIN_ITERS})"
         )
-        return Diagnosis("lr-schedule" if first.kind == "rate" else "unknown", (said, why))
+        component = "lr-schedule" if first.kind == "rate" else "unknown"
+        return Diagnosis(component, (said, why), recipes=(STOP_AT_K,))
 
     def _not_loaded(self) -> Diagnosis | None:
         if self.resumed is not None and curves.first_step(self.resumed) is not None:
@@ -334,15 +336,27 @@ class _Resume:
                 return Judged(component, tuple(said))
             why = () if seen or self._off else self._messages()
             return Judged("unknown", why, candidates.listed(seen, CAUSES))
+        known = self._known(first, seen)
         if first.kind in ("data", "rate", "scale"):
             component = curves.IMPLIED[first.kind][0]
+            if first.kind == "rate" and self._moves_in_step(first):
+                lost = doubts.rate_of_the_optimizer(known)
+                component = "optimizer" if lost else component
+                return Judged(component, lost or tuple(seen.get(component, ())))
             return Judged(component, tuple(seen.get(component, ())))
-        known = self._known(first, seen)
         due = [component for component in candidates.due_to(known) if component in seen]
+        if len(due) == 1 and (either := doubts.explains_it_too(known, due[0])):
+            return Judged("unknown", (), either)
         if len(due) == 1:
             also = [said for component in seen if component not in due for said in seen[component]]
             return Judged(due[0], (*seen[due[0]], *also[:_FEW]))
         return candidates.judged(known)
+
+    def _moves_in_step(self, first: Deviation) -> bool:
+        theirs, mine = self.continuous.get(first.metric), (self.resumed or self._empty).get(first.metric)
+        if theirs is None or mine is None:
+            return False
+        return curves.moves(theirs, first.step) and curves.in_step(mine, theirs, first.step)
 
     def _named(self, found: Mapping[str, Sequence[str]]) -> str | None:
         """Of what was lost at k: what the curves agree with, or the only one."""

@@ -64,12 +64,14 @@ class Diagnosis:
         candidates: what may have been lost, likeliest first; empty where ``component`` is certain.
         entry: the entry of the saved state that says most of what was lost, ``optimizer.step.*`` where
             all of a kind was never saved; empty where none is known.
+        recipes: headings of this project's documentation that say how a script keeps it: ``docs/….md#…``.
     """
 
     component: str
     evidence: tuple[str, ...]
     candidates: tuple[Candidate, ...] = ()
     entry: str = ""
+    recipes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.component not in COMPONENTS:

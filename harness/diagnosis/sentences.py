@@ -102,21 +102,15 @@ def _rate(
         return f"{said}: {d.values}; its values are those of iteration {at} on: the schedule is {way}"
     if later is None:
         return f"{said}: {d.values}"
-    over = curves.ratios(mine, theirs, d.step)
-    moves = _moves(theirs, d.step)
-    if over is not None and over[1] - over[0] <= 1e-3 * abs(over[1]):
+    moves = curves.moves(theirs, d.step)
+    if curves.in_step(mine, theirs, d.step):
         said += f": {d.values}; that ratio stays the same up to {mine.steps[-1]}"
         if moves:
             said += ": the schedule's position is right, and the rates that it moves between are not"
         return said
-    if moves and not _moves(mine, d.step):
+    if moves and not curves.moves(mine, d.step):
         return f"{said}: {d.values}, and it moves no more, as behind the end of its schedule"
     return f"{said}: {d.values}"
-
-
-def _moves(line: Series, start: int) -> bool:
-    """Whether its values are not all the same from ``start`` on."""
-    return len({*line.values[line.steps >= start].tolist()}) > 1
 
 
 def _iterations(count: int) -> str:

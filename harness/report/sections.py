@@ -101,7 +101,13 @@ def _evidence(verdict: Verdict) -> Markup | None:
         el("ol", [el("li", quoted(one.sentence())) for one in found.candidates])
         if found.candidates
         else None,
+        _recipes(found.recipes),
     )
+
+
+def _recipes(recipes: Sequence[str]) -> Markup | None:
+    named = [(", " if at else "", el("code", one)) for at, one in enumerate(recipes)]
+    return el("p", "How a script keeps it: ", named, " of resume-harness.") if recipes else None
 
 
 def _command(command: str) -> Markup:

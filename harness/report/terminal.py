@@ -135,6 +135,8 @@ class Terminal:
                 self._say(f"  {evidence}")
             for candidate in verdict.diagnosis.candidates:
                 self._say(f"  may be: {candidate.sentence()}")
+            for recipe in verdict.diagnosis.recipes[:_WORTH_SHOWING]:
+                self._say(f"recipe: {recipe} of resume-harness")
         shown = verdict.failures[:_WORTH_SHOWING]
         if shown:
             self._console.print(_table(shown))

@@ -55,6 +55,7 @@ class Diagnosis(msgspec.Struct):
     evidence: list[str]
     candidates: list[Candidate] = []
     entry: str = ""
+    recipes: list[str] = []
 
 
 class Run(msgspec.Struct):

@@ -61,7 +61,8 @@ def _verdict(written: file.Verdict) -> Verdict:
 
 def _diagnosis(written: file.Diagnosis) -> Diagnosis:
     candidates = [Candidate(one.component, tuple(one.for_), tuple(one.against)) for one in written.candidates]
-    return Diagnosis(written.component, tuple(written.evidence), tuple(candidates), written.entry)
+    evidence, recipes = tuple(written.evidence), tuple(written.recipes)
+    return Diagnosis(written.component, evidence, tuple(candidates), written.entry, recipes)
 
 
 def _coverage(written: file.Coverage) -> Coverage:

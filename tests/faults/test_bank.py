@@ -122,6 +122,7 @@ def test_clean_twin_passes_where_faults_are_caught_and_named(tmp_path: Path, war
         assert verdict.diagnosis.component == fault.component, verdict.diagnosis.evidence
         assert verdict.diagnosis.entry.startswith(entry), verdict.diagnosis
         assert bool(verdict.diagnosis.entry) == bool(entry)
+        assert verdict.diagnosis.recipes == ()  # those are for scripts of one's own
 
 
 # -- what is written ---------------------------------------------------------------------------
