@@ -52,6 +52,10 @@ class MetricsError(HarnessError):
     """An event file or a JSON-lines file that cannot be read to its end."""
 
 
+class NothingLogged(MetricsError):
+    """A phase that ran to its end, and no metric is to be found anywhere."""
+
+
 class CheckpointError(HarnessError):
     """A checkpoint that is torn, unreadable, or that would have to execute code to be read."""
 

@@ -4,49 +4,41 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from harness.errors import CaseError, UsageError
+from harness.repository import Hardware, Track, repository
 
 CASE_FILE = "model_config.yaml"
 _DEPTH = 5
 #: What a case's (and a family's) folder may be called; it becomes part of paths and session names.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 
-
-@dataclass(frozen=True)
-class Hardware:
-    """One kind of machine.
-
-    Args:
-        platform: its name in the file names of goldens.
-        device_names: words of which a GPU's product name holds one; none for the CPU.
-    """
-
-    platform: str
-    device_names: tuple[str, ...] = ()
+Row = TypeVar("Row")
 
 
-@dataclass(frozen=True)
-class Track:
-    """A pinned set of dependencies; the dependency group of ``pyproject.toml`` has its name.
+class _Rows(Mapping[str, Row]):
+    """A table of the repository, read when it is first looked into."""
 
-    Args:
-        torch: the version that goldens of the track are recorded with.
-    """
+    def __init__(self, of: Callable[[], Mapping[str, Row]]) -> None:
+        self._of = of
 
-    torch: str
+    def __getitem__(self, name: str) -> Row:
+        return self._of()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._of())
+
+    def __len__(self) -> int:
+        return len(self._of())
 
 
-HARDWARE = {
-    "a100": Hardware("dgx_a100", ("A100",)),
-    "h100": Hardware("dgx_h100", ("H100",)),
-    "h200": Hardware("dgx_h200", ("H200",)),
-    "cpu": Hardware("cpu"),
-}
-TRACKS = {"lts": Track("2.8.0"), "dev": Track("2.13.0")}
+#: The tables of the repository that this process works in; its ``pyproject.toml`` may replace them.
+HARDWARE: Mapping[str, Hardware] = _Rows(lambda: repository().hardware)
+TRACKS: Mapping[str, Track] = _Rows(lambda: repository().tracks)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """pytest plugin: ``--cell``, and one visible outcome for every check of a cell.
 
-Without ``--cell`` it does nothing at all, but for the driver of cells: a session that ran no cell ends
-with exit status 3. A cell is one test (its verdict); every check of it is
-reported beside it, as ``<driver>::<cell>::<check>``, in the terminal and in JUnit's XML. These
+With ``--cell`` the cells are all that is run, wherever the plugin is installed: each is one test (its
+verdict), whose node is the file of its case. Every check of it is reported beside it, as
+``<case file>::<cell>::<check>``, in the terminal and in JUnit's XML. These
 reports cannot be items, which pytest wants to know before anything has run; and subtests lose their
 names in JUnit. They are made where reports are consumed, so they survive pytest-xdist.
+
+Without ``--cell`` it does nothing at all, but that ``pytest <folder of cases>``, which ran no cell, ends with
+exit status 3. A test that asks for ``harness_cell`` gets the cells in its own way.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from harness.matrix import Cell
     from harness.verdict import Verdict
 
+_CASES = "test_cases"
 _CHECKS = "harness_checks"  # attribute of the report that carries them from worker to controller
 _RAN = "harness_ran"  # attribute of a report of the driver: whether a cell was run
 _VERDICT = pytest.StashKey["Verdict"]()
@@ -45,7 +49,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
                             "help": "also when everything has passed"}),
     ("--results", {"metavar": "FOLDER", "default": "results", "help": "folder of results"}),
     ("--goldens", {"metavar": "FOLDER", "help": "folder of goldens"}),
-    ("--cases", {"metavar": "FOLDER", "help": "folder of cases"}),
+    ("--cases", {"metavar": "FOLDER", "help": "folder of cases, default: the one named, or test_cases"}),
 )  # fmt: skip
 
 
@@ -81,7 +85,12 @@ def pytest_configure(config: pytest.Config) -> None:
         cells = [Cell.parse(name) for name in names]
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from None
-    config.pluginmanager.register(CellPlugin(config, cells), "harness-cells")
+    plugin = CellPlugin(config, cells)
+    config.pluginmanager.register(plugin, "harness-cells")
+    if config.args_source != pytest.Config.ArgsSource.ARGS:  # nobody asked for all the tests that are here
+        if not plugin.cases.is_dir():
+            raise pytest.UsageError(f"{plugin.cases}: no such folder; --cases says where the cases are")
+        config.args = [str(plugin.cases)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -100,7 +109,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Mark what is the driver's for :class:`Held`, which with pytest-xdist is in another process."""
     report = yield
-    if "harness_cell" in getattr(item, "fixturenames", ()):
+    if _runs_cell(item):
         setattr(report, _RAN, report.when == "call" and not report.skipped)
     return report
 
@@ -127,14 +136,65 @@ class Held:
         empty = session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
         if self.cells or session.config.option.collectonly or not (empty or session.exitstatus == 0):
             return
-        self.nothing = self.asked or bool(self.skipped and not self.others)
+        meant = empty and not session.config.option.keyword and _named(session.config) is not None
+        self.nothing = self.asked or meant or bool(self.skipped and not self.others)
         if self.nothing:
             session.exitstatus = EXIT_NOTHING
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say so."""
         if self.nothing:
-            terminalreporter.write_line(f"no cell was run: exit status {EXIT_NOTHING}, nothing to do")
+            asked = "" if self.asked else "; --cell=HARDWARE/TRACK/CASE asks for one"
+            terminalreporter.write_line(f"no cell was run: exit status {EXIT_NOTHING}, nothing to do{asked}")
+
+
+def _named(config: pytest.Config) -> Path | None:
+    """The folder of cases among the words of the command line; None where none is named."""
+    from harness.matrix import CASE_FILE, case_names
+
+    if config.args_source != pytest.Config.ArgsSource.ARGS:
+        return None
+    for word in config.args:
+        here = (config.invocation_params.dir / word.partition("::")[0]).absolute()
+        if (here / CASE_FILE).is_file():
+            here = here.parent.parent  # <family>/<case>
+        elif not case_names(here):
+            continue
+        return next((parent for parent in here.parents if parent.name == _CASES), here)
+    return None
+
+
+def _runs_cell(item: pytest.Item) -> bool:
+    return isinstance(item, CellItem) or "harness_cell" in getattr(item, "fixturenames", ())
+
+
+class CellFile(pytest.File):
+    """The file of a case, below which its cells are."""
+
+    def collect(self) -> tuple[pytest.Item, ...]:
+        """Nothing: which cells there are is said by the command line."""
+        return ()
+
+
+class CellItem(pytest.Item):
+    """A cell: passed, or failed with all that its verdict says."""
+
+    def __init__(self, *, plugin: CellPlugin, cell: Cell, **more: Any) -> None:
+        super().__init__(**more)
+        self.plugin, self.cell = plugin, cell
+
+    def runtest(self) -> None:
+        """Train, save, stop, resume, compare; say what was lost."""
+        verdict = self.plugin.run(self.cell, self)
+        if not verdict.passed:
+            from harness.report.terminal import render
+            from harness.text import for_log
+
+            pytest.fail(for_log(render(verdict)), pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """The case's file, and the cell."""
+        return self.path, None, self.cell.id
 
 
 @pytest.fixture
@@ -153,6 +213,32 @@ class CellPlugin:
         self.session: pytest.Session | None = None
         self.ran: list[str] = []
         self.launcher: Launcher | None = None
+        named = _option(config, "--cases")
+        self.cases = Path(named) if named else _named(config) or Path(_CASES)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Run the cells, and nothing else; a driver of one's own that was collected runs them itself."""
+        from harness.matrix import CASE_FILE, case_names
+
+        drivers = [item for item in items if _runs_cell(item)]
+        others = [item for item in items if not _runs_cell(item)]
+        if others:
+            config.hook.pytest_deselected(items=others)
+        there = {name: folder / CASE_FILE for _, name, folder in case_names(self.cases)}
+        files = {
+            cell: CellFile.from_parent(session, path=there.get(cell.case, self.cases).absolute())
+            for cell in (() if drivers else self.cells)
+        }
+        made: list[pytest.Item] = [
+            CellItem.from_parent(file, name=cell.id, plugin=self, cell=cell) for cell, file in files.items()
+        ]
+        items[:] = drivers or made
+        for item in made:  # so that the terminal counts them
+            report = pytest.CollectReport(item.nodeid.partition("::")[0], "passed", None, [item])
+            config.hook.pytest_collectreport(report=report)
 
     def run(self, cell: Cell, item: pytest.Item) -> Verdict:
         """Run ``cell``; the verdict's checks go with the item's report."""
@@ -164,7 +250,8 @@ class CellPlugin:
         from harness.report.html import write_report_of
         from harness.text import for_log
 
-        cases = Path(_option(self.config, "--cases") or item.path.parent)
+        driven = isinstance(item, CellItem) or _option(self.config, "--cases")
+        cases = self.cases if driven else item.path.parent
         goldens = _option(self.config, "--goldens")
         self.launcher = self.launcher or Launcher()
         try:

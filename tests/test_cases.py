@@ -195,6 +195,45 @@ def test_mistake_is_named_by_file_and_key(write: Write, text: str, said: str) ->
     assert said in refused(write(text))
 
 
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ("{}", "HARNESS: metrics: stdout: is missing, expected a regular expression, or a list of them"),
+        ("[a]", "HARNESS: metrics: found a list, expected a mapping with stdout"),
+        ("{stdin: a}", "HARNESS: metrics: stdin: no such key is known — expected stdout"),
+        ("{stdout: a, more: 1}", "HARNESS: metrics: more: no such key is known"),
+        ("{stdout: {a: b}}", "HARNESS: metrics: stdout: found a mapping, expected a regular expression"),
+        ("{stdout: [[a]]}", "HARNESS: metrics: stdout[0]: found a list, expected a text"),
+        ("{stdout: []}", "HARNESS: metrics: stdout: found a list, expected a regular expression, or a list"),
+        (
+            "{stdout: '('}",
+            "HARNESS: metrics: stdout: found '(', expected a regular expression (RE2): missing",
+        ),
+        (
+            "{stdout: '(?P<loss>x)'}",
+            "HARNESS: metrics: stdout: found '(?P<loss>x)', expected one group (?P<step>",
+        ),
+        (
+            r"{stdout: ['(?P<step>\d)(?P<loss>x)', '(?P<step>\d)']}",
+            "HARNESS: metrics: stdout[1]: found '(?P<step>",
+        ),
+    ],
+)
+def test_expression_that_finds_no_metric_is_named(metrics: str, said: str, write: Write) -> None:
+    command = "trainer: command, command: {train: [a]}"
+    assert said in refused(write(f"MODEL_ARGS: {{}}\nHARNESS: {{{command}, metrics: {metrics}}}\n"))
+
+
+def test_printed_metrics_are_a_commands_and_nobody_elses(write: Write) -> None:
+    metrics = r"metrics: {stdout: 'step (?P<step>\d+) loss (?P<loss>\S+)'}"
+    said = refused(write(f"MODEL_ARGS: {{}}\nHARNESS: {{trainer: native, {metrics}}}\n"))
+    assert "HARNESS: metrics: stdout: found with the trainer native, expected with command" in said
+    assert "trainer megatron, native" in refused(write(f"MODEL_ARGS: {{}}\nHARNESS: {{{metrics}}}\n"))
+    some = f"trainer: {{cpu: command, default: megatron}}, command: {{train: [a]}}, {metrics}"
+    case = load_case(write(f"MODEL_ARGS: {{}}\nHARNESS: {{{some}}}\n"))
+    assert case.harness.metrics.stdout == (r"step (?P<step>\d+) loss (?P<loss>\S+)",)
+
+
 def test_number_that_is_none_is_refused_when_it_is_asked_for(write: Write) -> None:
     case = load_case(write("MODEL_ARGS:\n  --train-iters: 1e3\n"))
     with pytest.raises(CaseError, match="--train-iters: found '1e3', expected a whole number above 0"):

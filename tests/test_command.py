@@ -250,7 +250,7 @@ def test_its_own_failure_stays_its_own(tmp_path: Path) -> None:
 
 
 def test_a_half_written_line_or_record_is_cut_off_when_the_command_is_ended(tmp_path: Path) -> None:
-    from harness.metrics import read_metrics
+    from harness.metrics import read_metrics, stdout
 
     script = (
         "import pathlib, sys, time\n"
@@ -266,14 +266,18 @@ def test_a_half_written_line_or_record_is_cut_off_when_the_command_is_ended(tmp_
         "(path,) = (root / 'events').iterdir()\n"
         "path.write_bytes(path.read_bytes() + path.read_bytes()[:30])\n"
         '(root / \'metrics.jsonl\').write_text(\'{"step": 1, "x": 1}\\n{"step": 2, \')\n'
+        "(root / 'logs').mkdir()\n"
+        "(root / 'logs' / 'trainer.log').write_text('step 1 y 5\\nstep 2 y 5')\n"
         "(root / 'save').mkdir()\n"
         "(root / 'save' / 'step_4.pt').touch()\n"
         "time.sleep(600)\n"
     )
+    stdout.declare(tmp_path, [r"step (?P<step>\d+) y (?P<y>\d+)"])
     assert preempted(tmp_path, sys.executable, "-c", script, str(tmp_path)).returncode == 0
     found = read_metrics(tmp_path / "events", tmp_path)
     assert found["loss"].values.tolist() == [1, 2, 3, 4]
     assert found["x"].values.tolist() == [1]
+    assert found["y"].values.tolist() == [5]
 
 
 # -- launches --------------------------------------------------------------------------------------

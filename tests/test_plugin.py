@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ XDIST = ("-p", "xdist.plugin", "-n", "1")
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """The driver, a case, and a test that has nothing to do with cells."""
+    """A case, and a test that has nothing to do with cells."""
     (tmp_path / "test_cases" / "mine" / "tiny").mkdir(parents=True)
     (tmp_path / "test_cases" / "mine" / "tiny" / "model_config.yaml").write_text(
         json.dumps(
@@ -28,7 +29,6 @@ def place(tmp_path: Path) -> Path:
             }
         )
     )
-    (tmp_path / "test_cases" / "test_cell.py").write_text((ROOT / "test_cases" / "test_cell.py").read_text())
     (tmp_path / "test_other.py").write_text("def test_it(): pass\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     return tmp_path
@@ -57,7 +57,8 @@ def pytest_(place: Path, *words: str, **more: str) -> subprocess.CompletedProces
         ("test_cases", "--cell=h100/dev/tiny"),
         ("test_cases", "--cell=h100/dev/tiny", "--cell=h200/lts/tiny"),
         ("test_cases", "--cell=cpu/dev/tiny", "-k", "nothing"),
-        ("test_other.py", "--cell=cpu/dev/tiny"),
+        ("--cell=h100/dev/tiny",),
+        ("test_other.py", "--cell=h100/dev/tiny"),
     ],
 )
 def test_a_session_that_ran_no_cell_ends_with_3(
@@ -72,7 +73,7 @@ def test_a_session_that_ran_no_cell_ends_with_3(
     ("words", "status"),
     [
         (("test_other.py",), 0),
-        ((".",), 0),  # the driver is collected beside other tests, and no cell was asked for
+        ((".",), 0),  # no cell was asked for
         (("test_cases", "--cell=h100/dev/tiny", "--collect-only"), 0),
         (("test_cases", "--cell=h100/dev/tiny", "--cell=cpu/dev/tinny"), 1),
         (("test_other.py", "-k", "nothing"), 5),
@@ -81,6 +82,36 @@ def test_a_session_that_ran_no_cell_ends_with_3(
 def test_other_sessions_end_as_they_did(place: Path, words: tuple[str, ...], status: int) -> None:
     done = pytest_(place, *words)
     assert done.returncode == status, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("test_cases",), ("test_cases/mine",), ("test_cases/mine/tiny",), ("--cases=test_cases",), (".",)],
+)
+def test_a_cell_is_all_that_is_run_wherever_pytest_is_told_to_look(
+    place: Path, words: tuple[str, ...]
+) -> None:
+    (place / "test_broken.py").write_text("import nothing_that_is_installed\n" if "." not in words else "")
+    done = pytest_(place, "--cell=cpu/dev/tiny", "--junit-xml=junit.xml", *words)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert read_verdict(place / "results" / "cpu" / "dev" / "tiny" / "verdict.json").status == "error"
+    names = set(re.findall(r'testcase classname="([^"]*)" name="([^":]*)', (place / "junit.xml").read_text()))
+    assert names == {("test_cases.mine.tiny.model_config.yaml", "cpu/dev/tiny")}
+
+
+def test_a_test_of_ones_own_gets_the_cells_in_its_own_way(place: Path) -> None:
+    (place / "test_mine.py").write_text(
+        "def test_mine(harness_cell, harness_run):\n    assert harness_run(harness_cell).status == 'error'\n"
+    )
+    done = pytest_(place, "test_mine.py", "test_other.py", "--cell=cpu/dev/tiny", "--cases=test_cases")
+    assert "1 passed, 1 deselected" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_a_folder_of_cases_it_says_which_is_missing(place: Path) -> None:
+    done = pytest_(place, "--cell=cpu/dev/tiny", "--cases=nowhere")
+    assert done.returncode == 4
+    assert "nowhere: no such folder; --cases says where the cases are" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("ci", "status", "code"), [("", "skipped", 3), ("true", "refused", 1)])

@@ -97,6 +97,10 @@ RIGHT = {
     "ENV_VARS: {A: 1, B: true, C: , D: text}\nMODE: 1\nMETRICS: [1, lm loss]\n",
     "ours": "HARNESS:\n  trainer: {cpu: command, default: megatron}\n  world_size: 8\n  deterministic: true\n"
     "  profiles: {cpu: {--train-iters: 8, --bf16: false}, h100: }\n  command: {train: [python, t.py, 1]}\n",
+    "metrics that are printed": "HARNESS: {trainer: command, command: {train: [a]}, "
+    r"metrics: {stdout: '(?P<step>\d+) (?P<loss>\S+)'}}",
+    "several such": "HARNESS: {trainer: command, command: {train: [a]}, "
+    r"metrics: {stdout: ['(?P<step>\d+) (?P<loss>\S+)', '(?P<step>\d+) val (?P<val_loss>\S+)']}}",
     "ours in short": "HARNESS: {trainer: native, world_size: '8'}\n",
     "nothing below": "HARNESS:\nMODEL_ARGS:\nENV_VARS:\nMODEL_ARGS_2:\nLAUNCHER:\nTEST_TYPE:\n",
     "a base": "BASE_CPU: &cpu {--a: 1}\nMODEL_ARGS: {<<: *cpu}\n",
@@ -115,6 +119,9 @@ WRONG = {
     "a shell's words": "MODEL_ARGS: {}\nHARNESS: {command: {train: python t.py}}\n",
     "nothing to start": "MODEL_ARGS: {}\nHARNESS: {command: {resume: [a]}}\n",
     "an empty command": "MODEL_ARGS: {}\nHARNESS: {command: {train: []}}\n",
+    "metrics of nothing": "HARNESS: {trainer: command, command: {train: [a]}, metrics: {}}\n",
+    "metrics of the wrong file": "HARNESS: {trainer: command, command: {train: [a]}, metrics: {stderr: a}}\n",
+    "metrics by no expression": "HARNESS: {trainer: command, command: {train: [a]}, metrics: {stdout: []}}\n",
     "another launcher": "MODEL_ARGS: {}\nLAUNCHER: mpirun\n",
     "a list of arguments": "MODEL_ARGS: [a]\n",
     "no argument": "MODEL_ARGS: {train-iters: 1}\n",

@@ -30,10 +30,11 @@ _PARALLEL = ("--tensor-model-parallel-size", "--pipeline-model-parallel-size", "
 
 @dataclass(frozen=True)
 class Command:
-    """Two argument lists of anybody's script; ``resume`` defaults to ``train``."""
+    """Anybody's script: two argument lists, and where both start; ``resume`` defaults to ``train``."""
 
     train: tuple[str, ...]
     resume: tuple[str, ...] = ()
+    cwd: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ class CheckpointKeys:
 
 
 @dataclass(frozen=True)
+class MetricsKeys:
+    """Where metrics are, beside event files and JSON lines; ``stdout``: expressions of printed lines."""
+
+    stdout: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class HarnessKeys:
     """What is below ``HARNESS``.
 
@@ -63,6 +71,7 @@ class HarnessKeys:
         command: what the trainer ``command`` starts.
         deterministic: whether the same run has the same bits; None: as Megatron-LM's keys say.
         checkpoint: how saved state is compared.
+        metrics: where they are: ``stdout`` has the regular expressions of the lines that a command prints.
     """
 
     trainer: Mapping[str, str] = field(default_factory=lambda: _TRAINERS_BY_DEFAULT)
@@ -71,6 +80,7 @@ class HarnessKeys:
     command: Command | None = None
     deterministic: bool | None = None
     checkpoint: CheckpointKeys = CheckpointKeys()
+    metrics: MetricsKeys = MetricsKeys()
 
 
 @dataclass(frozen=True)
@@ -247,7 +257,9 @@ def _ours(file: Path, found: keys.Harness) -> HarnessKeys:
     profiles = msgspec.structs.asdict(found.profiles) if found.profiles else {}
     command = None
     if found.command:
-        command = Command(_words(found.command.train), _words(found.command.resume))
+        command = Command(
+            _words(found.command.train), _words(found.command.resume), _text(found.command.cwd, "")
+        )
         if not command.train:
             raise CaseError(f"{file}: HARNESS: command: train is missing", "name what to start")
     return HarnessKeys(
@@ -259,6 +271,7 @@ def _ours(file: Path, found: keys.Harness) -> HarnessKeys:
         command=command,
         deterministic=found.deterministic,
         checkpoint=CheckpointKeys(_ignored(file, found.checkpoint) if found.checkpoint else ()),
+        metrics=MetricsKeys(_printed(file, found.metrics, trainers) if found.metrics else ()),
     )
 
 
@@ -272,6 +285,31 @@ def _ignored(file: Path, found: keys.Checkpoint) -> tuple[Ignored, ...]:
             )
         rules.append(Ignored(rule.entry or "*", rule.file or "", rule.reason))
     return tuple(rules)
+
+
+def _printed(file: Path, found: keys.Metrics, trainers: Mapping[str, str]) -> tuple[str, ...]:
+    from harness.expressions import Expression
+
+    where = f"{file}: HARNESS: metrics: stdout"
+    if "command" not in trainers.values():
+        named = ", ".join(sorted(set((trainers or _TRAINERS_BY_DEFAULT).values())))
+        raise CaseError(
+            f"{where}: found with the trainer {named}, expected with command",
+            "the others log event files: take the key out, or say trainer: command",
+        )
+    several = isinstance(found.stdout, list)
+    texts = _words(found.stdout if isinstance(found.stdout, list) else [found.stdout])
+    if not texts:
+        raise CaseError(f"{where}: found an empty list, expected a regular expression", "or take the key out")
+    for place, text in enumerate(texts):
+        try:
+            Expression.of(text)
+        except ValueError as error:
+            raise CaseError(
+                f"{where}{f'[{place}]' if several else ''}: {error}",
+                "for example 'step (?P<step>\\d+) loss (?P<loss>[-+.\\deE]+)'",
+            ) from None
+    return texts
 
 
 def _text(value: object, default: str) -> str:

@@ -68,6 +68,7 @@ class Command(msgspec.Struct, forbid_unknown_fields=True):
 
     train: Annotated[list[Text], _words(extra_json_schema={"minItems": 1})] = []
     resume: Annotated[list[Text] | None, _words()] = None
+    cwd: Annotated[Text | None, _text("the folder to start in; by default that of the case file")] = None
 
 
 class Ignore(msgspec.Struct, forbid_unknown_fields=True):
@@ -87,6 +88,18 @@ class Checkpoint(msgspec.Struct, forbid_unknown_fields=True):
     ] = []
 
 
+class Metrics(msgspec.Struct, forbid_unknown_fields=True):
+    """Where metrics are, beside event files and `metrics.jsonl`."""
+
+    stdout: Annotated[
+        str | Annotated[list[str], Meta(min_length=1)],
+        _expected(
+            "a regular expression, or a list of them",
+            description="of the lines that the command prints, with groups `(?P<step>…)` and `(?P<loss>…)`",
+        ),
+    ]
+
+
 class Harness(msgspec.Struct, forbid_unknown_fields=True):
     """All that is ours."""
 
@@ -96,6 +109,7 @@ class Harness(msgspec.Struct, forbid_unknown_fields=True):
     command: Annotated[Command | None, _mapping(extra_json_schema={"required": ["train"]})] = None
     deterministic: Annotated[bool | None, _expected("true or false")] = None
     checkpoint: Annotated[Checkpoint | None, _mapping()] = None
+    metrics: Annotated[Metrics | None, _expected("a mapping with stdout")] = None
 
 
 class CaseFile(msgspec.Struct, rename="upper"):

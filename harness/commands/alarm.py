@@ -53,7 +53,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     alarm.add_argument("--state", metavar="FILE", type=Path, help="what is remembered from night to night")
     alarm.add_argument(
         "--expect", metavar="LISTING", type=Path,
-        help="what nox -l --json prints: its cells are red when they have no verdict",
+        help="what nox -l --json prints, or the folder of cases: its cells are red when they have no verdict",
     )  # fmt: skip
     alarm.add_argument("--hardware", metavar="NAME", action="append", default=[], help="expect only this")
     alarm.add_argument("--track", metavar="NAME", action="append", default=[], help="expect only this")

@@ -21,7 +21,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     verbs = group.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, do, text in (
         ("list", _list, "every case: run, not run and why, or unreadable"),
-        ("lint", _lint, "what is wrong with the cases; exit status 1 if anything is"),
+        ("lint", _lint, "what is wrong with the cases; exit status 1 if anything is but warnings"),
     ):
         command = verbs.add_parser(verb, help=text, description=text)
         command.set_defaults(do=do)
@@ -87,4 +87,4 @@ def _lint(arguments: argparse.Namespace) -> int:
         for reason, count in sorted(report.reasons.items()):
             line(f"not run: {count}: {reason}")
         line(report.summary())
-    return EXIT_FAILED if report.findings else EXIT_PASSED
+    return EXIT_FAILED if report.failed else EXIT_PASSED

@@ -68,7 +68,7 @@ def _results(command: argparse.ArgumentParser) -> None:
     command.add_argument("results", metavar="RESULTS", type=Path, help="folder of results")
     command.add_argument(
         "--expect", metavar="LISTING", type=Path,
-        help="what nox -l --json prints: its cells are red when they have no verdict",
+        help="what nox -l --json prints, or the folder of cases: its cells are red when they have no verdict",
     )  # fmt: skip
     command.add_argument("--hardware", metavar="NAME", action="append", default=[], help="expect only this")
     command.add_argument("--track", metavar="NAME", action="append", default=[], help="expect only this")

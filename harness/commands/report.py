@@ -48,14 +48,16 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
 def _expect(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--expect", metavar="LISTING", type=Path,
-        help="what nox -l --json prints: its cells are red when they left nothing",
+        help="what nox -l --json prints, or the folder of cases: its cells are red when they left nothing",
     )  # fmt: skip
+    command.add_argument("--hardware", metavar="NAME", action="append", default=[], help="expect only this")
+    command.add_argument("--track", metavar="NAME", action="append", default=[], help="expect only this")
 
 
 def _expected(arguments: argparse.Namespace) -> list[Cell]:
     from harness.report.github.matrix import expected_cells
 
-    return list(expected_cells(arguments.expect))
+    return list(expected_cells(arguments.expect, hardware=arguments.hardware, tracks=arguments.track))
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -8,10 +8,13 @@ for. The others (``golden_values.json``, ``…_dgxh100_coreweave.json``, ``…_0
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.matrix import HARDWARE, TRACKS
+
 _STEM = "golden_values"
-_TRACKS = ("lts", "dev")
+_TRACKS = ("lts", "dev")  # those of Megatron-LM, whatever a repository's own are
 _VERSION = re.compile(r"(?:TE|PyT)?\d+\.\d+(?:\.\d+)?\w*")
 _JOINED = re.compile(r"dgx([a-z]+\d+)")
 _HARDWARE = re.compile(r"[a-z]+\d+")
@@ -60,18 +63,27 @@ def parse(file: str) -> GoldenName | None:
     track = platform = version = None
     others: list[str] = []
     while words:
+        ours = _platform(words) if platform is None else None
+        if ours:
+            platform = ours
+            del words[: len(ours.split("_"))]
+            continue
         word = words.pop(0)
         joined = _JOINED.fullmatch(word)
-        if word in _TRACKS and track is None:
+        if track is None and (word in _TRACKS or word in TRACKS):
             track = word
         elif word == "dgx" and words and _HARDWARE.fullmatch(words[0]) and platform is None:
             platform = f"dgx_{words.pop(0)}"
         elif joined and platform is None:
             platform = f"dgx_{joined[1]}"
-        elif word == "cpu" and platform is None:
-            platform = word
         elif _VERSION.fullmatch(word):
             version = f"{version}_{word}" if version else word
         else:
             others.append(word)
     return GoldenName(file, track, platform, version, tuple(others), second)
+
+
+def _platform(words: Sequence[str]) -> str | None:
+    """The platform of this repository with which ``words`` begin; the longest."""
+    names = sorted((one.platform for one in HARDWARE.values()), key=len, reverse=True)
+    return next((name for name in names if words[: name.count("_") + 1] == name.split("_")), None)

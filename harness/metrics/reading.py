@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from harness.errors import MetricsError
-from harness.metrics import events, json_lines
+from harness.errors import NothingLogged
+from harness.metrics import events, json_lines, stdout
 from harness.metrics.series import Series
 
 #: Megatron-LM logs every curve once more over consumed samples: the same values, another axis.
@@ -28,15 +28,15 @@ class _Format:
         below: the phase's folder that is searched for its files.
         files: those there; none where the trainer logged in another way.
         read: their series.
-        absent: said of the folder, where there are none.
+        absent: said of the folder, where there are none; nothing, where nobody expects any.
         wanted: what a trainer would have to write.
     """
 
     below: Literal["tensorboard", "output"]
     files: Callable[[Path], list[Path]]
     read: _Read
-    absent: str
-    wanted: str
+    absent: str = ""
+    wanted: str = ""
 
 
 #: Where several have a metric, the first one counts.
@@ -55,11 +55,12 @@ _FORMATS = (
         f"no {{}}/{json_lines.NAME}",
         f"one JSON object a line to ${{OUTPUT_PATH}}/{json_lines.NAME}",
     ),
+    _Format("output", stdout.files, stdout.read),  # only where the case says so
 )
 
 
 def read_metrics(tensorboard_folder: Path, output_folder: Path, *, killed: bool = False) -> dict[str, Series]:
-    """What a phase logged: event files under the one folder, ``metrics.jsonl`` in the other.
+    """What a phase logged: event files under the one folder, JSON lines and printed lines in the other.
 
     Curves over consumed samples (``lm loss vs samples``) are left out: their steps are not iterations.
 
@@ -70,18 +71,19 @@ def read_metrics(tensorboard_folder: Path, output_folder: Path, *, killed: bool 
             event file or the last line, may be torn and is then left out.
 
     Returns:
-        The series by metric, in the order they first appear. Where both sources have a metric, the
-        event files count.
+        The series by metric, in the order they first appear. Where several sources have a metric, the
+        event files count before the JSON lines, and those before what was printed.
 
     Raises:
-        MetricsError: neither is there, or one is broken.
+        NothingLogged: nothing of that is there.
+        MetricsError: it is broken.
     """
     folders = {"tensorboard": tensorboard_folder, "output": output_folder}
     there = [(one, paths) for one in _FORMATS if (paths := one.files(folders[one.below]))]
     if not there:
-        absent = ", and ".join(one.absent.format(folders[one.below]) for one in _FORMATS)
-        wanted = ", or ".join(one.wanted for one in _FORMATS)
-        raise MetricsError(f"{absent}: the trainer logged nothing", f"let it write {wanted}")
+        absent = ", and ".join(one.absent.format(folders[one.below]) for one in _FORMATS if one.absent)
+        wanted = ", or ".join(one.wanted for one in _FORMATS if one.wanted)
+        raise NothingLogged(f"{absent}: the trainer logged nothing", f"let it write {wanted}")
     found: dict[str, Series] = {}
     for one, paths in reversed(there):
         found |= one.read(paths, killed=killed)

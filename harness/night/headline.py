@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.diagnosis import COMPONENTS
-from harness.protocol.judge import NO_GOLDEN
+from harness.protocol.judge import NO_GOLDEN, NOT_LOGGED
 from harness.text import count, one_line
 from harness.verdict import NOT_RUN
 
@@ -67,6 +67,9 @@ def _what(verdict: Verdict) -> str:
         )
     if not verdict.failures:
         return one_line(verdict.message) or "failed without a failed check"
+    for check in verdict.failures:
+        if check.name == NOT_LOGGED:
+            return one_line(check.message.partition(" — ")[0])  # what to do is in the verdict
     against = {check.against for check in verdict.failures}
     resume = bool(against & {"continuous", "state"})
     if resume and "golden" not in against:

@@ -61,10 +61,15 @@ def before(series: Curves, k: int) -> Curves:
     return {metric: line for metric, line in kept.items() if len(line)}
 
 
-def after(whole: Curves, known: Curves, k: int) -> Curves:
-    """What is left of a whole run's curves behind iteration ``k``, of which ``known`` was logged."""
+def after(whole: Curves, known: Curves, k: int, n: int | None = None) -> Curves:
+    """What is left of a whole run's curves behind iteration ``k``, of which ``known`` was logged.
+
+    Args:
+        n: the iterations of the whole run, where that is known.
+    """
     last = max((int(line.steps.max()) for line in known.values() if len(line)), default=0)
-    last = max(last, _last_before(whole, k))
+    now_and_then = n is not None and _counts_from_zero(whole, known, k, n)
+    last = max(last, k - 1 if now_and_then else _last_before(whole, k))
     return {metric: line.kept(line.steps > last) for metric, line in whole.items()}
 
 
@@ -75,7 +80,9 @@ def replays(resumed: Curves, known: Curves) -> bool:
     return first is not None and first < last
 
 
-def went_on(resumed: Curves, known: Curves, like: Curves, k: int, *, trained_again: bool) -> WentOn:
+def went_on(
+    resumed: Curves, known: Curves, like: Curves, k: int, *, trained_again: bool, n: int | None = None
+) -> WentOn:
     """Judge where a resumed run went on.
 
     Args:
@@ -85,11 +92,12 @@ def went_on(resumed: Curves, known: Curves, like: Curves, k: int, *, trained_aga
         k: the iteration that it was resumed from.
         trained_again: it has saved checkpoints of k or before, which a run that goes on has no reason to; or
             nobody can tell whether it has.
+        n: the iterations of a whole run, where that is known.
     """
     import numpy as np
 
     expected = min(
-        (int(line.steps.min()) for line in after(like, known, k).values() if len(line)), default=k + 1
+        (int(line.steps.min()) for line in after(like, known, k, n).values() if len(line)), default=k + 1
     )
     first = _first(resumed)
     name = f"resume: first step is {expected}"
@@ -137,6 +145,19 @@ def _last_before(series: Curves, k: int) -> int:
 def _every_step(series: Curves) -> bool:
     """Whether a curve begins 0, 1: a lone value at 0 is a validation before the first step."""
     return any(len(line) > 1 and {0, 1} <= set(line.steps[:2].tolist()) for line in series.values())
+
+
+def _counts_from_zero(whole: Curves, known: Curves, k: int, n: int) -> bool:
+    """Whether a run that does not log every step counts them from 0: 0, 10, 20, … and never N.
+
+    Then ``k`` is the number of the iteration behind the k-th, and whoever was stopped after that has not
+    logged it. One who counts from 1, and begins with a validation at 0, logs something at N.
+    """
+    at_k, known_at_k, at_n = (
+        any((line.steps == step).any() for line in lines.values())
+        for lines, step in ((whole, k), (known, k), (whole, n))
+    )
+    return _first(whole) == 0 and at_k and not known_at_k and not at_n
 
 
 def _first(series: Curves) -> int | None:

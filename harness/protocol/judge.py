@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness.checks import Against, Check, Worst
 from harness.checks.wording import OTHER_VALUE
-from harness.errors import CheckpointError, HarnessError
+from harness.errors import CheckpointError, HarnessError, MetricsError
 
 if TYPE_CHECKING:
     from harness.goldens import Change, Golden
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Lane = Literal["exact", "tolerance", "envelope"]
 #: The check that fails a cell without a golden.
 NO_GOLDEN: Final = "golden: is there"
+#: The check that fails a cell of which there are no curves.
+NOT_LOGGED: Final = "metrics: can be read"
 _SHOWN = 3  # names and sentences; the rest is in state_diff.json
 _MORE_SHOWN = 8  # of what differs from the golden's; the rest is in verdict.json's provenance
 
@@ -61,6 +63,11 @@ def not_probed(error: HarnessError) -> Check:
     """The loaded state could not be saved again, and nothing else tells whether it was loaded."""
     said = f"the state as it was loaded could not be compared: {error.message}"
     return present("loaded state: compared", "state", passed=False, message=said)
+
+
+def not_logged(error: MetricsError) -> Check:
+    """A phase has ended well, and what it logged is not there or cannot be read."""
+    return present(NOT_LOGGED, "continuous", passed=False, message=str(error))
 
 
 def no_curve(checks: Sequence[Check]) -> Check:

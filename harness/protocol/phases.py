@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, NothingLogged
 from harness.launch.launcher import Launcher
 from harness.protocol.findings import Recorded
 from harness.protocol.observer import Observer
@@ -90,12 +90,11 @@ class Phases:
         Raises:
             TrainerFailed: a rank failed, or hangs.
             MetricsError: what it logged cannot be read.
+            NothingLogged: nothing is there to be read.
         """
-        from harness.metrics import read_metrics
-
         phase = self.made(name, load=load, start=start, stop=stop, folder=folder)
         self.launch(phase)
-        series = {} if name == "probe" else read_metrics(phase.tensorboard, phase.folder)
+        series = {} if name == "probe" else self._logged(phase)
         if name == "interrupted" and not self.plan.trainer.can_rewind:
             # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
             series = {metric: line.at(0, stop) for metric, line in series.items()}
@@ -108,6 +107,25 @@ class Phases:
                 raise
             saved, of = self.plan.trainer.saved(phase, end), end
         return Recorded(phase=phase, series=series, saved=saved, end=end, saved_at=of)
+
+    def _logged(self, phase: Phase) -> Mapping[str, Series]:
+        """What a phase logged; raises MetricsError."""
+        from harness.metrics import read_metrics, stdout
+
+        try:
+            series = read_metrics(phase.tensorboard, phase.folder)
+        except NothingLogged as error:
+            if self.plan.trainer.name != "command":
+                raise
+            raise NothingLogged(error.message, stdout.advice(phase.folder)) from error
+        # A part of a run may be too short for a line that is printed now and then; a whole one is not.
+        whole = phase.name in ("continuous", "repeat") and stdout.is_declared(phase.folder)
+        if whole and (unmatched := stdout.unmatched(phase.folder)):
+            raise NothingLogged(
+                f"{phase.folder / stdout.LOG}: no line matches HARNESS.metrics.stdout {unmatched[0]!r}",
+                stdout.advice(phase.folder),
+            )
+        return series
 
     def made(self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = "") -> Phase:
         """A phase with its folders made."""
@@ -123,6 +141,10 @@ class Phases:
         )
         phase.folder.mkdir(parents=True, exist_ok=True)
         phase.save.mkdir(parents=True, exist_ok=True)
+        if self.plan.trainer.name == "command" and (printed := self.plan.case.harness.metrics.stdout):
+            from harness.metrics import stdout
+
+            stdout.declare(phase.folder, printed)
         return phase
 
     def launch(

@@ -198,7 +198,7 @@ def _require_track(track: str, trainer: Trainer) -> None:
     if trainer.name != "native":
         return
     found = environment.version_of("torch")
-    if TRACKS[track].torch != found:
+    if TRACKS[track].torch not in ("", found):
         raise UsageError(
             f"track {track} is torch {TRACKS[track].torch}, and torch {found} is installed here",
             "record its goldens through nox, which makes the track's environment",

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cases import find_case
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, MetricsError, UsageError
 from harness.machine.leases import lease
 from harness.matrix import Cell
+from harness.protocol import judge
 from harness.protocol.conclusions import diagnose_run, record_golden, verdict_of, what_passing_takes
-from harness.protocol.findings import Findings, SavedState
+from harness.protocol.findings import Findings, Found, SavedState
 from harness.protocol.observer import Observer, Silent
 from harness.protocol.phases import Phases
 from harness.protocol.plan import Options, Plan, prepare
@@ -112,13 +113,16 @@ def _check_protocol(options: Options) -> None:
 
 
 def _judge(protocol: str, steps: Steps, findings: Findings) -> tuple[Diagnosis | None, HarnessError | None]:
-    """Take the steps; what ends them early (a dead rank, a torn file) goes into the verdict too."""
+    """Take the steps; what ends them early (a dead rank, an unreadable log) goes into the verdict too."""
     try:
         for found in PROTOCOLS[protocol](steps):
             findings.add(found)
         findings.add(what_passing_takes(steps, findings))
         findings.add(record_golden(steps, findings))
         return diagnose_run(steps, findings), None
+    except MetricsError as error:  # it has trained to its end: a check failed, and nothing has crashed
+        findings.add(Found(checks=(judge.not_logged(error),)))
+        return None, None
     except HarnessError as error:
         from harness.diagnosis import crash
 

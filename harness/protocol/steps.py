@@ -102,7 +102,7 @@ class Steps:
             continuation.replays(resumed.series, known)
             and not trainer.saved_until(self.train().phase.save, at)
         )
-        went_on = continuation.went_on(resumed.series, known, like, at, trained_again=again)
+        went_on = continuation.went_on(resumed.series, known, like, at, trained_again=again, n=self.plan.n)
         return replace(resumed, series=went_on.series, checks=(*resumed.checks, went_on.check))
 
     def probe(self, source: Recorded) -> Probed:
@@ -170,7 +170,7 @@ class Steps:
         """The resumed run over what is left of the uninterrupted one's curves: was anything lost?"""
         with self.phases.timed("checks"):
             known = continuation.before(source.series, resumed.phase.start)
-            expected = continuation.after(continuous.series, known, resumed.phase.start)
+            expected = continuation.after(continuous.series, known, resumed.phase.start, self.plan.n)
             return Found(checks=tuple(self._curves(expected, resumed.series)))
 
     def compare_before(self, interrupted: Recorded, continuous: Recorded) -> Observed:
@@ -228,8 +228,12 @@ class Steps:
 
     def came_to_the_end(self, resumed: Recorded, continuous: Recorded) -> Found:
         """Both runs ended at N, or at the same iteration of their own accord."""
-        named = all(run.saved_at == run.end for run in (continuous, resumed))
-        return Found(checks=(judge.same_end(continuous.end, resumed.end, self.plan.n, named=named),))
+        end = resumed.end
+        if end < continuous.end and resumed.saved_at == continuous.saved_at:
+            # Of few values nobody can tell where a run ended; but here the other one's are the same.
+            end = continuous.end if _last(resumed.series) == _last(continuous.series) else end
+        named = all(run.saved_at == run.end for run in (continuous, replace(resumed, end=end)))
+        return Found(checks=(judge.same_end(continuous.end, end, self.plan.n, named=named),))
 
     def fingerprint(self, run: Recorded) -> dict[str, Any]:
         """What decided the bits of a run."""
@@ -305,6 +309,11 @@ class Steps:
         if comparison.subject:
             checks.insert(0, judge.another_subject(comparison.subject, self.plan))
         return AgainstGolden(checks=tuple(checks), comparison=comparison, alike=alike)
+
+
+def _last(series: Mapping[str, Series]) -> int | None:
+    """The last step that anything was logged at."""
+    return max((int(line.steps.max()) for line in series.values() if len(line)), default=None)
 
 
 def _from_zero(series: Mapping[str, Series]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from harness.protocol.judge import NO_GOLDEN
+from harness.protocol.judge import NO_GOLDEN, NOT_LOGGED
 
 if TYPE_CHECKING:
     from harness.checks import Check
@@ -49,6 +49,8 @@ def message_of(checks: Sequence[Check], diagnosis: Diagnosis | None, *, ended: b
 def _resume(failed: Sequence[Check], diagnosis: Diagnosis | None) -> str:
     if diagnosis is not None and diagnosis.component not in _NOT_STATE:
         return f"resuming lost {diagnosis.component}"
+    if any(check.name == NOT_LOGGED for check in failed):
+        return "what was logged cannot be read, or nothing was"
     if all(check.kind == "present" for check in failed):
         return f"not everything could be compared ({failed[0].name})"
     return _NOT_STATE[diagnosis.component if diagnosis else "unknown"]

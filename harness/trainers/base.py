@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
+from harness.repository import root_of
+
 if TYPE_CHECKING:
     from harness.cases import Case
     from harness.checkpoints.rules import Rule
@@ -150,9 +152,10 @@ class Trainer(Protocol):
         """What is known of how ``phase`` ran, as far as it decides the bits; flat."""
 
 
-def placeholders(phase: Phase) -> Mapping[str, str]:
+def placeholders(case: Case, phase: Phase) -> Mapping[str, str]:
     """What ``${NAME}`` stands for in a case's arguments, in this phase."""
     return {
+        "REPOSITORY": str(root_of(case.directory)),
         "TENSORBOARD_PATH": str(phase.tensorboard),
         "CHECKPOINT_SAVE_PATH": str(phase.save),
         # A run from 0 looks for a checkpoint where it saves, as in Megatron-LM, and finds none.

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.errors import HarnessError, UsageError
 from harness.matrix import HARDWARE, TRACKS, Cell
+from harness.matrix import cells as cells_below
 
 #: GitHub refuses a matrix of more jobs.
 MOST_JOBS = 256
@@ -88,7 +89,11 @@ def _listed(item: Any, where: str) -> Listed | None:  # noqa: ANN401 - whatever 
 
 
 def read_listing_file(path: Path) -> tuple[Listed, ...]:
-    """The same of a file; ``-`` is standard input."""
+    """The same of a file; ``-`` is standard input; a folder of cases is what nox would list of it."""
+    if path.is_dir():
+        return tuple(
+            Listed(cell, f"case({cell.hardware})({cell.track},{cell.case})") for cell in cells_below(path)
+        )
     if str(path) == "-":
         return read_listing(sys.stdin.read(), "standard input")
     try:
@@ -104,7 +109,7 @@ def expected_cells(
     """The cells that a night should hold; none when nobody says.
 
     Args:
-        listing: what ``nox -l --json`` prints; None when it was not said.
+        listing: what ``nox -l --json`` prints, or the folder of cases; None when it was not said.
         hardware, tracks: as in :func:`select`.
 
     Raises:

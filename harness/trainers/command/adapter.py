@@ -20,8 +20,10 @@ from harness.errors import CaseError, CheckpointError, UsageError
 from harness.machine.environment import device, version_of
 from harness.machine.hardware import cores
 from harness.machine.secrets import is_secret
+from harness.matrix import CASE_FILE
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.command import checkpoint_names
+from harness.trainers.command.remarks import missing_script, remarks
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -50,7 +52,7 @@ class CommandTrainer:
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     def check(self) -> None:
-        """Refuse a command that is not there; raises CaseError."""
+        """Refuse a command or a script that is not there; raises CaseError and UsageError."""
         nowhere, case = Path(os.devnull), self.case
         n, k = case.train_iters(self.hardware), case.resume_at(self.hardware)
         for phase in (
@@ -59,12 +61,19 @@ class CommandTrainer:
         ):
             launch = self.launch(phase)
             program = launch.argv[0]
-            inside = case.directory / program if os.sep in program else None
+            inside = (launch.cwd or case.directory) / program if os.sep in program else None
             there = inside.is_file() if inside else shutil.which(program, path=launch.env["PATH"])
             if not there:
                 raise CaseError(
                     f"{case.name}: HARNESS: command: {program} is not found",
-                    "a relative path begins at the folder of the case file",
+                    "a relative path begins at the folder of the case file, or at cwd",
+                )
+            if not (launch.cwd or case.directory).is_dir():
+                raise CaseError(f"{case.name}: HARNESS: command: cwd: {launch.cwd} is no folder")
+            key = f"HARNESS: command: {'resume' if phase.load and _resumes_otherwise(case) else 'train'}"
+            for missing in missing_script(key, launch.argv, launch.cwd or case.directory):
+                raise UsageError(
+                    f"{case.directory / CASE_FILE}: {missing.where}: {missing.message}", missing.advice
                 )
 
     @property
@@ -78,22 +87,30 @@ class CommandTrainer:
         return self.case.harness.world_size or 1
 
     def launch(self, phase: Phase) -> Launch:
-        """The command of a phase, in the folder of its case file; raises CaseError."""
+        """The command of a phase, in the folder of its case file or in its ``cwd``; raises CaseError."""
         if phase.name == "probe":
             raise UsageError("a command cannot be asked to load and save without a step")
         case = self.case
         train, resume = _commands(case)
-        values = {**os.environ, **placeholders(phase)}
+        values = {**os.environ, **placeholders(case, phase)}
         argv = substitute(resume if phase.load else train, values)
         env = dict(zip(case.env_vars, substitute(case.env_vars.values(), values), strict=True))
         # ``python`` and ``torchrun`` are those of the environment that the harness runs in.
         path = env.get("PATH", os.environ.get("PATH", ""))
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
+        if case.harness.metrics.stdout and "PYTHONUNBUFFERED" not in os.environ:
+            # Else stdout and stderr tear each other's lines, and a script that is ended takes its last along.
+            env.setdefault("PYTHONUNBUFFERED", "1")
         if phase.stop < phase.train_iters and not stops_by_itself(case):
             root = str(Path(__file__).resolve().parents[3])
             argv = [sys.executable, "-c", _PREEMPT.format(root=root),
                     str(phase.save), str(phase.stop), str(phase.folder), "--", *argv]  # fmt: skip
-        return Launch(kind="exec", world_size=self.world_size, argv=tuple(argv), env=env, cwd=case.directory)
+        cwd = case.directory
+        if case.harness.command and case.harness.command.cwd:
+            cwd /= substitute([case.harness.command.cwd], values)[0]
+        doubtful = [remark for remark in remarks(case, self.hardware) if not remark.wrong]
+        notes = tuple(f"warning: {case.directory / CASE_FILE}: {remark}" for remark in doubtful)
+        return Launch("exec", self.world_size, tuple(argv), env=env, cwd=cwd, notes=notes)
 
     def rewind(self, source: Phase, target: Path, k: int) -> None:
         """Copy what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
@@ -151,6 +168,10 @@ def stops_by_itself(case: Case) -> bool:
     """Whether the command is told where to stop; if not, it is ended there."""
     train, _ = _commands(case)
     return any(mark in word for word in (*train, *case.env_vars.values()) for mark in _STOPS)
+
+
+def _resumes_otherwise(case: Case) -> bool:
+    return case.harness.command is not None and bool(case.harness.command.resume)
 
 
 def _commands(case: Case) -> tuple[Sequence[str], Sequence[str]]:

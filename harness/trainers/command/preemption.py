@@ -45,7 +45,7 @@ def run(folder: Path, k: int, output: Path, command: list[str]) -> int:
         signal.signal(number, lambda *_: _leave(process))
     try:
         if _wait(process, folder, k):
-            print(f"harness: the checkpoint of iteration {k} is there; the command is ended", flush=True)
+            print(f"\nharness: the checkpoint of iteration {k} is there; the command is ended", flush=True)
             _end(process)
             for path in output.rglob("*"):
                 _cut(path)
@@ -100,11 +100,22 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
 def _cut(path: Path) -> None:
     """Cut a half-written last line or record off a log of metrics."""
     with contextlib.suppress(OSError):
-        if path.name == "metrics.jsonl":
-            whole = path.read_bytes().rpartition(b"\n")
-            os.truncate(path, len(whole[0]) + len(whole[1]))
+        if path.name == "metrics.jsonl" or _is_read(path):
+            _cut_line(path)
         elif "tfevents" in path.name:
             os.truncate(path, _whole_records(path))
+
+
+def _is_read(path: Path) -> bool:
+    """Whether it is the log, and metrics are read from it (:mod:`harness.metrics.stdout`)."""
+    return path.name == "trainer.log" and (path.parents[1] / "stdout_metrics.json").is_file()
+
+
+def _cut_line(path: Path) -> None:
+    """Cut off what stands behind the last line end (that of a progress bar too, in the log)."""
+    text = path.read_bytes()
+    ends = (b"\n",) if path.name == "metrics.jsonl" else (b"\n", b"\r")
+    os.truncate(path, max(text.rfind(end) for end in ends) + 1)
 
 
 def _whole_records(path: Path) -> int:

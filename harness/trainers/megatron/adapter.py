@@ -295,7 +295,7 @@ def _paths(case: Case, phase: Phase) -> dict[str, str]:
                 "set CHECKPOINT_LOAD_PATH to its folder",
             )
     found = {
-        **placeholders(phase),
+        **placeholders(case, phase),
         "CHECKPOINT_LOAD_PATH": load,
         "LOG_DIR": str(phase.folder / "logs" / "1"),
         "RUN_NUMBER": "2" if phase.load else "1",

@@ -98,7 +98,7 @@ class NativeTrainer:
 
         arguments = dict(self.case.arguments(self.hardware, resumed=phase.load is not None))
         arguments.setdefault("--save-interval", str(self.case.save_interval(self.hardware)))
-        argv = substitute(to_argv(arguments), placeholders(phase))
+        argv = substitute(to_argv(arguments), placeholders(self.case, phase))
         argv = [*argv, "--harness-exit-iters", str(phase.stop)]
         parse(argv, self.world_size)
         return tuple(argv)

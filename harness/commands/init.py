@@ -1,0 +1,48 @@
+"""``harness init``: what a repository needs, and the case of a script."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from harness.errors import EXIT_PASSED, UsageError
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """``harness init [SCRIPT]``."""
+    text = "write what a repository needs (noxfile, track, folders), and the case of a script"
+    init = commands.add_parser("init", help=text, description=f"{text}. Nothing is overwritten.".capitalize())
+    init.set_defaults(do=_init)
+    init.add_argument("script", metavar="SCRIPT", type=Path, nargs="?", help="a training script to look at")
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from harness.init.case import guess
+    from harness.init.files import Done, case_file, repository_files
+    from harness.init.script import look
+    from harness.repository import root_of
+
+    root = root_of(Path.cwd())
+    script = look(arguments.script) if arguments.script else None
+    if script and root.resolve() not in script.path.resolve().parents:
+        raise UsageError(f"{script.path}: lies outside of {root}", "go to the repository that it belongs to")
+    found = guess(script, root) if script else None
+    name, case = case_file(root, script.path, found.text) if script and found else ("", None)
+    done: list[Done] = [*repository_files(root, script.imports if script else ()), *([case] if case else [])]
+    for one in done:
+        print(f"{one.verb:5} {one.path}" + (f": {one.said}" if one.said else ""))
+    if script and found:
+        print(f"\n{script.path}: {script.framework}")
+        for line in found.guessed:
+            print(f"  guessed   {line}")
+        for line in found.unseen:
+            print(f"  not seen  {line}")
+        if found.unseen:
+            print("\nmend what was not seen, in the script and in the case; then")
+        else:
+            print("\nlook at the case; then")
+        print(f"  harness run {name}                  # is resuming sound?")
+        print(f"  harness run {name} --golden-update  # record its golden")
+    else:
+        print("\nharness init SCRIPT writes the case of a training script")
+    return EXIT_PASSED

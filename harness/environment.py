@@ -1,0 +1,86 @@
+"""The environment of a cell's track, made by nox: standard library and nox only."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+from nox.virtualenv import UV
+
+from harness.machine.hardware import driver_here
+from harness.matrix import Cell
+from harness.repository import DISTRIBUTION, Repository, installed_as, repository
+
+#: Where packages come from: who has set one of these is not overruled.
+_SAID = {f"UV_{name}" for name in ("TORCH_BACKEND", "FIND_LINKS", "OFFLINE", "NO_INDEX", "INDEX")}
+_SAID |= {f"UV_{name}" for name in ("DEFAULT_INDEX", "INDEX_URL", "EXTRA_INDEX_URL")}
+
+
+def make(session: nox.Session, here: Repository, cell: Cell) -> tuple[str, ...]:
+    """Make the environment of a cell's track; the command that is pytest there."""
+    track = here.tracks[cell.track]
+    if track.group is None:
+        return (_python_here(session, cell.track), "-m", "pytest")
+    install(session, group=track.group)
+    if cell.hardware != "cpu" and track.gpu_group:
+        if track.build_group:
+            session.install(*pins(session, track.build_group))  # first: the others are compiled with it
+        session.install("--no-build-isolation", *pins(session, track.gpu_group))
+    return ("pytest",)
+
+
+def _python_here(session: nox.Session, track: str) -> str:
+    """The first Python on PATH, nox's own left out, that has the harness; ends the session without one."""
+    folders = [
+        one for one in os.environ.get("PATH", "").split(os.pathsep) if one != str(Path(sys.prefix, "bin"))
+    ]
+    for folder, name in itertools.product(folders, ("python", "python3")):
+        python = shutil.which(name, path=folder)
+        asked = [python or "", "-c", "import harness.plugin, pytest"]
+        if python and not subprocess.run(asked, capture_output=True, check=False).returncode:
+            return python
+    return session.error(
+        f"track {track} makes no environment (group = false), and no Python on PATH has the harness: "
+        f"pip install {installed_as()!r} where the trainer is installed"
+    )
+
+
+def install(session: nox.Session, *words: str, group: str) -> None:
+    """Install ``words`` and a dependency group; where no GPU can be, torch without CUDA.
+
+    PyPI's torch for Linux brings CUDA, some GB of it. PyTorch's own index has one without: uv knows it, and
+    falls back on no other where it gives nothing. So it is asked first, and what is installed then is kept.
+    """
+    pinned = pins(session, group)
+    torch = [pin for pin in pinned if pin.startswith("torch==")]
+    free = sys.platform == "linux" and not driver_here() and _SAID.isdisjoint(os.environ)
+    if torch and free and session.venv_backend == "uv":
+        env = {"UV_TORCH_BACKEND": "cpu"}
+        plan = [UV, "pip", "install", "--dry-run", "--python", session.virtualenv.location, *torch]
+        asking = {**os.environ, **env, "UV_HTTP_RETRIES": "1"}
+        if subprocess.run(plan, env=asking, capture_output=True, check=False).returncode:
+            session.warn(
+                f"PyTorch's index gives no {torch[0]} without CUDA (UV_TORCH_BACKEND=cpu: uv says why); it "
+                "comes from the usual one, and PyPI's is some GB; PIP_FIND_LINKS names a folder of wheels"
+            )
+        else:
+            session.install(*torch, env=env)
+    held = any(pin.startswith(DISTRIBUTION) for pin in pinned)  # the group has a version of its own
+    session.install(*(words or repository().words()[: -1 if held else None]), *pinned)
+
+
+def pins(session: nox.Session, group: str) -> list[str]:
+    """The requirements of a dependency group; an undefined one ends the session with a sentence."""
+    try:
+        return list(nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), group))
+    except (FileNotFoundError, LookupError, ValueError, TypeError) as error:
+        defined = ", ".join(repository().groups) or "none"
+        return session.error(
+            f"pyproject.toml: [dependency-groups]: {group}: {error}; defined here: {defined}. Define "
+            "it, or name another in [tool.harness.tracks], or none (group = false) where all is installed"
+        )

@@ -1,0 +1,246 @@
+"""The case of a script, from what can be told of it; what was guessed, and what could not be seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.init.script import Option, Printed, Saved, Script
+
+#: Where the lines of code are that a message speaks of.
+PAGE = "docs/resume-bit-for-bit.md"
+_STEPS, _EPOCHS = 40, 4  # N where the script does not say; a loss moves within it, and it takes seconds
+_PLAIN = re.compile(r"[A-Za-z0-9_./=-]+")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A case, and how it came about.
+
+    Args:
+        text: of its ``model_config.yaml``.
+        guessed: a sentence each, with the line of the script.
+        unseen: what is missing, and what to do; a sentence each.
+    """
+
+    text: str
+    guessed: tuple[str, ...]
+    unseen: tuple[str, ...]
+
+
+def guess(script: Script, root: Path) -> Guess:
+    """The case that starts ``script`` from the repository's ``root``."""
+    writer = _Writer(script, root)
+    return Guess(writer.text(), tuple(writer.guessed), tuple(writer.unseen))
+
+
+class _Writer:
+    def __init__(self, script: Script, root: Path) -> None:
+        self.script = script
+        self.guessed: list[str] = []
+        self.unseen: list[str] = []
+        self.name = os.path.relpath(script.path.absolute(), root.absolute())
+        self.n, self.k = self._iterations()
+        self.save_name = next((one.name for one in script.saves if one.name), None)
+
+    def option(self, role: str) -> Option | None:
+        return self.script.options.get(role)  # type: ignore[call-overload, no-any-return]
+
+    def say(self, words: str, line: int | None = None) -> None:
+        self.guessed.append(f"{self.name}:{line}: {words}" if line else f"{self.name}: {words}")
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _iterations(self) -> tuple[int, int]:
+        every = self.script.every if not self.option("every") else None
+        if every and every <= 5000:
+            self.say(f"saves every {every} steps: N is {2 * every}, stopped and resumed at {every}")
+            return 2 * every, every
+        default = next((one.default for one in (self.option("steps"), self.option("epochs")) if one), None)
+        most = _EPOCHS if self.option("epochs") and not self.option("steps") else _STEPS
+        n = default if isinstance(default, int) and 4 <= default <= most else most
+        n -= n % 4
+        return n, n // 2
+
+    def text(self) -> str:
+        train, resume = self._train(), self._resume()
+        lines = [
+            f"# Written by `harness init {self.name}`; docs/command-trainer.md has every key.",
+            "TEST_TYPE: ckpt-resume",
+            "MODEL_ARGS:",
+            f"  --train-iters: {self.n}  # N, the iterations of a whole run",
+            f"  --save-interval: {self.k}  # it is stopped and resumed after this many",
+            "HARNESS:",
+            "  trainer: {default: command}",
+            "  command:",
+            "    cwd: ${REPOSITORY}",
+            f"    train: [{', '.join(map(_word, train))}]",
+            f"    resume: [{', '.join(map(_word, resume))}]",
+        ]
+        expression = self._metrics()
+        if expression:
+            lines += ["  metrics:", f"    stdout: {_quoted(expression)}"]
+        self._remarks()
+        return "\n".join(lines) + "\n"
+
+    def _train(self) -> list[str]:
+        words = ["python", self.name]
+        steps, epochs = self.option("steps"), self.option("epochs")
+        if steps:
+            words += [steps.flag, "${TRAIN_ITERS}"]
+            self.say(f"{steps.flag} is the number of iterations", steps.line)
+        elif epochs:
+            words += [epochs.flag, "${TRAIN_ITERS}"]
+            self.say(f"{epochs.flag} is the number of iterations: an iteration is an epoch here", epochs.line)
+        else:
+            self.unseen.append(
+                f"no option for the number of steps: {self.name} must train {self.n} steps; let it take "
+                "--steps, and give it ${TRAIN_ITERS}"
+            )
+        for role, value, said in (
+            ("stop", "${EXIT_ITERS}", "is where a launch ends"),
+            ("every", "${SAVE_INTERVAL}", "is how often it saves"),
+            ("log", "1", "is how often it logs: at every step"),
+            ("metrics", "${OUTPUT_PATH}", "is the folder of its metrics.jsonl"),
+            ("events", "${TENSORBOARD_PATH}", "is the folder of its event files"),
+        ):
+            option = self.option(role)
+            if option:
+                words += [option.flag, value]
+                self.say(f"{option.flag} {said}", option.line)
+        for option in self.script.others:
+            asked = f"{self.name}:{option.line} asks for {option.flag}"
+            self.unseen.append(f"{asked}, and what it is cannot be told: give it in `train` and `resume`")
+        return [*words, *self._saving("${CHECKPOINT_SAVE_PATH}")]
+
+    def _saving(self, folder: str, *, quiet: bool = False) -> list[str]:
+        option = self.option("save")
+        if option is None:
+            return []
+        saved = next((one for one in self.script.saves if option.dest in one.below), None)
+        is_file = saved.name is None if saved else bool(Path(str(option.default or "")).suffix)
+        name = (
+            Path(str(option.default or "")).name
+            if Path(str(option.default or "")).suffix
+            else "checkpoint.pt"
+        )
+        if not quiet:
+            self.say(f"{option.flag} is the {'file' if is_file else 'folder'} that it saves to", option.line)
+        if is_file:
+            self.save_name = name
+        return [option.flag, f"{folder}/{name}" if is_file else folder]
+
+    def _resume(self) -> list[str]:
+        option, train = self.option("resume"), self._train_again()
+        if option is None:
+            own = self._loads_own()
+            if own:
+                self.say("resumes from the folder that it saves to, where there is a checkpoint", own.line)
+                return self._same(train, "${CHECKPOINT_LOAD_PATH}")
+            self.unseen.append(
+                "no option to resume with: let it take --resume with the checkpoint, load all that it saved, "
+                f"and give it ${{CHECKPOINT_LOAD_PATH}} in `resume` ({PAGE})"
+            )
+            return train
+        if option.is_flag:
+            self.say(f"{option.flag} resumes from the folder that it saves to", option.line)
+            return [*self._same(train, "${CHECKPOINT_LOAD_PATH}"), option.flag]
+        loaded = next((one for one in self.script.loads if option.dest in one.below), None)
+        is_file = loaded.name is None if loaded else self.save_name is not None and "{" not in self.save_name
+        path = "${CHECKPOINT_LOAD_PATH}"
+        if is_file and self.save_name:
+            path += f"/{_filled(self.save_name, self.k)}"
+        self.say(f"{option.flag} is the {'file' if is_file else 'folder'} that it resumes from", option.line)
+        return [*train, option.flag, path]
+
+    def _train_again(self) -> list[str]:
+        said, self.guessed, unseen, self.unseen = self.guessed, [], self.unseen, []
+        try:
+            return self._train()
+        finally:
+            self.guessed, self.unseen = said, unseen
+
+    def _same(self, train: list[str], folder: str) -> list[str]:
+        """With what it saves to where it was resumed from."""
+        saving = self._saving(folder, quiet=True)
+        if not saving:
+            return train
+        at = train.index(saving[0])
+        return [*train[:at], *saving, *train[at + 2 :]]
+
+    def _loads_own(self) -> Saved | None:
+        option = self.option("save")
+        return next((one for one in self.script.loads if option and option.dest in one.below), None)
+
+    def _metrics(self) -> str:
+        if self.option("metrics") or self.option("events"):
+            return ""
+        if self.script.writes_metrics:
+            self.say(
+                "writes event files or metrics.jsonl: let it write to ${TENSORBOARD_PATH} or ${OUTPUT_PATH}"
+            )
+            return ""
+        printed = _best(self.script.prints)
+        if printed is None:
+            self.unseen.append(
+                'no line is printed with a step and a loss: add print(f"step {step} loss {loss.item()}") '
+                "and HARNESS.metrics: {stdout: 'step (?P<step>\\d+) loss (?P<loss>\\S+)'}"
+            )
+            return ""
+        self.say("the metrics are read from this line", printed.line)
+        return printed.expression
+
+    def _remarks(self) -> None:
+        script = self.script
+        if script.framework not in ("plain torch", "none"):
+            self.unseen.append(
+                f"{self.name} uses {script.framework}, whose own saving and resuming is not known here"
+            )
+        if not script.saves and script.framework == "plain torch":
+            self.unseen.append("no call of torch.save: what is not saved cannot be resumed from")
+        elif script.saves and not self.option("save"):
+            saved = script.saves[0]
+            self.unseen.append(
+                f"no option for the folder to save to ({self.name}:{saved.line} saves "
+                f"{saved.name or 'somewhere'}): let it take --out, and give it ${{CHECKPOINT_SAVE_PATH}}"
+            )
+        fixed = self.save_name is not None and "{" not in self.save_name
+        if not self.option("stop") and fixed:
+            self.unseen.append(
+                f"no option to stop at a step, and {self.save_name} has no step in its name, so nobody can "
+                f"tell when the checkpoint of {self.k} is there: let it take --stop and end there, and give "
+                f"it ${{EXIT_ITERS}} ({PAGE})"
+            )
+        elif not self.option("stop"):
+            self.say("has no option to stop at a step: it is ended when its checkpoint is there")
+        if not script.seeded and "torch" in script.imports and script.framework == "plain torch":
+            self.unseen.append(
+                f"no seed: two runs differ from the first step on; call torch.manual_seed ({PAGE})"
+            )
+
+
+def _best(printed: tuple[Printed, ...]) -> Printed | None:
+    """The line with most losses; of equals the first."""
+    return max(printed, key=lambda one: one.expression.count("(?P<"), default=None)
+
+
+def _filled(name: str, k: int) -> str:
+    """``ckpt_{:06d}.pt`` → ``ckpt_000020.pt``: what the script's own format makes of the iteration."""
+
+    def number(match: re.Match[str]) -> str:
+        spec = match[1].lstrip(":")
+        return format(k, spec) if re.fullmatch(r"0?\d{0,2}d?", spec) else str(k)
+
+    return re.sub(r"\{(:[^}]*)?\}", number, name)
+
+
+def _word(word: str) -> str:
+    return word if _PLAIN.fullmatch(word) else json.dumps(word)
+
+
+def _quoted(text: str) -> str:
+    """In YAML's single quotes, in which a backslash is one."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,354 @@
+"""Look at a training script, without running it: its framework, its options, what it saves and prints."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from harness.errors import UsageError
+from harness.metrics.stdout import suggest
+
+Role = Literal["steps", "epochs", "stop", "save", "every", "resume", "log", "seed", "metrics", "events"]
+
+#: What an option is for, by the words of its name (``--max_steps`` → ``max-steps``); the first that fits.
+_ROLES: tuple[tuple[Role, str], ...] = (
+    ("stop", r"stop(-(at|after|step|steps|iter|iters|iteration))?|exit-(iter|iters|interval|step|at)|until"),
+    ("every", r"(save|ckpt|checkpoint)-(every|interval|freq|steps|iters|every-n-steps)|(save|ckpt)-n-steps"),
+    ("log", r"(log|print|report)(ging)?-(every|interval|freq|steps|iters|every-n-steps)"),
+    (
+        "resume",
+        r"(resume|restore|load|continue)(-(from|path|dir|checkpoint|ckpt|from-checkpoint|from-ckpt))*",
+    ),
+    ("steps", r"((max|num|total|train|training|n)-)*(steps|iters|iterations|updates)"),
+    ("epochs", r"((max|num|total|train|n)-)*epochs?"),
+    ("seed", r"(random-|manual-)?seed"),
+    (
+        "save",
+        r"(save|ckpt|checkpoint|checkpoints|model|out|output|run|work|exp)(-(dir|path|folder|file|root|to))*"
+        r"|save-(checkpoint|ckpt|model)(-(dir|path|to))?",
+    ),
+)
+#: Frameworks whose own trainer saves and resumes, by what a script imports.
+_FRAMEWORKS = {
+    "transformers": "transformers", "lightning": "Lightning", "pytorch_lightning": "Lightning",
+    "accelerate": "Accelerate", "deepspeed": "DeepSpeed", "megatron": "Megatron-LM", "composer": "Composer",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the script's command line.
+
+    Args:
+        flag: as it is given, e.g. ``--max-steps``.
+        dest: the attribute that the script reads.
+        default: its default, where that is written down; else None.
+        is_flag: it takes no value.
+        required: the script does not start without it.
+        line: where it is declared.
+    """
+
+    flag: str
+    dest: str
+    default: object
+    is_flag: bool
+    required: bool
+    line: int
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A print of the loss.
+
+    Args:
+        expression: a regular expression that finds step and values in the line.
+        line: where.
+    """
+
+    expression: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A call that saves.
+
+    Args:
+        name: the file's name, with ``{}`` for what is put in; None where it cannot be told.
+        below: the options that its path is made of.
+        line: where.
+    """
+
+    name: str | None
+    below: tuple[str, ...]
+    line: int
+
+
+@dataclass(frozen=True)
+class Script:
+    """What can be told of a script.
+
+    Args:
+        path: where it is.
+        framework: whose trainer it uses; ``plain torch`` or ``none`` without one.
+        imports: the packages that it imports, those of the standard library and beside it left out.
+        options: by role; what has none is left out.
+        others: those without a role that the script does not start without.
+        every: whole numbers that the step is divided by, where it saves.
+        prints: lines with a step and a value.
+        saves, loads: in their order.
+    """
+
+    path: Path
+    framework: str
+    imports: tuple[str, ...]
+    options: Mapping[Role, Option] = field(default_factory=dict)
+    others: tuple[Option, ...] = ()
+    every: int | None = None
+    prints: tuple[Printed, ...] = ()
+    saves: tuple[Saved, ...] = ()
+    loads: tuple[Saved, ...] = ()
+    seeded: bool = False
+    writes_metrics: bool = False
+
+
+def look(path: Path) -> Script:
+    """Read a script; nothing of it is run.
+
+    Raises:
+        UsageError: it cannot be read, or is no Python.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: is not there, expected a training script", "check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"{path}: cannot be read: {said}") from error
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise UsageError(f"{path}{line}: is not Python {sys.version_info.major}: {said}") from error
+    imports = tuple(_imports(tree, path.parent))
+    framework = next((name for key, name in _FRAMEWORKS.items() if key in imports), "")
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    names = [_dotted(call.func) for call in calls]
+    options = list(_options(calls))
+    roles = _by_role(options, dict(_logged_below(tree)))
+    return Script(
+        path=path,
+        framework=framework or ("plain torch" if "torch" in imports else "none"),
+        imports=imports,
+        options=roles,
+        others=tuple(one for one in options if one.required and one not in roles.values()),
+        every=_saves_every(tree),
+        prints=tuple(_prints(calls)),
+        saves=tuple(_files(calls, ("torch.save", "dcp.save", "save_state", "save_checkpoint"), 1, tree)),
+        loads=tuple(_files(calls, ("torch.load", "dcp.load"), 0, tree)),
+        seeded=any(
+            name.endswith(("manual_seed", "seed_everything", "set_seed", "set_random_seed")) for name in names
+        ),
+        writes_metrics=any(name.endswith(("SummaryWriter", "TensorBoardLogger")) for name in names)
+        or "metrics.jsonl" in text,
+    )
+
+
+def _imports(tree: ast.Module, beside: Path) -> Iterator[str]:
+    seen = set(sys.stdlib_module_names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found = [node.module or ""]
+        else:
+            continue
+        for name in (one.partition(".")[0] for one in found):
+            local = (beside / f"{name}.py").exists() or (beside / name).is_dir()
+            if name and name not in seen and not local:
+                seen.add(name)
+                yield name
+
+
+def _dotted(node: ast.AST) -> str:
+    """``torch.save`` of the node that says it; empty for what is no name."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}".lstrip(".")
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _constant(node: ast.AST | None) -> object:
+    try:
+        return ast.literal_eval(node) if node is not None else None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+# -- options -----------------------------------------------------------------------------------
+
+
+def _options(calls: Sequence[ast.Call]) -> Iterator[Option]:
+    """Those of argparse, and of click's and typer's decorators."""
+    for call in calls:
+        name = _dotted(call.func)
+        if not name.endswith(("add_argument", "click.option", "typer.Option")) and name != "option":
+            continue
+        words = [word for word in map(_constant, call.args) if isinstance(word, str)]
+        flags = [word for word in words if word.startswith("--")]
+        if not flags:
+            continue
+        said = {one.arg: _constant(one.value) for one in call.keywords if one.arg}
+        flag = max(flags, key=len)
+        dest = str(said.get("dest") or flag.lstrip("-").replace("-", "_"))
+        is_flag = str(said.get("action") or "").startswith("store_") or bool(said.get("is_flag"))
+        required = said.get("required") is True
+        yield Option(flag.partition("/")[0], dest, said.get("default"), is_flag, required, call.lineno)
+
+
+def _by_role(options: Sequence[Option], logged: Mapping[str, Role]) -> dict[Role, Option]:
+    """Those that are for something, by their names; by what is written below them, for ``logged``."""
+    found: dict[Role, tuple[int, Option]] = {}
+    for option in options:
+        name = option.flag.lstrip("-").replace("_", "-").lower()
+        by_name = next((role for role, words in _ROLES if re.fullmatch(words, name)), None)
+        role = logged.get(option.dest, by_name)
+        if role is None or (option.is_flag and role != "resume"):
+            continue
+        # Of several, the one that says most: --save-dir before --output-dir.
+        worth = -_worth(role, name)
+        if role not in found or worth < found[role][0]:
+            found[role] = (worth, option)
+    return {role: option for role, (_, option) in found.items()}
+
+
+def _logged_below(tree: ast.Module) -> Iterator[tuple[str, Role]]:
+    """``args.out / "metrics.jsonl"`` → ``out``, and the folder of a SummaryWriter."""
+    for node in ast.walk(tree):
+        texts = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
+        if isinstance(node, (ast.BinOp, ast.Call, ast.JoinedStr)) and any(
+            isinstance(text, str) and text.endswith("metrics.jsonl") for text in texts
+        ):
+            yield from ((name, "metrics") for name in _attributes(node))
+        elif isinstance(node, ast.Call) and _dotted(node.func).endswith("SummaryWriter"):
+            yield from ((name, "events") for name in _attributes(node))
+
+
+def _worth(role: Role, name: str) -> int:
+    best = {
+        "save": ("save", "ckpt", "checkpoint"),
+        "resume": ("resume", "load"),
+        "steps": ("max", "train", "total"),
+    }
+    return sum(word in name for word in best.get(role, ()))
+
+
+# -- what it does ------------------------------------------------------------------------------
+
+
+def _saves_every(tree: ast.Module) -> int | None:
+    """The number n of ``if step % n == 0:`` around a call that saves."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.If):
+            continue
+        saves = any(
+            isinstance(inner, ast.Call) and "save" in _dotted(inner.func).rpartition(".")[2].lower()
+            for statement in node.body
+            for inner in ast.walk(statement)
+        )
+        for inner in ast.walk(node.test) if saves else ():
+            if isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Mod):
+                number = _constant(inner.right)
+                if isinstance(number, int) and number > 0:
+                    return number
+    return None
+
+
+def _files(calls: Sequence[ast.Call], names: tuple[str, ...], at: int, tree: ast.Module) -> Iterator[Saved]:
+    """The paths of calls that save or load; a name that stands for a path is looked up once."""
+    paths = {
+        node.targets[0].id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+    }
+    for call in calls:
+        if not _dotted(call.func).endswith(names):
+            continue
+        given: ast.AST | None = call.args[at] if len(call.args) > at else None
+        given = given or next((one.value for one in call.keywords if one.arg in ("f", "path")), None)
+        if isinstance(given, ast.Name) and given.id in paths:
+            given = paths[given.id]
+        if given is not None:
+            yield Saved(_last_part(given), tuple(_attributes(given)), call.lineno)
+
+
+def _attributes(node: ast.AST) -> Iterator[str]:
+    """``args.out`` → ``out``: the options that an expression reads."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
+            yield inner.attr
+
+
+def _last_part(node: ast.AST) -> str | None:
+    """The last part of a path that an expression makes; None where it is all in a variable."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Div, ast.Add)):
+        return _last_part(node.right)
+    if isinstance(node, ast.Call) and node.args:
+        return _last_part(node.args[-1])  # os.path.join, Path
+    if isinstance(node, ast.JoinedStr):
+        text = "".join(
+            str(part.value) if isinstance(part, ast.Constant) else _braces(part) for part in node.values
+        )
+        return text.rpartition("/")[2] or None
+    value = _constant(node)
+    return value.rpartition("/")[2] or None if isinstance(value, str) else None
+
+
+def _braces(part: ast.expr) -> str:
+    """A part of an f-string, with what is put in as ``{}`` and its format."""
+    if isinstance(part, ast.Constant):
+        return str(part.value)
+    spec = part.format_spec if isinstance(part, ast.FormattedValue) else None
+    said = spec.values if isinstance(spec, ast.JoinedStr) else ()
+    text = "".join(str(one.value) for one in said if isinstance(one, ast.Constant))
+    return f"{{:{text}}}" if text else "{}"
+
+
+def _prints(calls: Sequence[ast.Call]) -> Iterator[Printed]:
+    """Lines that hold a step and a loss, as regular expressions; of print and of loggers."""
+    for call in calls:
+        if _dotted(call.func).rpartition(".")[2] not in ("print", "info", "write", "log"):
+            continue
+        # As it may look: what is put in is a number, a whole one where it may be the step.
+        words = ["".join(p if isinstance(p, str) else "7" for p in _pieces(one)) for one in call.args]
+        expression = suggest([" ".join(words)])
+        if expression is not None:
+            yield Printed(expression, call.lineno)
+
+
+def _pieces(node: ast.expr) -> Iterator[str | ast.expr]:
+    """The texts of a line and what stands between them: f-strings, ``%`` and ``format``."""
+    values: Sequence[ast.expr] = ()
+    text: object = None
+    if isinstance(node, ast.JoinedStr):
+        for part in node.values:
+            yield str(part.value) if isinstance(part, ast.Constant) else getattr(part, "value", part)
+        return
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+        text = _constant(node.left)
+        values = node.right.elts if isinstance(node.right, ast.Tuple) else [node.right]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
+        text, values = _constant(node.func.value), node.args
+    if not isinstance(text, str):
+        value = _constant(node)
+        yield value if isinstance(value, str) else node
+        return
+    literals = re.split(r"%[-+ 0-9.]*[a-zA-Z]|\{[^{}]*\}", text)
+    for literal, value in zip(literals, (*values, None), strict=False):
+        yield literal
+        if value is not None:
+            yield value

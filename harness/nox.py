@@ -1,0 +1,102 @@
+"""``case(<hardware>)`` for a noxfile: every cell of a repository in an environment of its own.
+
+    # /// script
+    # dependencies = ["nox[uv]>=2026.10.20", "resume-harness"]
+    # ///
+    from harness.nox import sessions
+    sessions()
+
+is a whole noxfile. Standard library and nox only: in a checkout nothing else is installed yet. Tracks and
+hardware are the repository's (:mod:`harness.repository`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import nox
+from nox.command import CommandFailed
+
+from harness.environment import install, make, pins
+from harness.errors import EXIT_NOTHING, EXIT_USAGE, HardwareMissing, HarnessError
+from harness.machine.hardware import driver_here, require
+from harness.matrix import Cell, cases_by_name
+from harness.repository import Repository, repository
+from harness.verdict.sweep import Sweep, leave, was_skipped
+
+__all__ = ["PYTHON", "install", "pins", "sessions"]
+
+#: The pins have wheels for Pythons up to 3.13.
+PYTHON = None if sys.version_info < (3, 14) else "3.13"
+#: The repository's own settings of pytest, and its conftest.py, are for its tests: a cell's environment has
+#: nothing of what they may ask for. A cell judges the trainer, not the warnings of its libraries.
+_APART = ("-o", "addopts=", "-W", "default")
+
+
+def sessions(cases: str = "test_cases") -> None:
+    """Register a session ``case(<hardware>)`` for each kind of hardware; what follows ``--`` goes to pytest.
+
+    Bare ``nox`` runs the first track on cpu (``dev`` where there is one). Hardware that is not here is
+    skipped, with ``CI`` set it fails; where no cell was run at all, nox ends with exit status 3.
+
+    Args:
+        cases: the folder of cases.
+    """
+    nox.options.default_venv_backend = "uv|virtualenv"
+    nox.options.reuse_venv = "yes"  # installing the same pins again costs nothing, and old ones give way
+    nox.options.tags = ["default"]  # what runs when nothing is selected
+    if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine, which uv does not look for by itself
+        os.environ.setdefault("UV_FIND_LINKS", ",".join(os.environ["PIP_FIND_LINKS"].split()))
+    try:
+        here, names = repository(), sorted(cases_by_name(Path(cases)))
+    except HarnessError as error:  # while nox reads the noxfile, an exception would be a traceback
+        print(f"harness: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    sweep = Sweep.of_this_nox()
+    for hardware in here.hardware:
+        _session(here, hardware, cases, names, sweep)
+
+
+def _session(here: Repository, hardware: str, cases: str, names: list[str], sweep: Sweep) -> None:
+    # Without a driver nothing can run, and no environment need be made in order to say so.
+    possible = hardware == "cpu" or driver_here()
+    made = possible and any(track.group is not None for track in here.tracks.values())
+    by_default = "dev" if "dev" in here.tracks else next(iter(here.tracks))
+
+    def run_cell(session: nox.Session, track: str = "", case: str = "") -> None:
+        """Train, save, stop, resume, compare; say what was lost."""
+        if not case:
+            session.error(f"{cases} holds no case, expected <family>/<case>/model_config.yaml")
+        sweep.tried()
+        cell, began = Cell(hardware, track, case), time.time()
+        try:
+            require(hardware, 1)
+        except HardwareMissing as missing:
+            leave(cell, "refused" if os.environ.get("CI") else "skipped", str(missing))
+            if os.environ.get("CI"):
+                session.error(str(missing))
+            sweep.skipped()
+            session.skip(str(missing))
+        pytest = make(session, here, cell)
+        words = (cases, f"--cell={cell.id}", f"--confcutdir={cases}", *_APART, *session.posargs)
+        try:
+            session.run(*pytest, *words, external=len(pytest) > 1)
+        except CommandFailed as failed:
+            if failed.return_code == EXIT_NOTHING and was_skipped(cell, began):
+                sweep.skipped()
+                session.skip(f"{cell.id} needs what is not here")
+            raise
+
+    some = [
+        nox.param(track, case, id=f"{track},{case}", tags=[track, case, *(["default"] if default else [])])
+        for track in here.tracks
+        for default in [(hardware, track) == ("cpu", by_default)]
+        for case in names
+    ]
+    backend = None if made else "none"
+    name, tags = f"case({hardware})", [hardware]
+    session = nox.session(name=name, tags=tags, python=PYTHON, allow_parallel=True, venv_backend=backend)
+    session(nox.parametrize("track,case", some)(run_cell) if some else run_cell)
