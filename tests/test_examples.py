@@ -35,7 +35,8 @@ BLOCKS = {
     ("README.md", "text"): ["shown: what nox printed, shortened", "shown: class 15 of the bank, shortened"],
     ("README.md", "yaml"): ["here: run"],
     ("docs/command-trainer.md", "yaml"): [
-        "test_docs.py: is the file that ships", "here: read", "test_command.py: is the file that ships",
+        "test_docs.py: is the file that ships", "here: read", "here: read",
+        "test_command.py: is the file that ships",
     ],
     ("docs/command-trainer.md", "python"): ["test_docs.py: is the file that ships"],
     ("docs/github.md", "json"): ["alarm/test_webhook.py: has the keys of what is told"],
@@ -76,6 +77,7 @@ NAMED = {
     "<case>": "smallest",
     " A B": " cpu/dev/smallest results/cpu/dev/smallest",
     "cases/mine/tiny_lm": SMALLEST,
+    "cases lint cases": "cases lint test_cases",
 }
 
 
@@ -241,15 +243,17 @@ def test_the_transcripts_show_commands_of_the_page() -> None:
 # -- what is read ----------------------------------------------------------------------------------
 
 
-def test_the_rules_of_a_checkpoint_are_read(tmp_path: Path) -> None:
-    whole, rules, _ = blocks(DOCS / "command-trainer.md", "yaml")
-    _, *added = rules.splitlines()
+def test_what_a_case_may_say_besides_is_read(tmp_path: Path) -> None:
+    whole, *parts, _ = blocks(DOCS / "command-trainer.md", "yaml")
     folder = tmp_path / "mine" / "case"
     folder.mkdir(parents=True)
+    added = [line for part in parts for line in part.splitlines() if line != "HARNESS:"]
     (folder / "model_config.yaml").write_text("\n".join([whole, *added]) + "\n")
-    checkpoint = load_case(folder).harness.checkpoint
-    assert checkpoint is not None
-    assert [rule.reason for rule in checkpoint.ignore][-1] == "a log; each run has its own part"
+    harness = load_case(folder).harness
+    assert harness.checkpoint is not None
+    assert [rule.reason for rule in harness.checkpoint.ignore][-1] == "a log; each run has its own part"
+    assert harness.metrics is not None
+    assert len(harness.metrics.stdout) == 2
 
 
 def test_the_quarantine_is_read(tmp_path: Path) -> None:
