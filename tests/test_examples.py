@@ -20,9 +20,10 @@ import pytest
 
 from harness.cases import load_case
 from harness.commands.cli import main
+from harness.init.files import repository_files
 from harness.matrix import HARDWARE, Cell
 from harness.night.quarantine import read_quarantine
-from harness.repository import Hardware
+from harness.repository import Hardware, Track, read
 from harness.trainers.megatron.adapter import checkout
 from tests.test_docs import CASE, DOCS, PAGES, README, ROOT, TUTORIAL, blocks, environment, run, words
 from tests.warm import started_warm, warm_python
@@ -50,11 +51,18 @@ BLOCKS = {
     ("docs/how-to/add-a-track.md", "toml"): ["here: read"],
     ("docs/how-to/add-hardware.md", "python"): ["here: read"],
     ("docs/megatron.md", "toml"): ["here: read"],
+    ("docs/own-repository.md", "python"): ["here: is what init writes"],
+    ("docs/own-repository.md", "toml"): ["here: read"],
+    ("docs/own-repository.md", "diff"): ["test_own_repository.py: its transcript"] * 3,
+    ("docs/own-repository.md", "text"): ["test_own_repository.py: its transcript"] * 7,
     ("docs/resume-bit-for-bit.md", "diff"): ["test_recipes.py: taken back"] * 13,
 }  # fmt: skip
 #: Beginnings of commands that are not run, and why. The first that fits counts.
 NOT_RUN = {
     "pip install": "fetches packages; test_docs.py looks at what",
+    ".nox/tests/bin/python -m pytest": "test_docs.py runs it",
+    "harness init train.py": "test_own_repository.py goes that way",
+    "harness run train": "test_own_repository.py goes that way",
     "nox": "makes environments and takes minutes; test_docs.py looks at what it selects",
     "pytest": "takes a minute; below, and test_docs.py, look at what it is given",
     "export ": "sets variables of the reader's machine",
@@ -301,3 +309,21 @@ def test_the_checkout_that_pyproject_names_is_found(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path / "mine")
     monkeypatch.delenv("MEGATRON_LM_PATH", raising=False)
     assert checkout().resolve() == (tmp_path / "megatron-lm").resolve()
+
+
+def test_the_tables_of_a_repository_of_ones_own_are_read(tmp_path: Path) -> None:
+    (text,) = blocks(DOCS / "own-repository.md", "toml")
+    (tmp_path / "pyproject.toml").write_text(text)
+    found = read(tmp_path)
+    assert found.tracks == {"nightly": Track("2.13.0", "train"), "container": Track("", None)}
+    assert found.hardware["l40s"] == Hardware("l40s", ("L40S",))
+    assert found.hardware["h100"] == HARDWARE["h100"]
+
+
+def test_the_noxfile_of_a_repository_of_ones_own_is_what_init_writes(tmp_path: Path) -> None:
+    (text,) = blocks(DOCS / "own-repository.md", "python")
+    (tmp_path / ".git").mkdir()
+    repository_files(tmp_path, ())
+    written = (tmp_path / "noxfile.py").read_text()
+    named = re.sub(r'"resume-harness[^"]*"', '"resume-harness"', written)
+    assert text.split() == named.split()  # formatters of Markdown set a line free

@@ -59,6 +59,7 @@ def test_verdict_json_has_the_keys_of_the_contract_and_no_other(tmp_path: Path) 
         "component": "optimizer",
         "evidence": ["first bad at k+2", "moments differ"],
         "candidates": [],
+        "entry": "",
         "recipes": [],
     }
 
