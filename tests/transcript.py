@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.warm import started_warm, warm_python
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "own-repository.md"
 SCRIPT = ROOT / "docs" / "examples" / "own_repository" / "train.py"
@@ -161,6 +163,12 @@ def walk(place: Path) -> Iterator[tuple[Step, str, str]]:
         "COLUMNS": "110",
         "HARNESS_LEASES": str(place / "leases"),
     }
+    with warm_python(place.parent) as door:
+        yield from _steps(place, text, env, door)
+
+
+def _steps(place: Path, text: str, env: dict[str, str], door: Path) -> Iterator[tuple[Step, str, str]]:
+    script = place / "train.py"
     for step in STEPS:
         before, text = text, edited(text, step)
         script.write_text(text)
@@ -171,6 +179,8 @@ def walk(place: Path) -> Iterator[tuple[Step, str, str]]:
             [sys.executable, "-m", *step.command],
             cwd=place, env=env, capture_output=True, text=True, check=False,
         )  # fmt: skip
+        for case in (place / "test_cases").rglob("model_config.yaml") if step.command[1] == "init" else ():
+            case.write_text(started_warm(case.read_text(), door))
         said = done.stdout + done.stderr
         assert done.returncode == step.status, said
         assert step.holds in said, said
