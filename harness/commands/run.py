@@ -124,7 +124,6 @@ def _asked(words: Sequence[str], folder: Path) -> list[str]:
     Raises:
         NothingToDo: a folder of cases that holds none.
     """
-    from harness.cases import case_is_there
     from harness.matrix import cases_by_name
 
     found: list[str] = []
@@ -139,6 +138,16 @@ def _asked(words: Sequence[str], folder: Path) -> list[str]:
         else:
             found.append(word)
     return list(dict.fromkeys(found))
+
+
+def _holds_cases(word: str, folder: Path) -> bool:
+    """Whether it is the path of a folder of cases: by its look, or because no case has that name."""
+    from harness.cases import case_is_there
+    from harness.matrix import cases_by_name
+
+    if not os.path.isdir(word) or case_is_there(os.path.join(word, "")):
+        return False
+    return "/" in word or word in (".", "..") or word not in cases_by_name(folder)
 
 
 def _cell(asked: str, hardware: str, track: str, arguments: argparse.Namespace) -> Cell:
