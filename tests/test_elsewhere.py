@@ -6,7 +6,6 @@ Stand-ins are only where a service is missing: ``gh``, and what carries artifact
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
