@@ -139,7 +139,7 @@ def test_a_matrix_without_a_job_says_so_and_is_still_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
-    assert main(["github", "matrix", listing_file(tmp_path, "cpu/dev/gpt"), "--gpu"]) == 0
+    assert main(["github", "matrix", listing_file(tmp_path, "cpu/dev/gpt"), "--hardware", "gpu"]) == 0
     assert json.loads(capsys.readouterr().out) == {"include": []}
     assert (tmp_path / "output").read_text() == 'matrix={"include":[]}\nempty=true\n'
 
@@ -153,15 +153,69 @@ def test_the_matrix_can_be_narrowed_and_a_name_that_does_not_exist_is_an_error(
         assert main(["github", "matrix", file, *arguments]) == 0
         return [(job["hardware"], job["track"]) for job in json.loads(capsys.readouterr().out)["include"]]
 
-    assert pairs("--gpu", "--track", "dev") == [(h, "dev") for h in GPUS]
+    assert pairs("--hardware", "gpu", "--track", "dev") == [(h, "dev") for h in GPUS]
     assert pairs("--hardware", "h100", "--hardware", "cpu", "--track", "lts") == [
         ("h100", "lts"),
         ("cpu", "lts"),
     ]
-    assert pairs("--gpu", "--hardware", "all", "--track", "dev") == pairs("--gpu", "--track", "dev")
+    assert pairs("--hardware", "gpu", "--hardware", "cpu") == pairs("--hardware", "all") == pairs()
     assert main(["github", "matrix", file, "--hardware", "no-such"]) == 2
-    assert main(["github", "matrix", file, "--gpu", "--hardware", "cpu"]) == 2
+    assert main(["github", "matrix", file, "--track", "gpu"]) == 2
     assert main(["github", "sessions", file, "--hardware", "h100", "--track", "no-such"]) == 2
+
+
+def test_a_job_says_what_it_runs_on_where_labels_are_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = listing_file(tmp_path, "h100/dev/gpt", "cpu/dev/gpt")
+
+    def runners(labels: str) -> list[list[str]]:
+        assert main(["github", "matrix", file, "--runner-labels", labels]) == 0
+        return [job["runs-on"] for job in json.loads(capsys.readouterr().out)["include"]]
+
+    assert runners('["self-hosted", "{hardware}-{track}"]') == [["self-hosted", "h100-dev"], ["ubuntu-24.04"]]
+    assert runners('["big"]') == [["big"], ["ubuntu-24.04"]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("gpu", "is not JSON"),
+        ('"gpu"', "expected a JSON list"),
+        ("[]", "expected a label at least"),
+        ('["gpu", 3]', "expected a JSON list"),
+        ('["gpu", " "]', "expected a JSON list"),
+        ('["{hardwar}"]', "expected no braces but {hardware} and {track}"),
+    ],
+)
+def test_labels_that_no_runner_can_have_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], labels: str, said: str
+) -> None:
+    file = listing_file(tmp_path, "h100/dev/gpt")
+    assert main(["github", "matrix", file, "--runner-labels", labels]) == 2
+    complaint = capsys.readouterr().err
+    assert "--runner-labels" in complaint
+    assert said in complaint
+
+
+def test_gpu_is_a_name_where_hardware_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from harness.repository import Hardware, Repository
+
+    mine = {"gpu": Hardware("gpu", ("L4",)), "l40s": Hardware("l40s", ("L40S",)), "cpu": Hardware("cpu")}
+    monkeypatch.setattr("harness.matrix.repository", lambda: Repository(tmp_path, hardware=mine))
+    file = listing_file(tmp_path, *(f"{name}/dev/gpt" for name in mine))
+    assert main(["github", "matrix", file, "--hardware", "gpu"]) == 0
+    assert [job["hardware"] for job in json.loads(capsys.readouterr().out)["include"]] == ["gpu"]
+
+
+def test_a_folder_without_a_case_is_no_matrix_without_a_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "test_cases").mkdir()
+    assert main(["github", "matrix", "test_cases"]) == 2
+    assert "test_cases: lists no cell" in capsys.readouterr().err
 
 
 def test_a_job_without_a_session_is_an_error(tmp_path: Path) -> None:
@@ -194,7 +248,7 @@ def test_without_nox_it_says_how_to_go_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("called", "beside"),
     [
-        # A job calls it before anything is installed.
+        # In a checkout it is called before anything is installed.
         ((("matrix", "listing.json"),), ()),
         # These read verdicts.
         ((("summary", "results"), ("annotations", "results")), ("msgspec",)),

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.commands.output import flag_since
+from harness.commands.output import flag_since, flags_select
 from harness.errors import EXIT_PASSED, UsageError
 
 if TYPE_CHECKING:
@@ -28,28 +28,24 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     matrix = verbs.add_parser("matrix", help=text, description=text)
     matrix.set_defaults(do=_matrix)
     _listing(matrix)
-    matrix.add_argument("--gpu", action="store_true", help="no cpu: the jobs of self-hosted runners")
-    for name in ("--hardware", "--track"):
-        matrix.add_argument(
-            name, metavar="NAME", action="append", default=[], help="only this; may be given more than once"
-        )
+    flags_select(matrix)
+    matrix.add_argument(
+        "--runner-labels", metavar="JSON",
+        help="of a GPU's runner: a list in which {hardware} and {track} stand for the job's; each job then "
+        "has runs-on, which is GitHub's own machine for cpu",
+    )  # fmt: skip
 
-    text = "the sessions of one job of the matrix, one a line, as nox -s takes them"
-    sessions = verbs.add_parser("sessions", help=text, description=text)
-    sessions.set_defaults(do=_sessions)
-    _listing(sessions)
-    sessions.add_argument("--hardware", metavar="NAME", action="append", required=True)
-    sessions.add_argument("--track", metavar="NAME", action="append", required=True)
+    add_sessions(verbs)
 
     text = "the job summary in Markdown; appended to $GITHUB_STEP_SUMMARY where that is set, else printed"
     summary = verbs.add_parser("summary", help=text, description=text)
     summary.set_defaults(do=_summary)
-    _results(summary)
+    flags_results(summary)
 
     text = "workflow commands: an annotation for the worst check of each red cell"
     annotations = verbs.add_parser("annotations", help=text, description=text)
     annotations.set_defaults(do=_annotations, workflow_commands=True)
-    _results(annotations)
+    flags_results(annotations)
     for name, folder in (("goldens", "goldens"), ("cases", "test_cases")):
         annotations.add_argument(
             f"--{name}", metavar="FOLDER", type=Path, default=Path(folder),
@@ -57,14 +53,26 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
         )  # fmt: skip
 
 
+def add_sessions(verbs: Any) -> None:  # noqa: ANN401 - argparse's own type is private
+    """Add the command that names the sessions of a job."""
+    text = "the sessions of one job of the matrix, one a line, as nox -s takes them"
+    sessions = verbs.add_parser("sessions", help=text, description=text)
+    sessions.set_defaults(do=_sessions)
+    _listing(sessions)
+    sessions.add_argument("--hardware", metavar="NAME", action="append", required=True)
+    sessions.add_argument("--track", metavar="NAME", action="append", required=True)
+
+
 def _listing(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "listing", metavar="LISTING", type=Path, nargs="?",
-        help="a file that holds what nox -l --json prints, or - for standard input; default: run it",
+        help="the folder of cases, or a file that holds what nox -l --json prints, or - for standard input; "
+        "default: run nox",
     )  # fmt: skip
 
 
-def _results(command: argparse.ArgumentParser) -> None:
+def flags_results(command: argparse.ArgumentParser) -> None:
+    """Add the folder of results, and what says which of them count."""
     command.add_argument("results", metavar="RESULTS", type=Path, help="folder of results")
     command.add_argument(
         "--expect", metavar="LISTING", type=Path,
@@ -85,16 +93,17 @@ def _listed(arguments: argparse.Namespace) -> tuple[Listed, ...]:
 
 
 def _matrix(arguments: argparse.Namespace) -> int:
-    from harness.matrix import HARDWARE
     from harness.report.github.matrix import jobs, select
+    from harness.report.runners import read_template
 
-    hardware = arguments.hardware
-    if arguments.gpu:
-        gpus = [name for name, one in HARDWARE.items() if one.device_names]
-        hardware = gpus if not hardware or "all" in hardware else [name for name in hardware if name != "cpu"]
-        if not hardware:
-            raise UsageError("--gpu with --hardware cpu selects nothing", f"expected {' or '.join(gpus)}")
-    made = jobs(select(_listed(arguments), hardware=hardware, tracks=arguments.track))
+    labels = None
+    if arguments.runner_labels is not None:
+        labels = read_template(arguments.runner_labels, "--runner-labels")
+        if not labels:
+            raise UsageError(
+                "--runner-labels []: expected a label at least", "GitHub has no runner without one"
+            )
+    made = jobs(select(_listed(arguments), hardware=arguments.hardware, tracks=arguments.track), labels)
     text = json.dumps(made, separators=(",", ":"))
     # A matrix without a job is an error of the whole workflow: whoever uses it asks `empty` first.
     _append("GITHUB_OUTPUT", f"matrix={text}\nempty={json.dumps(not made['include'])}\n")
@@ -114,7 +123,8 @@ def _sessions(arguments: argparse.Namespace) -> int:
     return EXIT_PASSED
 
 
-def _night(arguments: argparse.Namespace) -> tuple[Night, dict[Cell, Entry]]:
+def judged(arguments: argparse.Namespace) -> tuple[Night, dict[Cell, Entry]]:
+    """What :func:`flags_results` names, and the quarantine's entries of its cells."""
     from datetime import datetime, timezone
 
     from harness.night.night import read_night
@@ -133,7 +143,7 @@ def _night(arguments: argparse.Namespace) -> tuple[Night, dict[Cell, Entry]]:
 def _summary(arguments: argparse.Namespace) -> int:
     from harness.report.github.summary import LIMIT, markdown
 
-    night, held = _night(arguments)
+    night, held = judged(arguments)
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if not target:
         print(markdown(night.outcomes, held), end="")
@@ -153,7 +163,7 @@ def _annotations(arguments: argparse.Namespace) -> int:
     from harness.matrix import cases_by_name
     from harness.report.github.annotations import commands
 
-    night, held = _night(arguments)
+    night, held = judged(arguments)
     cases = cases_by_name(arguments.cases)
     lines = commands(night.outcomes, held, arguments.goldens, cases)
     sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -26,6 +26,15 @@ def flag_since(command: argparse.ArgumentParser, otherwise: str = "any night") -
     )  # fmt: skip
 
 
+def flags_select(command: argparse.ArgumentParser) -> None:
+    """Add ``--hardware`` and ``--track``."""
+    for name, more in (("hardware", "; gpu is all but cpu"), ("track", "")):
+        command.add_argument(
+            f"--{name}", metavar="NAME", action="append", default=[],
+            help=f"only this{more}; may be given more than once",
+        )  # fmt: skip
+
+
 def as_json(content: object) -> None:
     """Print one JSON document; NaN and infinity, which JSON has not, as words."""
     print(strict_json(content), end="")

@@ -15,10 +15,14 @@ from typing import Any
 from harness.errors import HarnessError, UsageError
 from harness.matrix import HARDWARE, TRACKS, Cell
 from harness.matrix import cells as cells_below
+from harness.report.runners import filled
 
 #: GitHub refuses a matrix of more jobs.
 MOST_JOBS = 256
+#: Where a cpu's cells run, whatever labels the others ask for.
+HOSTED = "ubuntu-24.04"
 _ALL = "all"
+_GPU = "gpu"  # all hardware but cpu, where none is called so
 _NAME = re.compile(r"case\(([^()]+)\)")
 
 
@@ -89,11 +93,18 @@ def _listed(item: Any, where: str) -> Listed | None:  # noqa: ANN401 - whatever 
 
 
 def read_listing_file(path: Path) -> tuple[Listed, ...]:
-    """The same of a file; ``-`` is standard input; a folder of cases is what nox would list of it."""
+    """The same of a file; ``-`` is standard input; a folder of cases is what nox would list of it.
+
+    Raises:
+        UsageError: it cannot be read, or the folder holds no case.
+    """
     if path.is_dir():
-        return tuple(
+        listed = tuple(
             Listed(cell, f"case({cell.hardware})({cell.track},{cell.case})") for cell in cells_below(path)
         )
+        if not listed:  # or CI that tests nothing would be green
+            raise UsageError(f"{path}: lists no cell: expected <family>/<case>/model_config.yaml")
+        return listed
     if str(path) == "-":
         return read_listing(sys.stdin.read(), "standard input")
     try:
@@ -125,7 +136,8 @@ def expected_cells(
         ("track", tracks, {cell.track for cell in cells}),
     ):
         for name in names:
-            if name not in (*found, _ALL):
+            meant = _meant(name) if kind == "hardware" else (name,)
+            if name != _ALL and found.isdisjoint(meant):
                 raise UsageError(
                     f"{listing}: lists no cell of {kind} {name}: nothing would be expected of it"
                 )
@@ -137,26 +149,45 @@ def expected_cells(
 def select(listed: Iterable[Listed], *, hardware: Sequence[str], tracks: Sequence[str]) -> tuple[Listed, ...]:
     """Those of the hardware and tracks that are named; of all when none is, or one is ``all``.
 
+    ``gpu`` is all hardware but cpu.
+
     Raises:
         UsageError: a name that does not exist, which would quietly select nothing.
     """
-    for kind, names, table in (("hardware", hardware, HARDWARE), ("track", tracks, TRACKS)):
+    for kind, names, table, words in (
+        ("hardware", hardware, HARDWARE, [_GPU, _ALL]),
+        ("track", tracks, TRACKS, [_ALL]),
+    ):
         for name in names:
-            if name not in (*table, _ALL):
-                raise UsageError(f"{kind} {name!r}: expected {' or '.join(table)}, or {_ALL}")
-    some = hardware if hardware and _ALL not in hardware else HARDWARE
+            if name not in (*table, *words):
+                raise UsageError(f"{kind} {name!r}: expected {', '.join((*table, *words[:-1]))} or {_ALL}")
+    some = {one for name in hardware or (_ALL,) for one in _meant(name)}
     those = tracks if tracks and _ALL not in tracks else TRACKS
     return tuple(one for one in listed if one.cell.hardware in some and one.cell.track in those)
 
 
-def jobs(listed: Iterable[Listed]) -> dict[str, list[dict[str, Any]]]:
+def _meant(name: str) -> tuple[str, ...]:
+    """The hardware that a word stands for; another word, such as a track's name, for itself."""
+    if name == _ALL:
+        return tuple(HARDWARE)
+    if name == _GPU and _GPU not in HARDWARE:
+        return tuple(one for one, row in HARDWARE.items() if row.device_names)
+    return (name,)
+
+
+def jobs(listed: Iterable[Listed], labels: Sequence[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """The matrix as ``strategy.matrix`` takes it; ``{"include": []}`` when there is nothing to run.
+
+    Args:
+        listed: what the jobs run between them.
+        labels: of a GPU's runner, see :func:`~harness.report.runners.read_template`; each job then says
+            what it ``runs-on``.
 
     Raises:
         UsageError: more jobs than GitHub takes.
     """
     counts = Counter((one.cell.hardware, one.cell.track) for one in listed)
-    include = [
+    include: list[dict[str, Any]] = [
         {"hardware": hardware, "track": track, "cells": counts[hardware, track]}
         for hardware in HARDWARE
         for track in TRACKS
@@ -166,4 +197,9 @@ def jobs(listed: Iterable[Listed]) -> dict[str, list[dict[str, Any]]]:
         raise UsageError(
             f"{len(include)} jobs, GitHub takes {MOST_JOBS} a matrix", "select with --hardware or --track"
         )
+    if labels is not None:
+        for job in include:
+            names = job["hardware"], job["track"]
+            gpu = HARDWARE[job["hardware"]].device_names
+            job["runs-on"] = [filled(one, *names) for one in labels] if gpu else [HOSTED]
     return {"include": include}

@@ -1,0 +1,1 @@
+"""What GitLab shows and runs: the child pipeline of cells, and their report in JUnit's format."""
