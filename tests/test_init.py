@@ -199,3 +199,31 @@ def test_the_track_pins_what_the_script_imports(tmp_path: Path) -> None:
     assert f'dev = ["numpy=={np.__version__}", "PyYAML=={yaml.__version__}", "no_such_package"]' in text
     assert json.dumps("nox[uv]>=2026.10.20") in (tmp_path / "noxfile.py").read_text()
     assert len((tmp_path / "noxfile.py").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("origin", "file"),
+    [
+        ("git@github.com:me/mine.git", ".github/workflows/resume.yml"),
+        ("https://gitlab.example/me/mine", ".gitlab-ci.yml"),
+    ],
+)
+def test_the_file_for_ci_is_that_of_where_the_repository_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    origin: str,
+    file: str,
+) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_text(f'[remote "origin"]\n\turl = {origin}\n')
+    monkeypatch.chdir(tmp_path)
+    assert main(["init"]) == 0
+    assert "no workflow for CI: --workflows OWNER/NAME@REF" in capsys.readouterr().out
+    assert main(["init", "--workflows", "them/harness@v1"]) == 0
+    assert f"wrote {file}" in capsys.readouterr().out
+    assert "them/harness" in (tmp_path / file).read_text()
+    (tmp_path / file).write_text("mine: 1\n")
+    assert main(["init", "--workflows", "them/harness@v1"]) == 0
+    assert (tmp_path / file).read_text() == "mine: 1\n"
+    assert main(["init", "--workflows", "nobody"]) == 2

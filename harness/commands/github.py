@@ -30,6 +30,9 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     _listing(matrix)
     flags_select(matrix)
     matrix.add_argument(
+        "--gpu", dest="hardware", action="append_const", const="gpu", help="the same as --hardware gpu"
+    )
+    matrix.add_argument(
         "--runner-labels", metavar="JSON",
         help="of a GPU's runner: a list in which {hardware} and {track} stand for the job's; each job then "
         "has runs-on, which is GitHub's own machine for cpu",

@@ -14,11 +14,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     init = commands.add_parser("init", help=text, description=f"{text}. Nothing is overwritten.".capitalize())
     init.set_defaults(do=_init)
     init.add_argument("script", metavar="SCRIPT", type=Path, nargs="?", help="a training script to look at")
+    init.add_argument(
+        "--workflows",
+        metavar="OWNER/NAME@REF",
+        default="",
+        help="where on GitHub the workflows are that CI calls; default: where the harness was installed from",
+    )
 
 
 def _init(arguments: argparse.Namespace) -> int:
     from harness.init.case import guess
-    from harness.init.files import Done, case_file, repository_files
+    from harness.init.files import Done, case_file, ci_files, repository_files
     from harness.init.script import look
     from harness.repository import root_of
 
@@ -27,10 +33,14 @@ def _init(arguments: argparse.Namespace) -> int:
     if script and root.resolve() not in script.path.resolve().parents:
         raise UsageError(f"{script.path}: lies outside of {root}", "go to the repository that it belongs to")
     found = guess(script, root) if script else None
+    ci = ci_files(root, arguments.workflows)
     name, case = case_file(root, script.path, found.text) if script and found else ("", None)
-    done: list[Done] = [*repository_files(root, script.imports if script else ()), *([case] if case else [])]
+    own = repository_files(root, script.imports if script else ())
+    done: list[Done] = [*own, *ci, *([case] if case else [])]
     for one in done:
         print(f"{one.verb:5} {one.path}" + (f": {one.said}" if one.said else ""))
+    if not ci:
+        print("no workflow for CI: --workflows OWNER/NAME@REF says where on GitHub ours are")
     if script and found:
         print(f"\n{script.path}: {script.framework}")
         for line in found.guessed:
@@ -43,6 +53,7 @@ def _init(arguments: argparse.Namespace) -> int:
             print("\nlook at the case; then")
         print(f"  harness run {name}                  # is resuming sound?")
         print(f"  harness run {name} --golden-update  # record its golden")
+        print('  nox -s "case(cpu)"                 # the same in an environment of its own')
     else:
         print("\nharness init SCRIPT writes the case of a training script")
     return EXIT_PASSED

@@ -128,8 +128,7 @@ def _asked(words: Sequence[str], folder: Path) -> list[str]:
 
     found: list[str] = []
     for word in words or [str(folder)]:
-        many = not words or (("/" in word or word in (".", "..")) and os.path.isdir(word))
-        if many and not case_is_there(os.path.join(word, "")):
+        if not words or _holds_cases(word, folder):
             below = cases_by_name(Path(word))
             if not below:
                 said = f"{word}: holds no case, expected <family>/<case>/model_config.yaml"

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import Literal
 
+from harness.init.workflows import workflows
 from harness.matrix import CASE_FILE, NAME
 from harness.repository import DISTRIBUTION, TRACKS, installed_as, read
 
@@ -83,6 +84,31 @@ def repository_files(root: Path, imports: Sequence[str]) -> list[Done]:
         _ignore(root),
         *(write(root, f"{name}/.gitkeep", "") for name in (_CASES, _GOLDENS) if not _filled(root / name)),
     ]
+
+
+def ci_files(root: Path, address: str) -> list[Done]:
+    """The file for CI: GitHub's, or GitLab's where the repository is there or has one.
+
+    Args:
+        address: ``OWNER/NAME@REF`` of the repository that holds our workflows; empty: where the harness
+            that is running was installed from. Where that is not known, nothing is written.
+
+    Raises:
+        UsageError: it is no address.
+    """
+    requirement = installed_as()
+    found = re.search(r"git\+https://github\.com/([^/]+/[^/@]+?)(?:\.git)?@(\w+)", requirement)
+    address = address or (f"{found[1]}@{found[2]}" if found else "")
+    if not address:
+        return []
+    if "git+" not in requirement and "==" not in requirement:
+        requirement = f"{DISTRIBUTION} @ git+https://github.com/{address}"
+    config = root / ".git" / "config"
+    origin = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    gitlab = "gitlab" in origin or (root / ".gitlab-ci.yml").exists()
+    texts = workflows(address, "gitlab" if gitlab else "github", requirement)
+    instead = "call ours from it: docs/github.md and docs/gitlab.md of resume-harness"
+    return [write(root, name, text, instead=instead) for name, text in texts.items()]
 
 
 def case_file(root: Path, script: Path, text: str) -> tuple[str, Done]:
