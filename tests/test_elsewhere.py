@@ -20,6 +20,7 @@ import yaml
 from harness.errors import UsageError
 from harness.init.workflows import workflows
 from harness.text import utc_now
+from tests.plain_case import write_case
 from tests.scripts import script
 from tests.tools import program
 from tests.webserver import Tracker
@@ -45,18 +46,6 @@ hardware = ["l40s"]
 [dependency-groups]
 train = ["msgspec"]
 """
-CASE = """
-TEST_TYPE: ckpt-resume
-MODEL_ARGS: {--train-iters: 10, --save-interval: 5}
-HARNESS:
-  trainer: command
-  command:
-    train: [python, plain_script.py, --iters, "${TRAIN_ITERS}", --stop, "${EXIT_ITERS}", --every, "5",
-            --save, "${CHECKPOINT_SAVE_PATH}", --metrics, "${OUTPUT_PATH}/metrics.jsonl"]
-    resume: [python, plain_script.py, --iters, "${TRAIN_ITERS}", --stop, "${EXIT_ITERS}", --every, "5",
-             --save, "${CHECKPOINT_SAVE_PATH}", --metrics, "${OUTPUT_PATH}/metrics.jsonl",
-             --load, "${CHECKPOINT_LOAD_PATH}"]
-"""
 
 
 class Machine:
@@ -65,13 +54,11 @@ class Machine:
     def __init__(self, folder: Path, requirement: str) -> None:
         self.folder, self.requirement = folder, requirement
         self.checkout, self.temp = folder / "checkout", folder / "temp"
-        for path in (self.checkout / "test_cases" / "mine" / "plain", self.temp, folder / "bin"):
+        write_case(self.checkout / "test_cases" / "mine" / "plain")
+        for path in (self.temp, folder / "bin"):
             path.mkdir(parents=True)
         (self.checkout / "noxfile.py").write_text(NOXFILE)
         (self.checkout / "pyproject.toml").write_text(PYPROJECT)
-        case = self.checkout / "test_cases" / "mine" / "plain"
-        (case / "model_config.yaml").write_text(CASE)
-        shutil.copy(ROOT / "tests" / "stand_ins" / "plain_script.py", case)
         subprocess.run(["git", "init", "-q"], cwd=self.checkout, check=True)
         # What actions/setup-python, or the image, brings.
         subprocess.run([sys.executable, "-m", "venv", str(folder / "python")], check=True)

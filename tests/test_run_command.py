@@ -10,19 +10,14 @@ import pytest
 from harness.commands.cli import main
 from harness.report.github.matrix import expected_cells
 from harness.verdict.reading import read_verdict
-from tests.test_wheel import SCRIPT_CASE
-
-ROOT = Path(__file__).parents[1]
+from tests.plain_case import write_case
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two cases whose script needs no torch, in two families."""
     for family, name in (("a", "one"), ("b", "two")):
-        case = tmp_path / "test_cases" / family / name
-        case.mkdir(parents=True)
-        (case / "model_config.yaml").write_text(SCRIPT_CASE)
-        shutil.copy(ROOT / "tests" / "stand_ins" / "plain_script.py", case)
+        write_case(tmp_path / "test_cases" / family / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_LEASES", str(tmp_path / "leases"))
     monkeypatch.delenv("CI", raising=False)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness import __version__
+from tests.plain_case import write_case
 from tests.tools import program
 from tests.wheels import build, install
 
@@ -27,18 +28,6 @@ pytestmark = pytest.mark.tools
 
 ROOT = Path(__file__).parents[1]
 INFO = f"resume_harness-{__version__}.dist-info"
-SCRIPT_CASE = """
-TEST_TYPE: ckpt-resume
-MODEL_ARGS: {--train-iters: 10, --save-interval: 5}
-HARNESS:
-  trainer: command
-  command:
-    train: [python, plain_script.py, --iters, "${TRAIN_ITERS}", --stop, "${EXIT_ITERS}", --every, "5",
-            --save, "${CHECKPOINT_SAVE_PATH}", --metrics, "${OUTPUT_PATH}/metrics.jsonl"]
-    resume: [python, plain_script.py, --iters, "${TRAIN_ITERS}", --stop, "${EXIT_ITERS}", --every, "5",
-             --save, "${CHECKPOINT_SAVE_PATH}", --metrics, "${OUTPUT_PATH}/metrics.jsonl",
-             --load, "${CHECKPOINT_LOAD_PATH}"]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +93,7 @@ def test_a_script_without_torch_is_recorded_passes_and_has_its_report(
     bare: Installed, tmp_path: Path
 ) -> None:
     case = tmp_path / "cases" / "mine" / "plain"
-    case.mkdir(parents=True)
-    (case / "model_config.yaml").write_text(SCRIPT_CASE)
-    shutil.copy(ROOT / "tests" / "stand_ins" / "plain_script.py", case)
+    write_case(case)
     done = bare.run(tmp_path, "harness", "run", "cases/mine/plain", "--golden-update")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "golden: recorded" in done.stdout

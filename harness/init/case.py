@@ -121,12 +121,9 @@ class _Writer:
         if option is None:
             return []
         saved = next((one for one in self.script.saves if option.dest in one.below), None)
-        is_file = saved.name is None if saved else bool(Path(str(option.default or "")).suffix)
-        name = (
-            Path(str(option.default or "")).name
-            if Path(str(option.default or "")).suffix
-            else "checkpoint.pt"
-        )
+        default = Path(str(option.default or ""))
+        is_file = saved.name is None if saved else bool(default.suffix)
+        name = default.name if default.suffix else "checkpoint.pt"
         if not quiet:
             self.say(f"{option.flag} is the {'file' if is_file else 'folder'} that it saves to", option.line)
         if is_file:
