@@ -35,6 +35,7 @@ NOT_RUN = {
     "nox": "makes environments and takes minutes; unit.yml runs it",
     "export MEGATRON_LM_PATH": "names what is not on this machine",
     "harness run": "needs GPUs, or is only named",
+    "harness init train.py": "needs a script of the reader's; test_own_repository.py goes that way",
     "harness goldens approve results/": "needs results of a sweep",
     "harness goldens drift": "needs results of two environments",
     "pytest test_cases --cell=cpu/dev/<case>": "takes a minute; unit.yml runs it",

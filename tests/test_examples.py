@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from harness.matrix import HARDWARE, Cell
 from harness.night.quarantine import read_quarantine
 from harness.repository import Hardware, Track, read
 from harness.trainers.megatron.adapter import checkout
-from tests.test_docs import CASE, DOCS, PAGES, README, ROOT, TUTORIAL, blocks, environment, run, words
+from tests.test_docs import CASE, DOCS, PAGES, README, ROOT, TUTORIAL, blocks, environment, words
 from tests.warm import started_warm, warm_python
 
 pytestmark = [pytest.mark.tools, pytest.mark.torch]
@@ -41,7 +40,8 @@ BLOCKS = {
     ],
     ("docs/command-trainer.md", "python"): ["test_docs.py: is the file that ships"],
     ("docs/github.md", "json"): ["alarm/test_webhook.py: has the keys of what is told"],
-    ("docs/github.md", "yaml"): ["here: read"],
+    ("docs/github.md", "yaml"): ["test_elsewhere.py: is a caller like init's", "here: read"],
+    ("docs/gitlab.md", "yaml"): ["test_gitlab.py: is checked"],
     ("docs/goldens.md", ""): [
         "shown: names of files", "shown: a line of a verdict", "shown: a line of a verdict",
         "here: its command; test_golden_tools.py: what it prints",
@@ -78,7 +78,8 @@ NOT_RUN = {
     "harness goldens lint $MEGATRON_LM_PATH": "needs a checkout; test_golden_tools.py has a made one",
     "harness cases lint $MEGATRON_LM_PATH": "needs a checkout; test_case_tools.py has a made one",
     "harness goldens drift --from lts": "needs runs of two tracks; test_golden_drift.py makes them",
-    "harness github ": "below, with the listing that its block makes",
+    "harness github ": "below, in this repository",
+    "harness gitlab ": "below, in this repository",
 }
 #: What stands for something of the reader's.
 NAMED = {
@@ -213,18 +214,20 @@ def test_a_command_does_what_its_page_says(
 # -- what else is typed ----------------------------------------------------------------------------
 
 
-def test_the_matrix_of_ci_comes_of_the_listing_as_its_block_says(
+def test_the_jobs_of_ci_come_of_the_folder_of_cases_as_their_blocks_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nox, *rest = [line for line in typed(DOCS / "github.md") if "listing.json" in line]
-    given, _, target = nox.partition("#")[0].partition(">")
-    listing = run(sys.executable, "-m", *words(given))
-    assert listing.returncode == 0, listing.stderr
-    (tmp_path / target.strip()).write_text(listing.stdout)
-    monkeypatch.chdir(tmp_path)
-    assert len(rest) == 2
-    for line in rest:
-        assert main(words(line)[1:]) == 0
+    lines = [
+        line for page in ("github.md", "gitlab.md") for line in typed(DOCS / page) if "test_cases" in line
+    ]
+    assert len(lines) == 4
+    monkeypatch.chdir(ROOT)
+    for line in lines:
+        told = words(line)[1:]
+        if "junit" in told:  # whose folder of results is of a job
+            (tmp_path / "results").mkdir()
+            told[told.index("results")] = str(tmp_path / "results")
+        assert main(told) == 0, told
     assert '"include"' in capsys.readouterr().out
 
 
@@ -265,7 +268,7 @@ def test_what_a_case_may_say_besides_is_read(tmp_path: Path) -> None:
 
 
 def test_the_quarantine_is_read(tmp_path: Path) -> None:
-    (text,) = blocks(DOCS / "github.md", "yaml")
+    _, text = blocks(DOCS / "github.md", "yaml")
     (tmp_path / "quarantine.yaml").write_text(text)
     (entry,) = read_quarantine(tmp_path / "quarantine.yaml").entries
     assert (entry.owner, entry.green_nights) == ("ann", 5)

@@ -94,18 +94,20 @@ def test_a_cell_is_all_that_is_run_wherever_pytest_is_told_to_look(
     (place / "test_broken.py").write_text("import nothing_that_is_installed\n" if "." not in words else "")
     done = pytest_(place, "--cell=cpu/dev/tiny", "--junit-xml=junit.xml", *words)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert read_verdict(place / "results" / "cpu" / "dev" / "tiny" / "verdict.json").status == "error"
-    names = set(re.findall(r'testcase classname="([^"]*)" name="([^":]*)', (place / "junit.xml").read_text()))
-    assert names == {("test_cases.mine.tiny.model_config.yaml", "cpu/dev/tiny")}
+    assert read_verdict(place / "results" / "cpu" / "dev" / "tiny" / "verdict.json").status == "failed"
+    names = re.findall(r'testcase classname="([^"]*)" name="([^"]*)', (place / "junit.xml").read_text())
+    file = "test_cases.mine.tiny.model_config.yaml"
+    assert names[0] == (file, "cpu/dev/tiny")
+    assert {where for where, _ in names[1:]} == {f"{file}.cpu/dev/tiny"}  # its checks
 
 
 def test_a_test_of_ones_own_gets_the_cells_in_its_own_way(place: Path) -> None:
     (place / "test_mine.py").write_text(
-        "def test_mine(harness_cell, harness_run):\n    assert harness_run(harness_cell).status == 'error'\n"
+        "def test_mine(harness_cell, harness_run):\n    assert harness_run(harness_cell).status == 'failed'\n"
     )
     done = pytest_(place, "test_mine.py", "test_other.py", "--cell=cpu/dev/tiny", "--cases=test_cases")
-    assert "1 passed, 1 deselected" in done.stdout
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 failed, 1 passed, 1 deselected" in done.stdout  # the check that failed is told beside the test
+    assert "test_mine.py::cpu/dev/tiny::metrics: can be read" in done.stdout
 
 
 def test_without_a_folder_of_cases_it_says_which_is_missing(place: Path) -> None:

@@ -55,8 +55,8 @@ def test_the_file_of_this_repository_can_be_read() -> None:
 
 def test_the_entry_that_the_documentation_shows_can_be_read(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "github.md").read_text()
-    shown = text.partition("```yaml\n")[2].partition("```")[0].replace("<case>", "gpt")
-    (tmp_path / "quarantine.yaml").write_text(shown)
+    shown = text.partition("```yaml\n- cell")[2].partition("```")[0].replace("<case>", "gpt")
+    (tmp_path / "quarantine.yaml").write_text(f"- cell{shown}")
     (entry,) = read_quarantine(tmp_path / "quarantine.yaml").entries
     assert entry.matches(Cell("h100", "dev", "gpt"))
 

@@ -122,7 +122,7 @@ def _asked(words: Sequence[str], folder: Path) -> list[str]:
     """A name or a path for each case that is meant, in order, each once.
 
     Raises:
-        NothingToDo: a folder of cases that holds none.
+        NothingToDo: every case is meant, and there is none.
     """
     from harness.matrix import cases_by_name
 
@@ -132,7 +132,7 @@ def _asked(words: Sequence[str], folder: Path) -> list[str]:
             below = cases_by_name(Path(word))
             if not below:
                 said = f"{word}: holds no case, expected <family>/<case>/model_config.yaml"
-                raise NothingToDo(said, "harness init writes one" if not words else "")
+                raise NothingToDo(said, "harness init writes one")
             found += [str(path) for _, path in sorted(below.items())] if words else sorted(below)
         else:
             found.append(word)
@@ -146,6 +146,8 @@ def _holds_cases(word: str, folder: Path) -> bool:
 
     if not os.path.isdir(word) or case_is_there(os.path.join(word, "")):
         return False
+    if not cases_by_name(Path(word)):
+        return False  # a case that is gone, or whatever it is: looking for its file says so
     return "/" in word or word in (".", "..") or word not in cases_by_name(folder)
 
 
