@@ -13,6 +13,7 @@ from typing import Any
 #: The group that holds the step; as in ``metrics.jsonl``.
 STEP_GROUPS = ("step", "iteration")
 _LIMIT = 4096  # characters; the longest that anybody reads
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,33 @@ class Expression:
         match = self.pattern.search(line)
         groups: dict[str, str | None] | None = match.groupdict() if match else None
         return groups
+
+    def cut(self, line: str) -> tuple[str, str] | None:
+        r"""A group that holds only a part of a number, and the whole number; None where there is none.
+
+        ``(?P<loss>\d+)`` of ``loss: 0.25`` is 0, and of ``.*(?P<loss>[.\d]+)`` the first part is gone: that
+        would be compared, and be the same whatever the loss was.
+        """
+        match = self.pattern.search(line)
+        for name in (self.step, *self.metrics) if match else ():
+            start, end = match.span(self.pattern.groupindex[name])
+            begin = start
+            if line[start:end][:1] in set("0123456789."):
+                head = line[:start]
+                begin -= len(head[len(head.rstrip("0123456789.")) :].lstrip("."))
+            number = _NUMBER.match(line, begin)
+            if number is None or number.end() <= start or (begin == start and number.end() <= end):
+                continue
+            if not _equal(line[start:end], number[0]):  # 20 of 0020, of 20.0 and at a sentence's end is 20
+                return name, number[0]
+        return None
+
+
+def _equal(part: str, whole: str) -> bool:
+    try:
+        return float(part) == float(whole)
+    except ValueError:
+        return False
 
 
 def _compiled(text: str) -> Any:  # noqa: ANN401 - the library has no types

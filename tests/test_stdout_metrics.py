@@ -64,6 +64,45 @@ def test_a_log_is_not_looked_at_where_nobody_said_so(phase: Phase) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "expression", "whole"),
+    [
+        ("step 1 loss: 0.0168", r"step (?P<step>\d+) loss: (?P<loss>\w+)", "0.0168"),
+        ("step 1 loss 2.3125", r"step (?P<step>\d+) loss (?P<loss>\d\.\d)", "2.3125"),
+        ("step 1 loss 2.5e-07", r"step (?P<step>\d+) loss (?P<loss>[\d.]+)", "2.5e-07"),
+        ("step 1 loss 12.5", r"step (?P<step>\d+).*(?P<loss>\d+\.\d+)", "12.5"),  # .* takes all that it can
+        ("step 1 loss 12.54", r"step (?P<step>\d+).*(?P<loss>[.\d]+)", "12.54"),
+        ("step 1 loss 12.54", r"step (?P<step>\d+).*\.(?P<loss>\d+)", "12.54"),
+        ("step 123 loss 2", r"step (?P<step>\d\d).*loss (?P<loss>\d+)", "123"),
+        ("at 123 loss 2", r".*(?P<step>\d+) loss (?P<loss>\d+)", "123"),
+    ],
+)
+def test_a_part_of_a_number_is_an_error(phase: Phase, line: str, expression: str, whole: str) -> None:
+    with pytest.raises(MetricsError, match=rf"log:1: '\w+' is '.*', a part of the number {whole}"):
+        read(phase(line + "\n", expression))
+
+
+@pytest.mark.parametrize(
+    ("line", "expression"),
+    [
+        ("step 0020/0040 loss 2.", r"step 0*(?P<step>\d+)/\d+ loss (?P<loss>\d+)\.?$"),
+        ("step 20.0 loss=2.", r"step (?P<step>\d+)\.0 loss=(?P<loss>[.\d]+)"),
+        ("1.2.3.4 step20:loss2e", r"step(?P<step>\d+):loss(?P<loss>\d)"),
+        ("1. step 20, 2, 3", r"step (?P<step>\d+), (?P<loss>\d), \d"),
+        ("12:20.5 \u00e9\u4e16 20 2", r"(?P<step>\d+) (?P<loss>\d)$"),
+    ],
+)
+def test_a_whole_number_may_touch_what_is_none(phase: Phase, line: str, expression: str) -> None:
+    assert plain(read(phase(line + "\n", expression))["loss"]) == {20: 2}
+
+
+def test_a_line_of_digits_takes_no_time(phase: Phase) -> None:
+    line = "1" * 300_000 + "x" + "1." * 300_000 + " step 20 loss 2\n"
+    started = time.monotonic()
+    assert plain(read(phase(line * 3, LOSS))["loss"]) == {20: 2}
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
     ("log", "found"),
     [
         ("[rank0]: step 1 loss 3.5\n[rank1]: step 1 loss 3.5\n", {1: 3.5}),  # every rank prints it

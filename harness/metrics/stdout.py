@@ -54,7 +54,8 @@ def read(paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
         killed: leave out a last line that does not end.
 
     Raises:
-        MetricsError: a step or a value that is no number, or two values of one step; with the line.
+        MetricsError: a step or a value that is no number or a part of one, or two values of one step; with
+            the line.
     """
     values: dict[str, dict[int, float]] = {}
     seen: dict[tuple[str, int], str] = {}
@@ -63,8 +64,18 @@ def read(paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
         for number, line in _lines(path, killed=killed):
             for expression in expressions:
                 if groups := expression.found(line):
+                    if cut := expression.cut(line):
+                        raise _part_of(*cut, groups[cut[0]], f"{path}:{number}")
                     _take(values, seen, f"{path}:{number}", groups, expression)
     return {name: Series.of(name, of, list(of.values())) for name, of in values.items()}
+
+
+def _part_of(name: str, whole: str, part: str | None, where: str) -> MetricsError:
+    return MetricsError(
+        f"{where}: {name!r} is {_short(part)}, a part of the number {whole}",
+        f"let the group (?P<{name}>…) of {_KEY} match all of it, e.g. [-+.\\deE]+, and what stands before "
+        "it nothing of it, e.g. .*? in place of .*",
+    )
 
 
 def _take(
