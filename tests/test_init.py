@@ -9,6 +9,7 @@ import pytest
 
 from harness.cases import load_case
 from harness.commands.cli import main
+from harness.errors import UsageError
 from harness.init.case import guess
 from harness.init.files import repository_files
 from harness.init.script import look
@@ -166,7 +167,7 @@ def test_nothing_is_overwritten_and_lines_are_added_once(
     monkeypatch.chdir(tmp_path)
     assert main(["init", "train.py"]) == 0
     said = capsys.readouterr().out
-    assert "kept  noxfile.py: add to it: from harness.nox import sessions sessions()" in said
+    assert "kept  noxfile.py: add to it: from harness.nox import sessions; sessions()" in said
     assert "kept  pyproject.toml: add the dependency group" in said
     assert (tmp_path / "noxfile.py").read_text() == mine["noxfile.py"]
     assert (tmp_path / "pyproject.toml").read_text() == mine["pyproject.toml"]
@@ -227,3 +228,100 @@ def test_the_file_for_ci_is_that_of_where_the_repository_is(
     assert main(["init", "--workflows", "them/harness@v1"]) == 0
     assert (tmp_path / file).read_text() == "mine: 1\n"
     assert main(["init", "--workflows", "nobody"]) == 2
+
+
+def test_a_file_whose_name_holds_nothing_but_the_step(tmp_path: Path) -> None:
+    body = PRINT + 'torch.save(state, f"{args.out}/step{step}.pt")\nstate = torch.load(args.resume)\n'
+    _, resume, _ = case_of(tmp_path, script(tmp_path, body, '"--steps", type=int', '"--out"', '"--resume"'))
+    assert resume[-1] == "${CHECKPOINT_LOAD_PATH}/step20.pt"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        'click.option("--resume/--no-resume", default=False)',
+        'p.add_argument("--resume", action=argparse.BooleanOptionalAction)',
+        'click.option("--resume", is_flag=True)',
+    ],
+)
+def test_an_option_for_yes_and_no_gets_no_value(tmp_path: Path, option: str) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(f'{option}\np.add_argument("--out")\ntorch.load(args.out)\n')
+    _, resume, _ = case_of(tmp_path, path)
+    assert resume[-1] == "--resume"
+
+
+def test_the_options_of_click_are_plain_names(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    options = ("--steps", "--out", "--logs", "--resume")
+    said = "\n".join(f'@click.option("{one}", default="x")' for one in options)
+    body = 'torch.save(1, os.path.join(out, f"c_{step}.pt"))\n    torch.load(resume)\n    SummaryWriter(logs)'
+    path.write_text(f"{said}\ndef main(steps, out, logs, resume):\n    {body}\n")
+    train, resume, _ = case_of(tmp_path, path)
+    assert train[2:4] == ("--logs", "${TENSORBOARD_PATH}")
+    assert resume[-1].startswith("${CHECKPOINT_LOAD_PATH}/c_")
+
+
+def test_one_file_that_is_loaded_needs_an_option_to_stop(tmp_path: Path) -> None:
+    """A launch that is ended from outside may have saved it again by then."""
+    body = PRINT + 'torch.save(state, args.out / f"step_{step}.pt")\n'
+    body += 'torch.save(state, args.out / "latest.pt")\ntorch.load(args.out / "latest.pt")\n'
+    options = ('"--steps", type=int', '"--out"', '"--resume", action="store_true"')
+    _, _, unseen = case_of(tmp_path, script(tmp_path, body, *options))
+    assert "no option to stop at a step, and latest.pt has no step in its name" in unseen
+
+
+def test_a_process_group_is_started_by_torchrun(tmp_path: Path) -> None:
+    path = script(tmp_path, PRINT + 'torch.distributed.init_process_group("gloo")\n')
+    assert "torchrun" in case_of(tmp_path, path)[2]
+
+
+def test_the_packages_of_the_repository_are_installed_from_no_index(tmp_path: Path) -> None:
+    for name in ("mine", "src/ours", "scripts/near", "data/datasets"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.py").touch()
+    (tmp_path / "datasets").mkdir()  # of files with data
+    path = tmp_path / "scripts" / "train.py"
+    path.write_text("import torch, mine.a, ours, near, datasets\nfrom . import x\n")
+    assert look(path, tmp_path).imports == ("torch", "datasets")
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_script(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_bytes(b"\xef\xbb\xbfimport torch\r\n")
+    assert look(path).imports == ("torch",)
+
+
+def test_a_notebook_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "train.ipynb"
+    path.write_text('{"cells": []}')
+    with pytest.raises(UsageError, match="is a notebook"):
+        look(path)
+
+
+def test_two_scripts_of_one_name_are_two_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".git").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b", "."):
+        Path(folder).mkdir(exist_ok=True)
+        script(Path(folder), PRINT)
+        for _ in range(2):
+            assert main(["init", f"{folder}/train.py"]) == 0
+    said = capsys.readouterr().out
+    cases = {path.parent.name: path.read_text() for path in Path("test_cases").rglob("model_config.yaml")}
+    assert sorted(cases) == sorted(["train", "b-train", f"{tmp_path.name}-train"])
+    assert "[python, b/train.py" in cases["b-train"]
+    assert "harness run b-train " in said
+
+
+def test_from_a_folder_below_the_next_command_is_said_to_run_in_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "a").mkdir()
+    script(tmp_path / "a", PRINT)
+    monkeypatch.chdir(tmp_path / "a")
+    assert main(["init", "train.py"]) == 0
+    assert f"  cd {tmp_path}\n  harness run train" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from harness.errors import EXIT_PASSED, UsageError
@@ -29,7 +30,7 @@ def _init(arguments: argparse.Namespace) -> int:
     from harness.repository import root_of
 
     root = root_of(Path.cwd())
-    script = look(arguments.script) if arguments.script else None
+    script = look(arguments.script, root) if arguments.script else None
     if script and root.resolve() not in script.path.resolve().parents:
         raise UsageError(f"{script.path}: lies outside of {root}", "go to the repository that it belongs to")
     found = guess(script, root) if script else None
@@ -51,6 +52,8 @@ def _init(arguments: argparse.Namespace) -> int:
             print("\nmend what was not seen, in the script and in the case; then")
         else:
             print("\nlook at the case; then")
+        if root.resolve() != Path.cwd().resolve():
+            print(f"  cd {shlex.quote(str(root))}")
         print(f"  harness run {name}                  # is resuming sound?")
         print(f"  harness run {name} --golden-update  # record its golden")
         print('  nox -s "case(cpu)"                 # the same in an environment of its own')

@@ -204,10 +204,17 @@ class _Writer:
                 f"no option for the folder to save to ({self.name}:{saved.line} saves "
                 f"{saved.name or 'somewhere'}): let it take --out, and give it ${{CHECKPOINT_SAVE_PATH}}"
             )
-        fixed = self.save_name is not None and "{" not in self.save_name
+        names = [self.save_name, *(one.name for one in script.loads)]
+        fixed = next((name for name in names if name and "{" not in name), None)
+        if script.distributed:
+            self.unseen.append(
+                f"{self.name} makes a process group: start it in `train` and `resume` with torchrun in the "
+                'place of python, [torchrun, --standalone, --nproc_per_node, "2", …], and say world_size: 2 '
+                "below HARNESS"
+            )
         if not self.option("stop") and fixed:
             self.unseen.append(
-                f"no option to stop at a step, and {self.save_name} has no step in its name, so nobody can "
+                f"no option to stop at a step, and {fixed} has no step in its name, so nobody can "
                 f"tell when the checkpoint of {self.k} is there: let it take --stop and end there, and give "
                 f"it ${{EXIT_ITERS}} ({PAGE})"
             )
@@ -228,7 +235,7 @@ def _filled(name: str, k: int) -> str:
     """``ckpt_{:06d}.pt`` → ``ckpt_000020.pt``: what the script's own format makes of the iteration."""
 
     def number(match: re.Match[str]) -> str:
-        spec = match[1].lstrip(":")
+        spec = (match[1] or "").lstrip(":")
         return format(k, spec) if re.fullmatch(r"0?\d{0,2}d?", spec) else str(k)
 
     return re.sub(r"\{(:[^}]*)?\}", number, name)

@@ -77,7 +77,7 @@ def repository_files(root: Path, imports: Sequence[str]) -> list[Done]:
         here = requirement.removeprefix("--editable=")
         noxfile = noxfile.replace(_toml(requirement), _toml(f"{DISTRIBUTION} @ file://{here}"))
     said = f"{requirement} is on this machine only: name one that others find" if local else ""
-    lines = " ".join(noxfile.splitlines()[-2:])
+    lines = "; ".join(noxfile.splitlines()[-2:])
     return [
         write(root, "noxfile.py", noxfile, said=said, instead=f"add to it: {lines}"),
         _track(root, imports),
@@ -116,8 +116,25 @@ def case_file(root: Path, script: Path, text: str) -> tuple[str, Done]:
     family = re.sub(r"[^A-Za-z0-9._+-]+", "-", root.absolute().name).strip("-.") or "mine"
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", script.stem).strip("-.")
     name = name if NAME.fullmatch(name) else "train"
+    name = name if _is_of(root, f"{_CASES}/{family}/{name}", script) else _longer(root, script, name)
     instead = "remove it to have it written anew"
     return name, write(root, f"{_CASES}/{family}/{name}/{CASE_FILE}", text, instead=instead)
+
+
+def _is_of(root: Path, case: str, script: Path) -> bool:
+    """Whether the case, where it is there, may be that of this script: its name is in it."""
+    path = root / case / CASE_FILE
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    others = re.findall(r"[\w./ +-]+\.py\b", text)
+    mine = os.path.relpath(script.absolute(), root.absolute())
+    return not others or any(one.strip() == mine for one in others)
+
+
+def _longer(root: Path, script: Path, name: str) -> str:
+    """``b-train`` of ``b/train.py``, where ``train`` is the case of another script."""
+    parts = Path(os.path.relpath(script.absolute().parent, root.absolute())).parts or (root.absolute().name,)
+    longer = re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join((*parts, name))).strip("-.")
+    return longer if NAME.fullmatch(longer) else name
 
 
 def _track(root: Path, imports: Sequence[str]) -> Done:
@@ -133,7 +150,7 @@ def _track(root: Path, imports: Sequence[str]) -> Done:
         return Done("kept", "pyproject.toml")
     if here.tracks is not TRACKS and set(here.tracks) != set(TRACKS):
         return Done("kept", "pyproject.toml", f"define the dependency groups: {', '.join(missing)}")
-    said = f"add the dependency group of a track: {' '.join(text.split())}"
+    said = "add the dependency group of a track:" + "".join(f"\n      {line}" for line in text.splitlines())
     return Done("kept", "pyproject.toml", said if not set(here.tracks) - set(missing) else "")
 
 

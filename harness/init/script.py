@@ -96,12 +96,13 @@ class Script:
     Args:
         path: where it is.
         framework: whose trainer it uses; ``plain torch`` or ``none`` without one.
-        imports: the packages that it imports, those of the standard library and beside it left out.
+        imports: the packages that it imports, those of the standard library and of its repository left out.
         options: by role; what has none is left out.
         others: those without a role that the script does not start without.
         every: whole numbers that the step is divided by, where it saves.
         prints: lines with a step and a value.
         saves, loads: in their order.
+        distributed: it makes a process group.
     """
 
     path: Path
@@ -115,16 +116,23 @@ class Script:
     loads: tuple[Saved, ...] = ()
     seeded: bool = False
     writes_metrics: bool = False
+    distributed: bool = False
 
 
-def look(path: Path) -> Script:
+def look(path: Path, root: Path | None = None) -> Script:
     """Read a script; nothing of it is run.
+
+    Args:
+        root: of its repository; a package that lies there, or in a folder on the way, is its own.
 
     Raises:
         UsageError: it cannot be read, or is no Python.
     """
+    if path.suffix == ".ipynb":
+        advice = "jupyter nbconvert --to script makes one of it"
+        raise UsageError(f"{path}: is a notebook, expected a training script", advice)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         tree = ast.parse(text)
     except FileNotFoundError:
         raise UsageError(f"{path}: is not there, expected a training script", "check the path") from None
@@ -135,7 +143,7 @@ def look(path: Path) -> Script:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         said = error.msg if isinstance(error, SyntaxError) else str(error)
         raise UsageError(f"{path}{line}: is not Python {sys.version_info.major}: {said}") from error
-    imports = tuple(_imports(tree, path.parent))
+    imports = tuple(_imports(tree, _folders(path, root)))
     framework = next((name for key, name in _FRAMEWORKS.items() if key in imports), "")
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     names = [_dotted(call.func) for call in calls]
@@ -156,10 +164,18 @@ def look(path: Path) -> Script:
         ),
         writes_metrics=any(name.endswith(("SummaryWriter", "TensorBoardLogger")) for name in names)
         or "metrics.jsonl" in text,
+        distributed=any(name.endswith("init_process_group") for name in names),
     )
 
 
-def _imports(tree: ast.Module, beside: Path) -> Iterator[str]:
+def _folders(path: Path, root: Path | None) -> list[Path]:
+    """Where a module may lie that is the repository's own and no package of an index."""
+    beside, last = path.parent.resolve(), (root or path.parent).resolve()
+    above = [one for one in (beside, *beside.parents) if one == last or last in one.parents]
+    return [beside, *above, last / "src"]
+
+
+def _imports(tree: ast.Module, folders: Sequence[Path]) -> Iterator[str]:
     seen = set(sys.stdlib_module_names)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -169,7 +185,9 @@ def _imports(tree: ast.Module, beside: Path) -> Iterator[str]:
         else:
             continue
         for name in (one.partition(".")[0] for one in found):
-            local = (beside / f"{name}.py").exists() or (beside / name).is_dir()
+            local = any(
+                (one / f"{name}.py").exists() or any((one / name).glob("*.py")) for one in folders if name
+            )
             if name and name not in seen and not local:
                 seen.add(name)
                 yield name
@@ -203,11 +221,13 @@ def _options(calls: Sequence[ast.Call]) -> Iterator[Option]:
         if not flags:
             continue
         said = {one.arg: _constant(one.value) for one in call.keywords if one.arg}
-        flag = max(flags, key=len)
+        flag, _, negative = max(flags, key=len).partition("/")  # click's --resume/--no-resume
         dest = str(said.get("dest") or flag.lstrip("-").replace("-", "_"))
+        action = next((_dotted(one.value) for one in call.keywords if one.arg == "action"), "")
         is_flag = str(said.get("action") or "").startswith("store_") or bool(said.get("is_flag"))
+        is_flag = is_flag or bool(negative) or action.endswith("BooleanOptionalAction")
         required = said.get("required") is True
-        yield Option(flag.partition("/")[0], dest, said.get("default"), is_flag, required, call.lineno)
+        yield Option(flag, dest, said.get("default"), is_flag, required, call.lineno)
 
 
 def _by_role(options: Sequence[Option], logged: Mapping[str, Role]) -> dict[Role, Option]:
@@ -287,10 +307,12 @@ def _files(calls: Sequence[ast.Call], names: tuple[str, ...], at: int, tree: ast
 
 
 def _attributes(node: ast.AST) -> Iterator[str]:
-    """``args.out`` → ``out``: the options that an expression reads."""
+    """``args.out`` → ``out``: the options that an expression reads; click gives them as plain names."""
     for inner in ast.walk(node):
         if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
             yield inner.attr
+        elif isinstance(inner, ast.Name):
+            yield inner.id
 
 
 def _last_part(node: ast.AST) -> str | None:
