@@ -79,8 +79,9 @@ def pins(session: nox.Session, group: str) -> list[str]:
     try:
         return list(nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), group))
     except (FileNotFoundError, LookupError, ValueError, TypeError) as error:
+        said = "there is no such table" if str(error) == "'dependency-groups'" else error
         defined = ", ".join(repository().groups) or "none"
         return session.error(
-            f"pyproject.toml: [dependency-groups]: {group}: {error}; defined here: {defined}. Define "
+            f"pyproject.toml: [dependency-groups]: {group}: {said}; defined here: {defined}. Define "
             "it, or name another in [tool.harness.tracks], or none (group = false) where all is installed"
         )

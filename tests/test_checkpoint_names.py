@@ -104,6 +104,15 @@ def test_a_missing_checkpoint_is_told_with_those_that_are_there(tmp_path: Path) 
         checkpoint_names.checkpoint(tmp_path / "nothing", 10, tmp_path / "gathered")
 
 
+@pytest.mark.parametrize("counts", [(0, 1, 2, 3), (1, 3), (4, 9), (0, 5)])
+def test_names_that_count_from_0_are_told_so(tmp_path: Path, counts: tuple[int, ...]) -> None:
+    root = folder(tmp_path, *(f"checkpoint_{count}.pt" for count in counts))
+    k = counts[-1] + 1 if counts != (0, 5) else 10
+    with pytest.raises(CheckpointError) as error:
+        checkpoint_names.checkpoint(root, k, tmp_path / "gathered")
+    assert ("counted from 0" in str(error.value)) is (counts != (0, 5))
+
+
 @pytest.mark.parametrize("name", ["step_10.pt.tmp", ".step_10.pt", "step_10.incomplete", "_step_10"])
 def test_what_is_still_being_written_is_no_checkpoint(name: str, tmp_path: Path) -> None:
     assert not checkpoint_names.state(folder(tmp_path, name), 10)

@@ -104,9 +104,11 @@ def checkpoint(folder: Path, k: int, gathered: Path, *, alone: bool = False) -> 
             _link(path, gathered / _BESIDE / path.relative_to(folder))
         return gathered
     if there:
+        advice = "save at every ${SAVE_INTERVAL} iterations, and after the last one"
+        if k - 1 in there and (0 in there or k - 1 == max(there)):
+            advice = "name them by the iterations that are done, from 1 on: they look counted from 0"
         raise CheckpointError(
-            f"{folder}: no checkpoint of iteration {k}; found: {', '.join(map(str, sorted(there)))}",
-            "save at every ${SAVE_INTERVAL} iterations, and after the last one",
+            f"{folder}: no checkpoint of iteration {k}; found: {', '.join(map(str, sorted(there)))}", advice
         )
     if not files(folder):
         raise CheckpointError(
