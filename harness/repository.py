@@ -20,6 +20,7 @@ import difflib
 import functools
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -132,6 +133,14 @@ def root_of(folder: Path) -> Path:
         if (here / ".git").exists() or "[tool.harness" in _text(here / _FILE):
             return here
     return folder
+
+
+def from_the_root(folder: Path) -> str:
+    """What to do where ``folder`` is not here but in the repository's root; else empty."""
+    root = root_of(Path.cwd())
+    if folder.is_absolute() or folder.is_dir() or not (root / folder).is_dir():
+        return ""
+    return f"cd {shlex.quote(str(root))}: {folder} is there"
 
 
 def read(root: Path) -> Repository:

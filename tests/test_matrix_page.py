@@ -179,7 +179,7 @@ def test_what_a_run_says_stays_text(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_cells_is_refused_and_not_passed_over(tmp_path: Path, name: str) -> None:
     made = make_cell(tmp_path, GPT, lost="optimizer", n=4, metrics=_METRICS)
     shutil.copytree(made.folder, tmp_path / "results" / name)
-    with pytest.raises(UsageError, match="only results of cells belong into the folder"):
+    with pytest.raises(UsageError, match="only results of cells belong there"):
         read_nights([tmp_path / "results"])
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands.cli import main
 from harness.errors import UsageError
 from harness.matrix import HARDWARE, TRACKS
 from harness.repository import HARDWARE as DEFAULT_HARDWARE
 from harness.repository import TRACKS as DEFAULT_TRACKS
-from harness.repository import Hardware, Track, installed_as, read, root_of
+from harness.repository import Hardware, Track, installed_as, read, repository, root_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +24,11 @@ def told(folder: Path, text: str) -> Path:
     return folder
 
 
-def test_a_repository_that_says_nothing_has_the_defaults(tmp_path: Path) -> None:
+def test_a_repository_that_says_nothing_has_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    repository.cache_clear()  # another test may have asked first, elsewhere
     found = read(tmp_path)
     assert found.hardware == DEFAULT_HARDWARE
     assert [*found.tracks] == [*DEFAULT_TRACKS]
@@ -155,3 +160,17 @@ def test_the_requirement_is_how_the_running_harness_was_installed(
         (info / "direct_url.json").write_text(json.dumps(origin))
     monkeypatch.syspath_prepend(str(tmp_path))
     assert installed_as() == expected.format(version="7.5")
+
+
+@pytest.mark.parametrize("words", [["run"], ["run", "train"], ["cases", "lint"]])
+def test_below_the_root_it_is_said_where_the_cases_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    (tmp_path / ".git").mkdir()
+    case = tmp_path / "test_cases" / "mine" / "train"
+    case.mkdir(parents=True)
+    (case / "model_config.yaml").write_text("MODEL_ARGS: {--train-iters: 4}\n")
+    (tmp_path / "src").mkdir()
+    monkeypatch.chdir(tmp_path / "src")
+    assert main(words) in (2, 3)
+    assert f"cd {tmp_path}: test_cases is there" in capsys.readouterr().err

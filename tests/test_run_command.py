@@ -85,6 +85,13 @@ def test_hardware_that_is_not_here_is_nothing_to_do(
     assert main(["run", "--hardware", "h100"]) == 3
     assert "needs 1 H100 GPU" in capsys.readouterr().err
     assert statuses(place) == {"one": "skipped", "two": "skipped"}
+    shutil.rmtree(place / "results")
+    assert main(["run", "one", "--hardware", "h100"]) == 3
+    assert capsys.readouterr().err.count("needs 1 H100 GPU") == 1
+    assert statuses(place) == {"one": "skipped"}
+    monkeypatch.setenv("CI", "true")
+    assert main(["run", "one", "--hardware", "h100"]) == 2
+    assert statuses(place) == {"one": "refused"}
 
 
 def test_no_case_at_all_is_nothing_to_do_and_a_folder_without_one_is_no_case(

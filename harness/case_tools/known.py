@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.errors import CaseError, HarnessError, NothingToDo
 from harness.matrix import CASE_FILE, HARDWARE
+from harness.repository import from_the_root
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -99,7 +100,8 @@ def known_cases(path: Path) -> KnownCases:
     """
     if not path.exists():
         what = "is a symbolic link that leads nowhere" if path.is_symlink() else "is not there"
-        raise CaseError(f"{path}: {what}, expected a folder of cases", "check the path")
+        advice = from_the_root(path) or "check the path"
+        raise CaseError(f"{path}: {what}, expected a folder of cases", advice)
     root = root_of(path)
     links: list[Path] = []
     found = tuple(_known(folder) for folder in _case_folders(root, links))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cases.arguments import Arguments
 from harness.errors import CaseError, UsageError
 from harness.matrix import CASE_FILE, NAME, cases_by_name
+from harness.repository import from_the_root
 
 if TYPE_CHECKING:
     from harness.cases import keys
@@ -189,6 +190,7 @@ def find_case(what: str, folder: Path) -> Case:
     if what not in found:
         near = difflib.get_close_matches(what, found, n=1)
         hint = f"did you mean {near[0]}?" if near else f"cases: {', '.join(sorted(found)[:8]) or 'none'}"
+        hint = from_the_root(folder) or hint
         raise UsageError(f"case {what!r}: is not in {folder}", hint)
     return load_case(found[what])
 

@@ -14,6 +14,7 @@ from harness.errors import (
     EXIT_NOTHING,
     EXIT_PASSED,
     EXIT_USAGE,
+    HardwareMissing,
     HarnessError,
     NothingToDo,
     UsageError,
@@ -105,10 +106,17 @@ def _run(arguments: argparse.Namespace) -> int:
         return EXIT_PASSED
     if len(cells) == 1:
         from harness.launch.launcher import Launcher
+        from harness.protocol.refusal import status_of
         from harness.report.terminal import Terminal
 
-        with Launcher() as launcher, Terminal.on(sys.stdout) as terminal:
-            return _one(cells[0], asked[0], arguments, terminal, launcher).exit_code
+        try:
+            with Launcher() as launcher, Terminal.on(sys.stdout) as terminal:
+                return _one(cells[0], asked[0], arguments, terminal, launcher).exit_code
+        except HardwareMissing as missing:
+            if status_of(missing) != "skipped":
+                raise
+            print(f"harness: {missing}", file=sys.stderr, flush=True)
+            return EXIT_NOTHING
     return _several(cells, asked, arguments)
 
 
@@ -125,6 +133,7 @@ def _asked(words: Sequence[str], folder: Path) -> list[str]:
         NothingToDo: every case is meant, and there is none.
     """
     from harness.matrix import cases_by_name
+    from harness.repository import from_the_root
 
     found: list[str] = []
     for word in words or [str(folder)]:
@@ -132,7 +141,7 @@ def _asked(words: Sequence[str], folder: Path) -> list[str]:
             below = cases_by_name(Path(word))
             if not below:
                 said = f"{word}: holds no case, expected <family>/<case>/model_config.yaml"
-                raise NothingToDo(said, "harness init writes one")
+                raise NothingToDo(said, from_the_root(Path(word)) or "harness init writes one")
             found += [str(path) for _, path in sorted(below.items())] if words else sorted(below)
         else:
             found.append(word)

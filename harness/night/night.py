@@ -138,7 +138,7 @@ def _cell(base: Path, where: Path) -> Cell:
     try:
         return Cell.parse("/".join(where.relative_to(base).parts))
     except HarnessError as error:
-        advice = "only results of cells belong into the folder"
+        advice = "remove it, if it is left of a track of before: only results of cells belong there"
         raise UsageError(f"{where / VERDICT}: {error.message}", advice) from None
 
 
