@@ -325,3 +325,13 @@ def test_from_a_folder_below_the_next_command_is_said_to_run_in_the_root(
     monkeypatch.chdir(tmp_path / "a")
     assert main(["init", "train.py"]) == 0
     assert f"  cd {tmp_path}\n  harness run train" in capsys.readouterr().out
+
+
+def test_where_epochs_are_iterations_their_lines_are_read(tmp_path: Path) -> None:
+    line = 'tqdm.write(f"Epoch {epoch + 1}/{args.epochs}, loss: {total:.4f}")\n'
+    path = script(tmp_path, PRINT + line, '"--epochs", type=int')
+    assert r"stdout: '\bEpoch\s+(?P<step>\d+)" in guess(look(path), tmp_path).text
+    path = script(tmp_path, PRINT + line, '"--epochs", type=int', '"--steps", type=int')
+    assert r"stdout: '\bstep\s+(?P<step>\d+)" in guess(look(path), tmp_path).text
+    path = script(tmp_path, line, '"--steps", type=int')
+    assert "no line is printed with a step" in "\n".join(guess(look(path), tmp_path).unseen)

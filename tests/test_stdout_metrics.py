@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import MetricsError, NothingLogged
@@ -274,6 +274,8 @@ PIECES = st.sampled_from(
 
 
 @settings(max_examples=300, deadline=None)
+@example(["step3a_lossnan"])
+@example(["my_step 3 loss 2"])
 @given(st.lists(st.lists(PIECES, max_size=40).map("".join), max_size=4))
 def test_whatever_is_printed_a_guess_is_an_expression_that_matches_a_line_of_it(lines: list[str]) -> None:
     found = stdout.suggest(lines)
@@ -312,3 +314,14 @@ def test_the_line_that_is_advised_is_one_that_is_read(phase: Phase) -> None:
     env = {**os.environ, "OUTPUT_PATH": str(folder)}
     subprocess.run([sys.executable, "-W", "error", "-c", script], env=env, check=True)
     assert plain(read(folder)["loss"]) == {3: 2.5}
+
+
+def test_an_epoch_counts_where_no_line_has_a_step() -> None:
+    lines = [f"Epoch {n}/6, loss: 0.{n}1" for n in range(1, 6)]
+    assert stdout.suggest(lines) is None
+    found = stdout.suggest(lines, epochs=True)
+    assert found is not None
+    assert Expression.of(found).found(lines[2]) == {"step": "3", "loss": "0.31"}
+    assert str(stdout.suggest([*lines, "step 3 loss 2"], epochs=True)).startswith(r"\bstep")
+    torn = ["Epoch 1 loss 0.5", "Epoch 1 loss 0.25"]  # a line for each batch
+    assert stdout.suggest(torn, epochs=True) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,7 +181,8 @@ class _Writer:
                 "writes event files or metrics.jsonl: let it write to ${TENSORBOARD_PATH} or ${OUTPUT_PATH}"
             )
             return ""
-        printed = _best(self.script.prints)
+        epochs = bool(self.option("epochs")) and not self.option("steps")
+        printed = _best([one for one in self.script.prints if epochs or not one.of_epoch])
         if printed is None:
             self.unseen.append(
                 'no line is printed with a step and a loss: add print(f"step {step} loss {loss.item()}") '
@@ -226,9 +228,9 @@ class _Writer:
             )
 
 
-def _best(printed: tuple[Printed, ...]) -> Printed | None:
-    """The line with most losses; of equals the first."""
-    return max(printed, key=lambda one: one.expression.count("(?P<"), default=None)
+def _best(printed: Sequence[Printed]) -> Printed | None:
+    """That of an epoch, where those count; the line with most losses; of equals the first."""
+    return max(printed, key=lambda one: (one.of_epoch, one.expression.count("(?P<")), default=None)
 
 
 def _filled(name: str, k: int) -> str:

@@ -68,10 +68,12 @@ class Printed:
     Args:
         expression: a regular expression that finds step and values in the line.
         line: where.
+        of_epoch: its step is the number of an epoch.
     """
 
     expression: str
     line: int
+    of_epoch: bool = False
 
 
 @dataclass(frozen=True)
@@ -347,9 +349,10 @@ def _prints(calls: Sequence[ast.Call]) -> Iterator[Printed]:
             continue
         # As it may look: what is put in is a number, a whole one where it may be the step.
         words = ["".join(p if isinstance(p, str) else "7" for p in _pieces(one)) for one in call.args]
-        expression = suggest([" ".join(words)])
+        expression = suggest([" ".join(words)], epochs=True)
         if expression is not None:
-            yield Printed(expression, call.lineno)
+            of_epoch = suggest([" ".join(words)]) is None
+            yield Printed(expression, call.lineno, of_epoch)
 
 
 def _pieces(node: ast.expr) -> Iterator[str | ast.expr]:

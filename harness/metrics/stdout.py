@@ -146,7 +146,7 @@ def advice(folder: Path) -> str:
     line, expression = None, None
     if path.is_file():
         with suppress(MetricsError):
-            line, expression = _suggestion(text for _, text in _lines(path, killed=False))
+            line, expression = _suggestion((text for _, text in _lines(path, killed=False)), epochs=True)
     said = ""
     if line is not None and expression is not None:
         quoted = expression.replace("'", "''")
@@ -202,19 +202,18 @@ def _short(text: str | None) -> str:
 
 _NUMBER = r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?|[-+]?(?i:nan|inf)"
 _WORD = r"[-+.\w]+"  # as good where it holds the same, and easier to read
-_STEP = re.compile(
-    r"(?<![A-Za-z0-9])((?:global[ _-]?)?(?:step|iteration|iter|it)s?)([\"']?\s*[:=#\[(]?\s*)\d+(?![\d.]*\d)",
-    re.IGNORECASE,
-)
+_AT = r"([\"']?\s*[:=#\[(]?\s*)\d+(?![\d.]*\d)"
+_STEP = re.compile(rf"(?<![A-Za-z0-9_])((?:global[ _-]?)?(?:step|iteration|iter|it)s?){_AT}", re.IGNORECASE)
+_EPOCH = re.compile(rf"(?<![A-Za-z0-9_])(epoch){_AT}", re.IGNORECASE)
 _LOSS = re.compile(
-    rf"(?<![A-Za-z0-9])((?:[A-Za-z]+[ _/-]){{0,2}}[A-Za-z]*loss)([\"']?\s*[:=]?\s*)({_NUMBER})(?![\w%])",
+    rf"(?<![A-Za-z0-9_])((?:[A-Za-z]+[ _/-]){{0,2}}[A-Za-z]*loss)([\"']?\s*[:=]?\s*)({_NUMBER})(?![\w%])",
     re.IGNORECASE,
 )
 _LONGEST, _MOST = 1000, 20_000  # characters of a line, and lines, that are looked at
 _LOSSES = 8  # of a line
 
 
-def suggest(lines: Iterable[str]) -> str | None:
+def suggest(lines: Iterable[str], *, epochs: bool = False) -> str | None:
     """An expression for ``HARNESS.metrics.stdout`` that fits what a script prints.
 
     Looked for are lines with a word for the step (``step``, ``iter``, ``iteration``, ``global_step``) before
@@ -224,21 +223,27 @@ def suggest(lines: Iterable[str]) -> str | None:
 
     Args:
         lines: of a log, in any number; colours and what ``torchrun`` puts before them do no harm.
+        epochs: where no line says a step, an epoch's number is one.
 
     Returns:
         A regular expression (RE2's and Python's) with the group ``step`` and one for each loss, named as the
         script does: in lower case, with ``_`` for what a group's name cannot have. None: no line has both.
     """
-    return _suggestion(lines)[1]
+    return _suggestion(lines, epochs=epochs)[1]
 
 
-def _suggestion(lines: Iterable[str]) -> tuple[str | None, str | None]:
+def _suggestion(lines: Iterable[str], *, epochs: bool) -> tuple[str | None, str | None]:
     """The first line of the shape, and its expression."""
+    lines = [plain(line).strip()[:_LONGEST] for line in itertools.islice(lines, _MOST)]
+    found = _most(lines, _STEP)
+    return _most(lines, _EPOCH) if epochs and found == (None, None) else found
+
+
+def _most(lines: Sequence[str], counts: re.Pattern[str]) -> tuple[str | None, str | None]:
     shapes: dict[str, tuple[str, Expression, dict[str, dict[str, str | None]]]] = {}
     torn: set[str] = set()
-    for line in itertools.islice(lines, _MOST):
-        text = plain(line).strip()[:_LONGEST]
-        if (shape := _shape(text)) is None:
+    for text in lines:
+        if (shape := _shape(text, counts)) is None:
             continue
         _, expression, steps = shapes.setdefault(shape, (text, Expression.of(shape), {}))
         if (groups := expression.found(text)) and steps.setdefault(str(groups["step"]), groups) != groups:
@@ -248,9 +253,9 @@ def _suggestion(lines: Iterable[str]) -> tuple[str | None, str | None]:
     return (None, None) if best is None else (shapes[best][0], best)
 
 
-def _shape(line: str) -> str | None:
+def _shape(line: str, counts: re.Pattern[str]) -> str | None:
     """An expression for lines like this one."""
-    step = _STEP.search(line)
+    step = counts.search(line)
     if step is None:
         return None
     parts = {step.start(): rf"\b{_literal(step[1] + step[2])}(?P<step>\d+)"}
