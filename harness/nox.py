@@ -39,15 +39,20 @@ _APART = ("-o", "addopts=", "-W", "default")
 def sessions(cases: str = "test_cases") -> None:
     """Register a session ``case(<hardware>)`` for each kind of hardware; what follows ``--`` goes to pytest.
 
-    Bare ``nox`` runs the first track on cpu (``dev`` where there is one). Hardware that is not here is
+    Bare ``nox`` runs the first track on cpu (``dev`` where there is one), unless the noxfile selects
+    something before (``nox.options.sessions``, ``tags`` or ``keywords``). Hardware that is not here is
     skipped, with ``CI`` set it fails; where no cell was run at all, nox ends with exit status 3.
 
     Args:
         cases: the folder of cases.
     """
-    nox.options.default_venv_backend = "uv|virtualenv"
-    nox.options.reuse_venv = "yes"  # installing the same pins again costs nothing, and old ones give way
-    nox.options.tags = ["default"]  # what runs when nothing is selected
+    options = nox.options  # what the noxfile has said of them above stays
+    if options.default_venv_backend in (None, "virtualenv"):
+        options.default_venv_backend = "uv|virtualenv"
+    if options.reuse_venv in (None, "no"):
+        options.reuse_venv = "yes"  # installing the same pins again costs nothing, and old ones give way
+    if not (options.sessions or options.tags or options.keywords):
+        options.tags = ["default"]  # what runs when nothing is selected
     if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine, which uv does not look for by itself
         os.environ.setdefault("UV_FIND_LINKS", ",".join(os.environ["PIP_FIND_LINKS"].split()))
     try:

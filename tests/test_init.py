@@ -335,3 +335,15 @@ def test_where_epochs_are_iterations_their_lines_are_read(tmp_path: Path) -> Non
     assert r"stdout: '\bstep\s+(?P<step>\d+)" in guess(look(path), tmp_path).text
     path = script(tmp_path, line, '"--steps", type=int')
     assert "no line is printed with a step" in "\n".join(guess(look(path), tmp_path).unseen)
+
+
+@pytest.mark.parametrize("said", ['p.add_argument("data_dir")', '@click.argument("data_dir")'])
+def test_what_stands_without_an_option_is_asked_for_too(tmp_path: Path, said: str) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(f"{said}\ndef f(): pass\n")
+    assert "asks for data_dir" in "\n".join(guess(look(path), tmp_path).unseen)
+    path.write_text('p.add_argument("data_dir", nargs="?")\np.add_argument("-v")\n')
+    assert "asks for" not in "\n".join(guess(look(path), tmp_path).unseen)
+    path.write_text('p.add_argument("output")\n')  # no --output is given then
+    assert "asks for output" in "\n".join(guess(look(path), tmp_path).unseen)
+    assert "output," not in guess(look(path), tmp_path).text

@@ -125,6 +125,18 @@ def test_a_track_without_a_group_runs_in_the_python_that_is_here(tmp_path: Path)
     assert "no Python on PATH has the harness: pip install" in done.stderr
 
 
+@pytest.mark.parametrize("chosen", ["sessions = ['mine']", "tags = ['own']", "keywords = 'mine'"])
+def test_what_a_noxfile_runs_by_default_stays(tmp_path: Path, chosen: str) -> None:
+    case = tmp_path / "test_cases" / "mine" / "one"
+    case.mkdir(parents=True)
+    (case / "model_config.yaml").touch()
+    own = f"import nox\nnox.options.{chosen}\n@nox.session(tags=['own'])\ndef mine(session): pass\n"
+    (tmp_path / "noxfile.py").write_text(f"{own}from harness.nox import sessions\nsessions()\n")
+    listed = nox(tmp_path, "-l").stdout.splitlines()
+    assert [line.split()[1] for line in listed if line.startswith("* ")] == ["mine"]
+    assert any(line.startswith("- case(cpu)(dev,one)") for line in listed)
+
+
 def nox(place: Path, *words: str, path: str = "") -> subprocess.CompletedProcess[str]:
     here = str(Path(sys.executable).parent)
     env = {name: value for name, value in os.environ.items() if name not in ("CI", "NOXSESSION")}

@@ -150,7 +150,7 @@ def look(path: Path, root: Path | None = None) -> Script:
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     names = [_dotted(call.func) for call in calls]
     options = list(_options(calls))
-    roles = _by_role(options, dict(_logged_below(tree)))
+    roles = _by_role([one for one in options if one.flag.startswith("-")], dict(_logged_below(tree)))
     return Script(
         path=path,
         framework=framework or ("plain torch" if "torch" in imports else "none"),
@@ -216,13 +216,16 @@ def _options(calls: Sequence[ast.Call]) -> Iterator[Option]:
     """Those of argparse, and of click's and typer's decorators."""
     for call in calls:
         name = _dotted(call.func)
-        if not name.endswith(("add_argument", "click.option", "typer.Option")) and name != "option":
+        known = ("add_argument", "click.option", "click.argument", "typer.Option")
+        if not name.endswith(known) and name != "option":
             continue
         words = [word for word in map(_constant, call.args) if isinstance(word, str)]
         flags = [word for word in words if word.startswith("--")]
-        if not flags:
-            continue
         said = {one.arg: _constant(one.value) for one in call.keywords if one.arg}
+        if not flags:
+            if words and not words[0].startswith("-") and "nargs" not in said:
+                yield Option(words[0], words[0], None, is_flag=False, required=True, line=call.lineno)
+            continue
         flag, _, negative = max(flags, key=len).partition("/")  # click's --resume/--no-resume
         dest = str(said.get("dest") or flag.lstrip("-").replace("-", "_"))
         action = next((_dotted(one.value) for one in call.keywords if one.arg == "action"), "")
