@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.checkpoints import Gap, StateDiff, TensorDiff
@@ -439,3 +440,28 @@ def test_rows_at_the_place_of_others_were_cut_wrongly(tmp_path: Path) -> None:
     found = lost(off("lm loss", K + 1), probe=StateDiff(str(a), str(b), (entry,), compared=2))
     assert found.component == "weights"
     assert "rows 6 to 11 hold what was saved in rows 4 to 9" in found.evidence[1]
+
+
+def test_of_a_run_that_counts_from_0_the_step_with_the_number_k_is_the_first_after_the_resume() -> None:
+    def loss(steps: range, wrong_from: int) -> dict[str, Series]:
+        values = [1.0 / (1 + step) + (step >= wrong_from) for step in steps]
+        return {"loss": Series("loss", np.array(steps), np.array(values))}
+
+    continuous = loss(range(N), N)
+    for since, said in ((K, "the first after the resume"), (K + 1, "the second after the resume")):
+        resumed = loss(range(K, N), since)
+        checks = compare_curves(continuous, resumed, against="continuous", lane="exact", first=K, last=N - 1)
+        found = diagnose(
+            checks,
+            continuous=continuous,
+            resumed=resumed,
+            k=K,
+            n=N,
+            state=None,
+            probe=None,
+            deterministic=True,
+        )
+        assert found is not None
+        assert f"`loss` differs from iteration {since} on, {said}" in found.evidence[0]
+        named = {one.component for one in found.candidates} or {found.component}
+        assert ("optimizer" in named) is (since == K + 1)

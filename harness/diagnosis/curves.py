@@ -196,6 +196,11 @@ def first_step(series: Mapping[str, Series], after: int | None = None) -> int | 
     return min((int(found.min()) for found in steps if found.size), default=None)
 
 
+def number_of(k: int, series: Mapping[str, Series]) -> int:
+    """The number of the k-th iteration as the run counts: from 1, or from 0 where a curve begins 0, 1."""
+    return k - any({0, 1} <= set(line.steps[:2].tolist()) for line in series.values())
+
+
 def last_step(series: Mapping[str, Series]) -> int | None:
     """The last iteration that a run logged."""
     return max((int(line.steps.max()) for line in series.values() if line.steps.size), default=None)

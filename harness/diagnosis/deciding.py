@@ -318,7 +318,8 @@ class _Resume:
 
     def _told(self) -> list[str]:
         actual = self.resumed or self._empty
-        return sentences.of_curves(self._off, self._lines, self.continuous, actual, self.k)
+        k = curves.number_of(self.k, self.continuous)
+        return sentences.of_curves(self._off, self._lines, self.continuous, actual, k)
 
     def _lost(self) -> Judged:
         """What the states name, and the curves agree with; else what is left."""
@@ -372,9 +373,9 @@ class _Resume:
         repeated = [c for c in self.checks if c.metric and c.name.startswith("interrupted:")]
         return candidates.Known(
             first=first,
-            k=self.k,
+            k=(k := curves.number_of(self.k, self.continuous)),
             end=self._end,
-            every=curves.first_step(self.continuous, after=self.k) == self.k + 1,
+            every=curves.first_step(self.continuous, after=k) == k + 1,
             lines=self._lines,
             state=self.state if self.state is not self.probe else None,
             probe=self.probe,
