@@ -14,7 +14,6 @@ from harness.errors import (
     EXIT_NOTHING,
     EXIT_PASSED,
     EXIT_USAGE,
-    HardwareMissing,
     HarnessError,
     NothingToDo,
     UsageError,
@@ -106,17 +105,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return EXIT_PASSED
     if len(cells) == 1:
         from harness.launch.launcher import Launcher
-        from harness.protocol.refusal import status_of
         from harness.report.terminal import Terminal
 
-        try:
-            with Launcher() as launcher, Terminal.on(sys.stdout) as terminal:
-                return _one(cells[0], asked[0], arguments, terminal, launcher).exit_code
-        except HardwareMissing as missing:
-            if status_of(missing) != "skipped":
-                raise
-            print(f"harness: {missing}", file=sys.stderr, flush=True)
-            return EXIT_NOTHING
+        with Launcher() as launcher, Terminal.on(sys.stdout) as terminal:
+            return _one(cells[0], asked[0], arguments, terminal, launcher).exit_code
     return _several(cells, asked, arguments)
 
 

@@ -177,8 +177,9 @@ class _Writer:
         if self.option("metrics") or self.option("events"):
             return ""
         if self.script.writes_metrics:
-            self.say(
-                "writes event files or metrics.jsonl: let it write to ${TENSORBOARD_PATH} or ${OUTPUT_PATH}"
+            self.unseen.append(
+                "event files or metrics.jsonl are written, and no option says where: let one be given "
+                "${TENSORBOARD_PATH} or ${OUTPUT_PATH}"
             )
             return ""
         epochs = bool(self.option("epochs")) and not self.option("steps")
