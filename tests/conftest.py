@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.repository import repository
+
+# Read once a process, where it is: this repository, and not the one that a test makes and goes to first.
+repository()
+
 # A shell that is no terminal starts what stands before an "&" with Ctrl-C ignored, and programs inherit it;
 # tests that interrupt a program would then wait for nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
