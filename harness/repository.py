@@ -31,11 +31,6 @@ from urllib.parse import unquote, urlsplit
 
 from harness.errors import UsageError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 DISTRIBUTION = "resume-harness"
 _FILE = "pyproject.toml"
 #: What a track may be called: it is a part of the names of goldens, in which _ stands between the parts.
@@ -148,10 +143,12 @@ def read(root: Path) -> Repository:
     path = root / _FILE
     text = _text(path)
     try:
-        told = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        told = _toml(text)
+    except (ValueError, ModuleNotFoundError) as error:
         if "[tool.harness" not in text:  # nothing of ours; whoever needs the rest will say so
             return Repository(root)
+        if isinstance(error, ModuleNotFoundError):
+            raise UsageError(f"{path}: cannot be read by Python 3.10 alone", "pip install tomli") from error
         raise UsageError(f"{path}: is not TOML: {error}") from error
     groups = told.get("dependency-groups", {})
     groups = groups if isinstance(groups, dict) else {}
@@ -213,6 +210,14 @@ def _text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UsageError(f"{path}: cannot be read: {said}") from error
+
+
+def _toml(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:  # nox and the harness bring it, and what the workflows call needs neither
+        import tomli as tomllib
+    return tomllib.loads(text)
 
 
 def _table(value: object, where: str) -> dict[str, Any]:
