@@ -23,7 +23,7 @@ from harness.init.files import repository_files
 from harness.matrix import HARDWARE, Cell
 from harness.night.quarantine import read_quarantine
 from harness.repository import Hardware, Track, read
-from harness.trainers.megatron.adapter import checkout
+from harness.trainers.megatron.checkout import checkout
 from tests.test_docs import CASE, DOCS, PAGES, README, ROOT, TUTORIAL, blocks, environment, words
 from tests.warm import started_warm, warm_python
 

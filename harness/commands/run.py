@@ -229,7 +229,8 @@ def _several(cells: Sequence[Cell], asked: Sequence[str], arguments: argparse.Na
 
 def _for_megatron(arguments: argparse.Namespace) -> None:
     """What its trainer looks for in the environment, from where a user's own settings come too."""
-    from harness.trainers.megatron.adapter import ALLOW_SCRIPTS, CHECKOUT
+    from harness.trainers.megatron.adapter import ALLOW_SCRIPTS
+    from harness.trainers.megatron.checkout import CHECKOUT
 
     if arguments.megatron_lm:
         os.environ[CHECKOUT] = str(arguments.megatron_lm.absolute())

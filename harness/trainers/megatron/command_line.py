@@ -1,0 +1,129 @@
+"""The command line and the environment of one phase of Megatron-LM, as its scripts make them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cases.arguments import substitute, to_argv
+from harness.errors import CaseError
+from harness.trainers.base import Phase, placeholders
+
+if TYPE_CHECKING:
+    from harness.cases import Case
+
+#: Exported by the scripts unless the environment has them; a case's ENV_VARS come on top.
+_DEFAULTS = {
+    "NCCL_PROTO": "simple",
+    "NCCL_ALGO": "Ring",
+    "NCCL_COLLNET_ENABLE": "0",
+    "NCCL_NVLS_ENABLE": "0",
+    "NCCL_TUNER_PLUGIN": "",
+    "NCCL_BUFFSIZE": "4194304",
+    "TORCH_NCCL_AVOID_RECORD_STREAMS": "1",
+    "WANDB_API_KEY": "",
+}
+#: The scripts' variables that are paths of a phase.
+_EXPORTED = (
+    "OUTPUT_PATH", "TENSORBOARD_PATH", "CHECKPOINT_SAVE_PATH", "CHECKPOINT_LOAD_PATH",
+    "DATA_CACHE_PATH", "LOG_DIR", "RUN_NUMBER", "REPEAT",
+)  # fmt: skip
+
+
+def paths(case: Case, phase: Phase) -> dict[str, str]:
+    """What the scripts export, and what ``${NAME}`` stands for in a case's file."""
+    # A phase that starts at 0 must find nothing to load.
+    load = str(phase.load or phase.folder / "no_checkpoint")
+    if case.test_type == "frozen-resume" and phase.load:
+        load = os.environ.get("CHECKPOINT_LOAD_PATH", "")
+        if not Path(load or os.devnull).is_dir():
+            raise CaseError(
+                f"{case.name}: TEST_TYPE frozen-resume resumes from a stored checkpoint, and "
+                f"CHECKPOINT_LOAD_PATH names {load or 'none'}",
+                "set CHECKPOINT_LOAD_PATH to its folder",
+            )
+    found = {
+        **placeholders(case, phase),
+        "CHECKPOINT_LOAD_PATH": load,
+        "LOG_DIR": str(phase.folder / "logs" / "1"),
+        "RUN_NUMBER": "2" if phase.load else "1",
+        "REPEAT": "1",
+    }
+    if "DATA_PATH" not in os.environ:
+        del found["DATA_PATH"]  # nobody makes the data of a case of Megatron-LM
+    return found
+
+
+def environment(case: Case, root: Path, values: Mapping[str, str]) -> dict[str, str]:
+    """What the scripts export, and the case's own variables on top; ``values``: of each ``${NAME}``."""
+    # As ${NAME:-default} in a shell: an empty variable counts as none.
+    env = {name: os.environ.get(name) or value for name, value in _DEFAULTS.items()}
+    env |= {name: values[name] for name in _EXPORTED}
+    env["ONE_LOGGER_JOB_CATEGORY"] = "test"
+    names = list(case.env_vars)
+    env |= dict(zip(names, substitute(case.env_vars.values(), values), strict=True))
+    env["PYTHONPATH"] = f"{root}:{env.get('PYTHONPATH', os.environ.get('PYTHONPATH', ''))}"
+    return env
+
+
+def arguments(case: Case, hardware: str, phase: Phase, values: Mapping[str, str]) -> list[str]:
+    """The training script's arguments in a phase; raises CaseError for an unknown ``${NAME}``."""
+    found = dict(case.arguments(hardware, resumed=phase.load is not None))
+    # run_ci_test.sh writes it into MODEL_ARGS and not into MODEL_ARGS_2; a phase that ends before N
+    # needs it in either.
+    if not phase.load or case.model_args_2 is None or phase.stop < phase.train_iters:
+        found["--exit-interval"] = str(phase.stop)
+    # A profile's ``false`` has taken its argument out; the file's own is text to the scripts.
+    return substitute(
+        to_argv({key: "false" if value is False else value for key, value in found.items()}), values
+    )
+
+
+def launcher(case: Case) -> list[str]:
+    """Torchrun of this Python, or ft_launcher."""
+    if case.launcher == "ft_launcher":
+        return [which("ft_launcher") or "ft_launcher"]
+    return [sys.executable, "-m", "torch.distributed.run"]
+
+
+def distributed(case: Case, gpus: int, logs: Path) -> list[str]:
+    """What the launcher is told: ``gpus`` processes on this node, logs by rank below ``logs``."""
+    restarts = ["--max-restarts=3"] if case.launcher == "ft_launcher" else []
+    return [
+        "--nproc_per_node", str(gpus),
+        "--nnodes", "1",
+        "--master_addr", os.environ.get("MASTER_ADDR", "localhost"),
+        "--master_port", os.environ.get("MASTER_PORT") or str(_free_port()),
+        "--node_rank", "0",
+        "--log-dir", str(logs),
+        "--tee", f"0:3,{gpus - 1}:3",
+        "--redirects", "3",
+        *restarts,
+    ]  # fmt: skip
+
+
+def _free_port() -> int:
+    """Any that is free, never Megatron-LM's own: two cells that start together would both find it free."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def which(name: str) -> str | None:
+    """A program beside this Python, or on PATH."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.is_file() else shutil.which(name)
+
+
+def with_scripts(case: Case, command: list[str]) -> tuple[str, ...]:
+    """The command, between the case's own scripts where it has them and they are allowed."""
+    if not (case.before_script or case.after_script):
+        return tuple(command)
+    lines = ["set -euo pipefail", case.before_script or "", '"$@" && status=0 || status=$?',
+             case.after_script or "", "exit $status"]  # fmt: skip
+    return ("bash", "-c", "\n".join(line for line in lines if line), "harness", *command)
