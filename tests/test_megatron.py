@@ -113,6 +113,7 @@ def test_the_launcher_is_given_what_megatrons_scripts_give_it(
 ) -> None:
     monkeypatch.setenv("DATA_PATH", "/mnt/artifacts")
     monkeypatch.setenv("MASTER_PORT", "29777")
+    monkeypatch.setattr("harness.trainers.megatron.command_line.which", lambda name: f"/bin/{name}")
     launch = MegatronTrainer(load_case(MOE), "h100").launch(phase(steps=100, at=50))
     script = launch.argv.index("pretrain_gpt.py")
     assert Path(launch.argv[0]).name == "ft_launcher"
@@ -292,7 +293,6 @@ def test_a_case_that_no_recipe_names_runs_its_familys_script_on_eight(
         ("MODE: rl\n" + BARE, "tiny", "MODE rl"),
         ("TEST_EVALUATION: xpass\n" + BARE, "tiny", "TEST_EVALUATION xpass"),
         ("BEFORE_SCRIPT: rm -rf /\n" + BARE, "tiny", "--allow-scripts"),
-        ("LAUNCHER: ft_launcher\n" + BARE, "tiny", "nvidia-resiliency-ext"),
         ("TEST_TYPE: frozen-resume\n" + BARE, "tiny", "CHECKPOINT_LOAD_PATH names none"),
         (BARE, "wide", "h100/gpt.yaml runs it on 2 nodes"),
         ("MODEL_ARGS: {--train-iters: 8, --data-path: '${DATA_PATH}/x'}\n", "tiny", "DATA_PATH has no value"),
