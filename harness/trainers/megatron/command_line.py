@@ -74,10 +74,9 @@ def environment(case: Case, root: Path, values: Mapping[str, str]) -> dict[str, 
 def arguments(case: Case, hardware: str, phase: Phase, values: Mapping[str, str]) -> list[str]:
     """The training script's arguments in a phase; raises CaseError for an unknown ``${NAME}``."""
     found = dict(case.arguments(hardware, resumed=phase.load is not None))
-    # run_ci_test.sh writes it into MODEL_ARGS and not into MODEL_ARGS_2; a phase that ends before N
-    # needs it in either.
-    if not phase.load or case.model_args_2 is None or phase.stop < phase.train_iters:
-        found["--exit-interval"] = str(phase.stop)
+    # run_ci_test.sh writes it into MODEL_ARGS and not into MODEL_ARGS_2. A phase that comes to --train-iters
+    # validates behind its last step, one that exits before does not: all phases must end alike.
+    found["--exit-interval"] = str(phase.stop)
     # A profile's ``false`` has taken its argument out; the file's own is text to the scripts.
     return substitute(
         to_argv({key: "false" if value is False else value for key, value in found.items()}), values
