@@ -193,11 +193,13 @@ def test_an_exit_interval_of_the_case_is_replaced_where_it_stands(checkout: Path
     ]  # fmt: skip
 
 
-def test_the_resumed_phase_takes_model_args_2_and_no_exit_interval(checkout: Path, tmp_path: Path) -> None:
+def test_the_resumed_phase_takes_model_args_2_and_ends_as_the_first_does(
+    checkout: Path, tmp_path: Path
+) -> None:
     text = "MODEL_ARGS:\n  --train-iters: 8\n  --tp: 2\nMODEL_ARGS_2:\n  --train-iters: 8\n  --tp: 1\n"
     a_case = case(tmp_path, text)
     assert words(a_case, phase()) == ["--train-iters", "8", "--tp", "2", "--exit-interval", "8"]
-    assert words(a_case, phase("resumed")) == ["--train-iters", "8", "--tp", "1"]
+    assert words(a_case, phase("resumed")) == ["--train-iters", "8", "--tp", "1", "--exit-interval", "8"]
 
 
 def test_a_profile_changes_the_arguments_of_its_hardware_only(checkout: Path, tmp_path: Path) -> None:
@@ -357,7 +359,7 @@ def run(tmp_path: Path, a_case: Case, **options: Any) -> Verdict:
     return run_cell(
         Cell("cpu", "dev", a_case.name), case=a_case, cases=tmp_path / "cases",
         goldens=tmp_path / "goldens", results=tmp_path / "results",
-        options=Options(protocol="full", keep_checkpoints=True, **options),
+        options=Options(**{"protocol": "full", "keep_checkpoints": True, **options}),
     )  # fmt: skip
 
 
@@ -401,6 +403,22 @@ def test_a_stand_in_started_by_torchrun_is_resumed_and_a_resume_bug_in_it_is_fou
     assert {check.against for check in broken.checks if not check.passed} == {"continuous", "state"}
     assert any("optimizer" in name for name in failing(broken)), failing(broken)
     assert broken.diagnosis is not None
+
+
+@pytest.mark.torch
+def test_a_recorded_case_with_arguments_of_the_resumed_phase_is_green_in_auto(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process logs the time of its first iteration, and only one that exits early validates nothing."""
+    again = TINY[TINY.index("MODEL_ARGS:") : TINY.index("TEST_TYPE")].replace("MODEL_ARGS", "MODEL_ARGS_2")
+    a_case = case(tmp_path, TINY.replace("TEST_TYPE", f"{again}TEST_TYPE"))
+    recorded = run(tmp_path, a_case, golden_update=True)
+    assert failing(recorded).keys() == {"golden: recorded"}, failing(recorded)
+    green = run(tmp_path, a_case, protocol="auto")
+    assert not failing(green)
+    assert (green.status, green.provenance["protocol"]) == ("passed", "fast")
+    (time_of,) = (check for check in green.checks if check.metric == "iteration-time")
+    assert f"not logged by a process that has just begun: {SAVED_AT + 1}" in time_of.message
 
 
 @pytest.mark.torch

@@ -127,13 +127,20 @@ class Training:
             torch.set_rng_state(state["rng_state"][0]["torch_rng_state"])
 
 
-def write(writer: EventFileWriter, training: Training, loss: float, zeros: float, began: float) -> None:
-    """The series that Megatron-LM writes: also times, and curves over samples instead of steps."""
+def write(
+    writer: EventFileWriter, training: Training, loss: float, zeros: float, began: float, *, first: bool
+) -> None:
+    """The series that Megatron-LM writes: also times, and curves over samples instead of steps.
+
+    The time of an iteration is not among them at the first one of a process.
+    """
     step = training.iteration
     samples = step * training.args.global_batch_size
     took = time.monotonic() - began
     curves = {"lm loss": loss, "num-zeros": zeros, "learning-rate": training.rate()}
-    found = {**curves, "iteration-time": took, "mem-allocated-bytes": 1e6, "mem-max-allocated-bytes": 2e6}
+    found = {**curves, "mem-allocated-bytes": 1e6, "mem-max-allocated-bytes": 2e6}
+    if not first:
+        found["iteration-time"] = took
     if training.args.timing_log_level > 0:
         found["forward-backward-time"] = 0.9 * took
     writer.add_event(event(step, found))
@@ -163,19 +170,24 @@ def main() -> None:
         told = {"argv": sys.argv, "environment": dict(os.environ), "cwd": os.getcwd()}
         (args.tensorboard_dir / "started.json").write_text(json.dumps(told))
     print(f"rank {dist.get_rank()}: {len(others)} other arguments", flush=True)
+    started = training.iteration
     while training.iteration < args.train_iters:
         began = time.monotonic()
         if last and os.environ.get("STAND_IN_FAILS_AT") == str(training.iteration + 1):
             sys.exit(3)
         loss, zeros = training.step()
         if writer is not None:
-            write(writer, training, loss, zeros, began)
+            write(writer, training, loss, zeros, began, first=training.iteration == started + 1)
         leaving = args.exit_interval and training.iteration % args.exit_interval == 0
         ends = leaving or training.iteration == args.train_iters
         if ends or training.iteration % args.save_interval == 0:
             training.save()
         if leaving:
             break
+    else:  # whoever exits before that does not validate
+        if writer is not None:
+            validation = {"lm loss validation": training.weight.square().mean().item()}
+            writer.add_event(event(training.iteration, validation))
     if writer is not None:
         writer.close()
     dist.barrier()

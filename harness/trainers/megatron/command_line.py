@@ -93,11 +93,10 @@ def arguments(
     """The training script's arguments in a phase; raises CaseError for an unknown ``${NAME}``."""
     second = phase.load is not None and case.model_args_2 is not None
     found = dict(case.arguments(hardware, resumed=phase.load is not None))
-    # run_ci_test.sh writes them into MODEL_ARGS and not into MODEL_ARGS_2; a phase that ends before the last
-    # of --train-iters needs the first in either.
+    # run_ci_test.sh writes them into MODEL_ARGS, not into MODEL_ARGS_2. A phase that comes to --train-iters
+    # validates behind its last step, one that exits before does not: all phases must end alike.
     if not is_nemo(script):
-        if not second or case.lightweight or phase.stop < phase.train_iters:
-            found["--exit-interval"] = str(phase.stop)
+        found["--exit-interval"] = str(phase.stop)
         if case.lightweight and not second and case.test_type in RESUMES:
             found["--save-interval"] = str(case.save_interval(hardware))
     # A profile's ``false`` has taken its argument out; the file's own is text to the scripts.
