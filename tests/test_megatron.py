@@ -357,7 +357,7 @@ def run(tmp_path: Path, a_case: Case, **options: Any) -> Verdict:
     return run_cell(
         Cell("cpu", "dev", a_case.name), case=a_case, cases=tmp_path / "cases",
         goldens=tmp_path / "goldens", results=tmp_path / "results",
-        options=Options(protocol="full", keep_checkpoints=True, **options),
+        options=Options(**{"protocol": "full", "keep_checkpoints": True, **options}),
     )  # fmt: skip
 
 
@@ -393,6 +393,20 @@ def test_a_stand_in_started_by_torchrun_is_resumed_and_a_resume_bug_in_it_is_fou
     saved = checkpoints / "resumed" / f"iter_{STEPS:07d}" / "mp_rank_00_001" / "model_optim_rng.pt"
     assert saved.is_file()
     assert recorded.provenance["fingerprint"]["layout"] == "TP1 PP2 CP1 EP1 ETP1 world 2"
+
+    # The host's stream is further on, in the way that the trainer's rule allows, and in no other.
+    assert recorded.coverage is not None
+    (rule,) = (rule for rule in recorded.coverage.rules if "torch_rng_state" in rule.entry)
+    assert (rule.where, rule.matched) == ("trainer", 2)
+    assert "of seeds" in rule.reason
+
+    # What was recorded is what both a run from 0 and a resumed one are compared with, bit for bit.
+    for protocol in ("full", "fast"):
+        again = run(tmp_path, a_case, protocol=protocol)
+        judged = {check.name: check.passed for check in again.checks}
+        assert judged["golden: state: rng"], failing(again)
+        assert "continuous: lm loss" not in judged or protocol == "full"
+        assert not any("state" in name for name in failing(again)), failing(again)
 
     # The same bug as nobody would see it: only the environment of the ranks is another.
     monkeypatch.setenv("STAND_IN_FORGETS", "optimizer")

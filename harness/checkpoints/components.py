@@ -44,6 +44,8 @@ _PROGRESS = (
     ("data-order", re.compile(r"(?:consumed|skipped)_(?:\w+_)?(?:samples|tokens|sequences|batches|bins)")),
     ("iteration", re.compile(r"(?:curr_|current_)?iteration|\w+_so_far")),
 )
+#: The object in which Megatron-LM keeps what other versions of it have in ``common.pt``.
+_COMMON = re.compile(r"common_state/shard_\d+(?:\.\d+)*_\d+(?:\.\d+)*\.")
 #: Megatron-LM's files of an optimizer: a parameter in it is a master.
 _OPTIMIZER_FILE = re.compile(r"(?:.*/)?(?:distrib_optim|layer_wise_optimizer_\d+)\.pt")
 _OF_AN_OPTIMIZER = ("weights", "embedding", "experts", "buffers", "iteration", "unknown")
@@ -87,6 +89,11 @@ def native(name: str) -> str:
     if kind == "optimizer" and rest.startswith("group.") and rest.rpartition(".")[2] in _RATES:
         return "lr-schedule"
     return _NATIVE.get(kind, "unknown")
+
+
+def key_of(name: str) -> str:
+    """What a name is called in the nest that it is of: what all ranks share may be an object of its own."""
+    return name[found.end() :] if (found := _COMMON.match(name)) else name
 
 
 def is_argument(key: str) -> bool:
