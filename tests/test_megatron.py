@@ -396,6 +396,20 @@ def test_a_stand_in_started_by_torchrun_is_resumed_and_a_resume_bug_in_it_is_fou
     assert saved.is_file()
     assert recorded.provenance["fingerprint"]["layout"] == "TP1 PP2 CP1 EP1 ETP1 world 2"
 
+    # The host's stream is further on, in the way that the trainer's rule allows, and in no other.
+    assert recorded.coverage is not None
+    (rule,) = (rule for rule in recorded.coverage.rules if "torch_rng_state" in rule.entry)
+    assert (rule.where, rule.matched) == ("trainer", 2)
+    assert "of seeds" in rule.reason
+
+    # What was recorded is what both a run from 0 and a resumed one are compared with, bit for bit.
+    for protocol in ("full", "fast"):
+        again = run(tmp_path, a_case, protocol=protocol)
+        judged = {check.name: check.passed for check in again.checks}
+        assert judged["golden: state: rng"], failing(again)
+        assert "continuous: lm loss" not in judged or protocol == "full"
+        assert not any("state" in name for name in failing(again)), failing(again)
+
     # The same bug as nobody would see it: only the environment of the ranks is another.
     monkeypatch.setenv("STAND_IN_FORGETS", "optimizer")
     broken = run(tmp_path, a_case)
