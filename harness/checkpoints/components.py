@@ -41,8 +41,15 @@ _FOREIGN_PATTERNS = tuple(
 #: have; but those that say how far training has come.
 _ARGUMENT = re.compile(r"args\.(?P<name>.+)", re.DOTALL)
 _PROGRESS = (
-    ("data-order", re.compile(r"(?:consumed|skipped)_(?:\w+_)?(?:samples|tokens|sequences|batches|bins)")),
-    ("iteration", re.compile(r"(?:curr_|current_)?iteration|\w+_so_far")),
+    (
+        "data-order",
+        re.compile(
+            r"(?:consumed|skipped|seen|processed)_(?:\w+_)?(?:samples|tokens|sequences|batches|bins)"
+            r"|(?:samples|tokens|sequences|batches)_(?:consumed|skipped|seen|processed)"
+            r"|(?:cur_|curr_|current_)?(?:epoch|position|cursor)"
+        ),
+    ),
+    ("iteration", re.compile(r"(?:cur_|curr_|current_|global_)?(?:iteration|iter|step)|\w+_so_far")),
 )
 #: The object in which Megatron-LM keeps what other versions of it have in ``common.pt``.
 _COMMON = re.compile(r"common_state/shard_\d+(?:\.\d+)*_\d+(?:\.\d+)*\.")

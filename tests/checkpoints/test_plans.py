@@ -125,11 +125,11 @@ def as_strange_class(metadata: Metadata) -> None:
 
 
 def as_strange_dtype(metadata: Metadata) -> None:
-    metadata.state_dict_metadata["w"].properties.dtype = _Strange  # type: ignore[union-attr, assignment]
+    metadata.state_dict_metadata["w"].properties.dtype = _Strange  # type: ignore[union-attr]
 
 
 def as_strange_chunk(metadata: Metadata) -> None:
-    metadata.state_dict_metadata["w"].chunks = [_Strange()]  # type: ignore[union-attr, list-item]
+    metadata.state_dict_metadata["w"].chunks = [_Strange()]  # type: ignore[union-attr]
 
 
 def as_strange_place(metadata: Metadata) -> None:
