@@ -192,9 +192,7 @@ def test_an_exit_interval_of_the_case_is_replaced_where_it_stands(checkout: Path
     ]  # fmt: skip
 
 
-def test_the_resumed_phase_takes_model_args_2_and_ends_as_the_first_does(
-    checkout: Path, tmp_path: Path
-) -> None:
+def test_the_resumed_phase_takes_model_args_2_and_ends_alike(checkout: Path, tmp_path: Path) -> None:
     text = "MODEL_ARGS:\n  --train-iters: 8\n  --tp: 2\nMODEL_ARGS_2:\n  --train-iters: 8\n  --tp: 1\n"
     a_case = case(tmp_path, text)
     assert words(a_case, phase()) == ["--train-iters", "8", "--tp", "2", "--exit-interval", "8"]

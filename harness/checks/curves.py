@@ -66,7 +66,10 @@ def compare_curves(
             known, (left, right, odd) = left, edges.without(metric, left, right)
             said += odd
             if not left and known and not right:  # it came no later than in the other run's own beginning
-                found.append(Check(f"{against}: {metric}", metric, against, "present", True, message=said))
+                message = f"it was not logged{said}"
+                found.append(
+                    Check(f"{against}: {metric}", metric, against, "present", passed=True, message=message)
+                )
                 continue
         unjudged = is_speed(metric) or (bounded and against == "continuous")
         if unjudged or (metrics and metric not in metrics):
