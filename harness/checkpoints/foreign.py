@@ -99,7 +99,7 @@ def part_of(ref: TensorRef, path: Path, offsets: tuple[int, ...], key: int = 0) 
 def _whole(
     key: str, leaf: TensorRef | Value, file: Path, where: str, order: int, places: Places, *, rank: bool
 ) -> Entry:
-    component = components.foreign(key)
+    component = components.foreign(key, where)
     if isinstance(leaf, Value):
         dtype, shape, data = leaf.dtype, leaf.shape, leaf.data
         if dtype == "text":

@@ -118,7 +118,7 @@ class Steps:
             self.plan.trainer.rewind(source.phase, load, k)
             probe = self._phase("probe", load=load, start=k, stop=k)
             saved = self.plan.trainer.saved(source.phase, k)
-            return Probed(difference=self.states.diff(saved, probe.saved))
+            return Probed(difference=self.states.diff(saved, probe.saved, resumed=True))
         except HarnessError as error:  # the diagnosis then goes without it
             self.phases.observer.note(f"probe: {error}")
             return Probed(problem=error)
@@ -318,7 +318,8 @@ class Steps:
         alike = True
         if comparison.whole:
             state = self.states.digests(run, golden.circumstances)
-            judged = judge.golden_state(golden, state.digests, state.values)
+            resumed = run.phase.load is not None
+            judged = judge.golden_state(golden, state.digests, state.values, resumed=resumed)
             checks, alike = [*state.checks, *checks, *judged.checks], judged.alike
         if comparison.subject:
             checks.insert(0, judge.another_subject(comparison.subject, self.plan))
