@@ -154,6 +154,42 @@ def test_a_metric_is_known_by_its_name(metric: str, kind: str) -> None:
     assert kind_of(metric) == kind
 
 
+def test_a_rate_lost_with_the_optimizer_that_it_lies_in_is_the_optimizer() -> None:
+    """As ``--no-load-optim`` does: the schedule restarts too."""
+    one = {"elements": 1, "differing": 1, "max_abs": None}
+    schedule = differs("opt_param_scheduler.num_steps", "lr-schedule", a=400, b=200, **one)
+    moments = differs("optimizer.state.0.exp_avg", "optimizer")
+    count = differs("optimizer.param_groups.0.step", "optimizer", a=100, b=50, **one)
+    for found in (
+        lost(off("learning-rate", K + 1), probe=state(schedule, moments)),
+        lost(off("learning-rate", K + 1), probe=state(schedule, count)),
+        lost(off("learning-rate", K + 1), probe=None, end=state(schedule, count)),
+    ):
+        assert found.component == "optimizer"
+        assert any("num_steps" in said for said in found.evidence), found.evidence
+    decay = differs("optimizer.param_groups.0.weight_decay", "optimizer", a=1.0, b=0.0, **one)
+    for alone in (state(schedule), state(schedule, decay)):
+        assert lost(off("learning-rate", K + 1), probe=alone).component == "lr-schedule"
+    assert (
+        lost(off("learning-rate", K + 1), probe=None, end=state(schedule, moments)).component == "lr-schedule"
+    )
+
+
+def test_a_tracker_that_names_another_iteration_is_the_checkpoint() -> None:
+    name = "continuous: tracker names iteration 100"
+    said = "the tracker in x names iteration 101"
+    ahead = Check(name, None, "state", "present", passed=False, worst=Worst(100, 100, 101), message=said)
+    found = lost(RIGHT, more=[ahead])
+    assert (found.component, found.evidence[:2]) == (
+        "checkpoint",
+        (found.evidence[0], f"{said}; expected iteration 100"),
+    )
+    moved = state(differs("optimizer.state.0.exp_avg", "optimizer"))
+    both = lost(off("params-norm", K + 1), probe=moved, more=[ahead])
+    assert both.component == "optimizer"
+    assert f"{said}; expected iteration 100" in both.evidence
+
+
 # -- the probe ---------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cases.arguments import substitute, to_argv
-from harness.errors import CaseError
+from harness.errors import CaseError, UsageError
 from harness.trainers.base import Phase, placeholders
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _DEFAULTS = {
     "TORCH_NCCL_AVOID_RECORD_STREAMS": "1",
     "WANDB_API_KEY": "",
 }
+#: The formats of ``--ckpt-convert-format``.
+_CONVERTED = ("torch", "torch_dist")
 #: The scripts' variables that are paths of a phase.
 _EXPORTED = (
     "OUTPUT_PATH", "TENSORBOARD_PATH", "CHECKPOINT_SAVE_PATH", "CHECKPOINT_LOAD_PATH",
@@ -77,10 +79,28 @@ def arguments(case: Case, hardware: str, phase: Phase, values: Mapping[str, str]
     # run_ci_test.sh writes it into MODEL_ARGS and not into MODEL_ARGS_2. A phase that comes to --train-iters
     # validates behind its last step, one that exits before does not: all phases must end alike.
     found["--exit-interval"] = str(phase.stop)
+    if phase.name == "probe":
+        found.pop("--async-save", None)  # it ends without waiting for one
+        found |= {"--ckpt-convert-format": converted(found), "--ckpt-convert-save": str(phase.save)}
     # A profile's ``false`` has taken its argument out; the file's own is text to the scripts.
     return substitute(
         to_argv({key: "false" if value is False else value for key, value in found.items()}), values
     )
+
+
+def converted(given: Mapping[str, object]) -> str:
+    """The format that a phase's checkpoints have, if Megatron-LM can convert to it.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    found = str(given.get("--ckpt-format", "torch_dist"))
+    if found not in _CONVERTED:
+        raise UsageError(
+            f"Megatron-LM saves what it has loaded at once only in the formats {' and '.join(_CONVERTED)}, "
+            f"and this case has {found}: what loading alone loses is not told"
+        )
+    return found
 
 
 def launcher(case: Case) -> list[str]:
