@@ -175,6 +175,30 @@ def test_a_rate_lost_with_the_optimizer_that_it_lies_in_is_the_optimizer() -> No
     )
 
 
+def test_masters_lost_with_their_moments_are_the_optimizer_and_alone_the_weights() -> None:
+    master = differs("mp_rank_00:optimizer.fp32_from_fp16_params.0.0", "weights")
+    moment = differs("mp_rank_00:optimizer.optimizer.state.0.exp_avg", "optimizer")
+    model = differs("mp_rank_00:model.decoder.weight", "weights")
+    curves = off("params-norm", K + 1)
+    assert lost(curves, probe=state(master, moment)).component == "optimizer"
+    assert lost(curves, probe=state(master)).component == "weights"
+    assert lost(curves, probe=state(master, moment, model)).component == "weights"
+
+
+def test_a_validation_that_is_off_first_is_not_said_to_be_the_only_one() -> None:
+    curves = {**off("lm loss", K + 5), "lm loss validation": lambda i: i + (i > K + 1)}
+    right = {**RIGHT, "lm loss validation": float}
+    continuous, resumed = series(right), series(curves, K + 1)
+    checks = compare_curves(continuous, resumed, against="continuous", lane="exact", first=K + 1, last=N)
+    found = diagnose(
+        checks, continuous=continuous, resumed=resumed, k=K, n=N, state=None, probe=None, deterministic=True
+    )
+    assert found is not None
+    said = " ".join(one.sentence() for one in found.candidates) + " ".join(found.evidence)
+    assert "no curve of training is" not in said
+    assert "validation is off before any curve of training is (`lm loss`)" in said
+
+
 def test_a_tracker_that_names_another_iteration_is_the_checkpoint() -> None:
     name = "continuous: tracker names iteration 100"
     said = "the tracker in x names iteration 101"

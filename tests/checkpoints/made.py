@@ -58,12 +58,12 @@ def ranks(
     return folder
 
 
-def dist(folder: Path, tensors: Mapping[str, Any]) -> Path:
+def dist(folder: Path, tensors: Mapping[str, Any], **options: Any) -> Path:
     """torch's distributed format."""
     folder.mkdir(parents=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save(dict(tensors), checkpoint_id=folder, no_dist=True)
+        dcp.save(dict(tensors), checkpoint_id=folder, no_dist=True, **options)
     return folder
 
 
