@@ -193,13 +193,41 @@ def test_an_exit_interval_of_the_case_is_replaced_where_it_stands(checkout: Path
     ]  # fmt: skip
 
 
-def test_the_resumed_phase_takes_model_args_2_and_ends_as_the_first_does(
-    checkout: Path, tmp_path: Path
-) -> None:
+def test_the_resumed_phase_takes_model_args_2_and_ends_alike(checkout: Path, tmp_path: Path) -> None:
     text = "MODEL_ARGS:\n  --train-iters: 8\n  --tp: 2\nMODEL_ARGS_2:\n  --train-iters: 8\n  --tp: 1\n"
     a_case = case(tmp_path, text)
     assert words(a_case, phase()) == ["--train-iters", "8", "--tp", "2", "--exit-interval", "8"]
     assert words(a_case, phase("resumed")) == ["--train-iters", "8", "--tp", "1", "--exit-interval", "8"]
+
+
+def test_a_probe_loads_and_converts_to_the_format_that_there_is(checkout: Path, tmp_path: Path) -> None:
+    text = "MODEL_ARGS:\n  --train-iters: 8\n  --async-save: true\n  --ckpt-format: torch\n"
+    probe = Phase("probe", Path("/r/probe"), Path("/r/saved"), Path("/r/from"), 4, 4, 8, 4)
+    exits = ["--exit-interval", "4"]
+    trainer = MegatronTrainer(case(tmp_path, text), "h100")
+    assert words(trainer.case, probe) == [
+        "--train-iters", "8", "--ckpt-format", "torch", *exits,
+        "--ckpt-convert-format", "torch", "--ckpt-convert-save", "/r/saved",
+    ]  # fmt: skip
+    assert trainer.saved(probe, 4) == Path("/r/saved/torch/iter_0000004")
+    bare = "MODEL_ARGS:\n  --train-iters: 8\n"
+    assert words(case(tmp_path, bare), probe)[-4:-2] == ["--ckpt-convert-format", "torch_dist"]
+
+
+def test_what_the_case_itself_has_otherwise_in_the_resumed_phase_is_no_loss(
+    checkout: Path, tmp_path: Path
+) -> None:
+    text = (
+        "MODEL_ARGS:\n  --train-iters: 8\n  --log-interval: 1\n"
+        "MODEL_ARGS_2:\n  --train-iters: 8\n  --log-interval: 2\n  --no-load-rng: true\n"
+    )
+    rules = MegatronTrainer(case(tmp_path, text), "h100").rules
+    own = [rule.entry for rule in rules if "MODEL_ARGS_2" in rule.reason]
+    assert own == ["args.log_interval", "args.no_load_rng", "args.load_rng"]
+    (probed,) = MegatronTrainer.probed
+    assert probed.matches("args.tensor_model_parallel_size", [])
+    for name in ("consumed_train_samples", "consumed_valid_samples", "skipped_train_samples"):
+        assert not probed.matches(f"args.{name}", [])
 
 
 def test_a_profile_changes_the_arguments_of_its_hardware_only(checkout: Path, tmp_path: Path) -> None:
@@ -501,8 +529,9 @@ def test_allowed_scripts_run_before_and_after_in_the_shell_of_the_command(
 
 def test_what_megatron_cannot_do_is_refused_and_not_pretended(checkout: Path, tmp_path: Path) -> None:
     nowhere = Path("/results/probe")
-    with pytest.raises(UsageError, match="saves after a step only"):
-        MegatronTrainer(case(tmp_path, BARE), "h100").launch(
+    text = "MODEL_ARGS: {--train-iters: 8, --save-interval: 4, --ckpt-format: fsdp_dtensor}\n"
+    with pytest.raises(UsageError, match=r"only in the formats torch and torch_dist.*has fsdp_dtensor"):
+        MegatronTrainer(case(tmp_path, text), "h100").launch(
             Phase("probe", nowhere, nowhere, nowhere, 4, 4, 8, 4)
         )
     with pytest.raises(CaseError, match="no such key"):

@@ -66,8 +66,9 @@ def compare_curves(
             known, (left, right, odd) = left, edges.without(metric, left, right)
             said += odd
             if not left and known and not right:  # it came no later than in the other run's own beginning
+                message = f"it was not logged{said}"
                 found.append(
-                    Check(f"{against}: {metric}", metric, against, "present", passed=True, message=said)
+                    Check(f"{against}: {metric}", metric, against, "present", passed=True, message=message)
                 )
                 continue
         unjudged = is_speed(metric) or (bounded and against == "continuous")

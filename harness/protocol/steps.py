@@ -118,7 +118,7 @@ class Steps:
             self.plan.trainer.rewind(source.phase, load, k)
             probe = self._phase("probe", load=load, start=k, stop=k)
             saved = self.plan.trainer.saved(source.phase, k)
-            return Probed(difference=self.states.diff(saved, probe.saved, resumed=True))
+            return Probed(difference=self.states.diff(saved, probe.saved, resumed=True, probed=True))
         except HarnessError as error:  # the diagnosis then goes without it
             self.phases.observer.note(f"probe: {error}")
             return Probed(problem=error)

@@ -42,6 +42,8 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     for name in ("save", "load", "tensorboard-dir"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--exit-interval", type=int, default=0)
+    parser.add_argument("--ckpt-convert-format")
+    parser.add_argument("--ckpt-convert-save", type=Path)
     parser.add_argument("--timing-log-level", type=int, default=0)
     parser.add_argument("--global-batch-size", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -173,6 +175,10 @@ def main() -> None:
     last = dist.get_rank() == dist.get_world_size() - 1
     training = Training(args)
     training.load()
+    if args.ckpt_convert_format is not None:
+        args.save = args.ckpt_convert_save / args.ckpt_convert_format
+        training.save()
+        sys.exit()
     training.make_iterators()
     writer = None
     if last:

@@ -50,6 +50,7 @@ class CommandTrainer:
     name: ClassVar[str] = "command"
     can_rewind: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = ()
+    probed: ClassVar[tuple[Rule, ...]] = ()
 
     def check(self) -> None:
         """Refuse a command or a script that is not there; raises CaseError and UsageError."""

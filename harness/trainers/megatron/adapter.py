@@ -22,6 +22,7 @@ from harness.trainers.megatron.checkout import CHECKOUT, checkout, core_version,
 from harness.trainers.megatron.command_line import (
     RESUMES,
     arguments,
+    converted,
     distributed,
     environment,
     launcher,
@@ -29,7 +30,7 @@ from harness.trainers.megatron.command_line import (
     with_scripts,
 )
 from harness.trainers.megatron.recipes import Product
-from harness.trainers.megatron.rules import RULES
+from harness.trainers.megatron.rules import PROBED, rules_of
 from harness.trainers.rewind import rewind_folder, saved_until
 
 if TYPE_CHECKING:
@@ -94,7 +95,12 @@ class MegatronTrainer:
 
     name: ClassVar[str] = "megatron"
     can_rewind: ClassVar[bool] = True
-    rules: ClassVar[tuple[Rule, ...]] = RULES
+    probed: ClassVar[tuple[Rule, ...]] = PROBED
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The table's, and what MODEL_ARGS_2 has otherwise."""
+        return rules_of(*(self.case.arguments(self.hardware, resumed=r) for r in (False, True)))
 
     @property
     def resumes(self) -> bool:
@@ -148,8 +154,6 @@ class MegatronTrainer:
 
     def launch(self, phase: Phase) -> Launch:
         """What torchrun (or ft_launcher) is given, as an argument list; raises CaseError."""
-        if phase.name == "probe":
-            raise UsageError("Megatron-LM saves after a step only, so what loading alone loses is not told")
         case, root, node = self.case, checkout(), self.node
         values = {**os.environ, **paths(case, phase)}
         starter = launcher(case)
@@ -174,6 +178,10 @@ class MegatronTrainer:
 
     def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:  # noqa: ARG002
         """``iter_<iteration>``, whether it is there or not."""
+        if phase.name == "probe":  # converting makes a folder of its own
+            return iter_dir(
+                phase.save / converted(self.case.arguments(self.hardware, resumed=True)), iteration
+            )
         return iter_dir(phase.save, iteration)
 
     def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:

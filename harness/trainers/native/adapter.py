@@ -33,6 +33,7 @@ class NativeTrainer:
     name: ClassVar[str] = "native"
     can_rewind: ClassVar[bool] = True
     rules: ClassVar[tuple[Rule, ...]] = ()
+    probed: ClassVar[tuple[Rule, ...]] = ()
 
     def check(self) -> None:
         """Parse the arguments of both kinds of phase as the ranks will; raises CaseError."""
