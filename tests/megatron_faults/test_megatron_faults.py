@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,11 +112,7 @@ def test_a_fault_has_a_known_component_a_reference_and_lines_that_are_python(fau
     assert fault.component in COMPONENTS
     assert re.fullmatch(r"[A-Za-z-]+#\d+", fault.seen)
     for edit in fault.edits:
-        compile(
-            "\n".join(["if True:", *(f"    {one}" for one in edit.lines.splitlines()), "    pass"]),
-            "",
-            "exec",
-        )
+        ast.parse(textwrap.dedent(edit.lines).strip())
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.key)
