@@ -13,6 +13,7 @@ import py_compile
 import re
 import shutil
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,7 +118,9 @@ def copy_of(checkout: Path, target: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(checkout, target, ignore=_SKIPPED, symlinks=True)
     by_text = py_compile.PycInvalidationMode.CHECKED_HASH
-    compileall.compile_dir(target / "megatron", quiet=2, invalidation_mode=by_text)
+    with warnings.catch_warnings():  # its warnings are not ours
+        warnings.simplefilter("ignore")
+        compileall.compile_dir(target / "megatron", quiet=2, invalidation_mode=by_text)
     return target
 
 

@@ -114,7 +114,7 @@ def _run_one(folder: Path, checkout: Path, version: str, fault: Fault, besides: 
         return Outcome(fault.key, version, f"could not be run: {error}")
     cell = results / "cpu" / TRACK / fault.case
     diagnosis = verdict.diagnosis
-    outcome = Outcome(
+    return Outcome(
         fault.key,
         version,
         verdict.status,
@@ -126,8 +126,6 @@ def _run_one(folder: Path, checkout: Path, version: str, fault: Fault, besides: 
         evidence=diagnosis.evidence if diagnosis else (),
         seconds=time.monotonic() - began,
     )
-    shutil.rmtree(cell / "checkpoints", ignore_errors=True)
-    return outcome
 
 
 def _of_state(failures: Sequence[Check]) -> list[Check]:
