@@ -113,6 +113,7 @@ def test_the_launcher_is_given_what_megatrons_scripts_give_it(
 ) -> None:
     monkeypatch.setenv("DATA_PATH", "/mnt/artifacts")
     monkeypatch.setenv("MASTER_PORT", "29777")
+    monkeypatch.setattr("harness.trainers.megatron.command_line.which", lambda name: f"/bin/{name}")
     launch = MegatronTrainer(load_case(MOE), "h100").launch(phase(steps=100, at=50))
     script = launch.argv.index("pretrain_gpt.py")
     assert Path(launch.argv[0]).name == "ft_launcher"
@@ -192,11 +193,13 @@ def test_an_exit_interval_of_the_case_is_replaced_where_it_stands(checkout: Path
     ]  # fmt: skip
 
 
-def test_the_resumed_phase_takes_model_args_2_and_no_exit_interval(checkout: Path, tmp_path: Path) -> None:
+def test_the_resumed_phase_takes_model_args_2_and_ends_as_the_first_does(
+    checkout: Path, tmp_path: Path
+) -> None:
     text = "MODEL_ARGS:\n  --train-iters: 8\n  --tp: 2\nMODEL_ARGS_2:\n  --train-iters: 8\n  --tp: 1\n"
     a_case = case(tmp_path, text)
     assert words(a_case, phase()) == ["--train-iters", "8", "--tp", "2", "--exit-interval", "8"]
-    assert words(a_case, phase("resumed")) == ["--train-iters", "8", "--tp", "1"]
+    assert words(a_case, phase("resumed")) == ["--train-iters", "8", "--tp", "1", "--exit-interval", "8"]
 
 
 def test_a_profile_changes_the_arguments_of_its_hardware_only(checkout: Path, tmp_path: Path) -> None:
@@ -292,7 +295,6 @@ def test_a_case_that_no_recipe_names_runs_its_familys_script_on_eight(
         ("MODE: rl\n" + BARE, "tiny", "MODE rl"),
         ("TEST_EVALUATION: xpass\n" + BARE, "tiny", "TEST_EVALUATION xpass"),
         ("BEFORE_SCRIPT: rm -rf /\n" + BARE, "tiny", "--allow-scripts"),
-        ("LAUNCHER: ft_launcher\n" + BARE, "tiny", "nvidia-resiliency-ext"),
         ("TEST_TYPE: frozen-resume\n" + BARE, "tiny", "CHECKPOINT_LOAD_PATH names none"),
         (BARE, "wide", "h100/gpt.yaml runs it on 2 nodes"),
         ("MODEL_ARGS: {--train-iters: 8, --data-path: '${DATA_PATH}/x'}\n", "tiny", "DATA_PATH has no value"),
@@ -357,7 +359,7 @@ def run(tmp_path: Path, a_case: Case, **options: Any) -> Verdict:
     return run_cell(
         Cell("cpu", "dev", a_case.name), case=a_case, cases=tmp_path / "cases",
         goldens=tmp_path / "goldens", results=tmp_path / "results",
-        options=Options(protocol="full", keep_checkpoints=True, **options),
+        options=Options(**{"protocol": "full", "keep_checkpoints": True, **options}),
     )  # fmt: skip
 
 
@@ -394,6 +396,20 @@ def test_a_stand_in_started_by_torchrun_is_resumed_and_a_resume_bug_in_it_is_fou
     assert saved.is_file()
     assert recorded.provenance["fingerprint"]["layout"] == "TP1 PP2 CP1 EP1 ETP1 world 2"
 
+    # The host's stream is further on, in the way that the trainer's rule allows, and in no other.
+    assert recorded.coverage is not None
+    (rule,) = (rule for rule in recorded.coverage.rules if "torch_rng_state" in rule.entry)
+    assert (rule.where, rule.matched) == ("trainer", 2)
+    assert "of seeds" in rule.reason
+
+    # What was recorded is what both a run from 0 and a resumed one are compared with, bit for bit.
+    for protocol in ("full", "fast"):
+        again = run(tmp_path, a_case, protocol=protocol)
+        judged = {check.name: check.passed for check in again.checks}
+        assert judged["golden: state: rng"], failing(again)
+        assert "continuous: lm loss" not in judged or protocol == "full"
+        assert not any("state" in name for name in failing(again)), failing(again)
+
     # The same bug as nobody would see it: only the environment of the ranks is another.
     monkeypatch.setenv("STAND_IN_FORGETS", "optimizer")
     broken = run(tmp_path, a_case)
@@ -401,6 +417,22 @@ def test_a_stand_in_started_by_torchrun_is_resumed_and_a_resume_bug_in_it_is_fou
     assert {check.against for check in broken.checks if not check.passed} == {"continuous", "state"}
     assert any("optimizer" in name for name in failing(broken)), failing(broken)
     assert broken.diagnosis is not None
+
+
+@pytest.mark.torch
+def test_a_recorded_case_with_arguments_of_the_resumed_phase_is_green_in_auto(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process logs the time of its first iteration, and only one that exits early validates nothing."""
+    again = TINY[TINY.index("MODEL_ARGS:") : TINY.index("TEST_TYPE")].replace("MODEL_ARGS", "MODEL_ARGS_2")
+    a_case = case(tmp_path, TINY.replace("TEST_TYPE", f"{again}TEST_TYPE"))
+    recorded = run(tmp_path, a_case, golden_update=True)
+    assert failing(recorded).keys() == {"golden: recorded"}, failing(recorded)
+    green = run(tmp_path, a_case, protocol="auto")
+    assert not failing(green)
+    assert (green.status, green.provenance["protocol"]) == ("passed", "fast")
+    (time_of,) = (check for check in green.checks if check.metric == "iteration-time")
+    assert f"not logged by a process that has just begun: {SAVED_AT + 1}" in time_of.message
 
 
 @pytest.mark.torch

@@ -306,6 +306,7 @@ class _Weighing:
         if not equal or self._accumulated or (known.first.kind == "validation" and self.component == "rng"):
             return
         held = (known.held_at_the_end or {}).get(self.component, equal)
+        held -= known.state.as_allowed.get(self.component, 0) if known.state is not None else 0
         of = f"{equal} of its {held} entries" if held > equal else _all(equal)
         self.against.append(f"{of} {'is' if equal == 1 else 'are'} equal at {known.end}")
         whole = held <= equal and known.first.kind != "validation"

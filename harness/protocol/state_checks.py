@@ -11,6 +11,7 @@ from harness.protocol.judge import present
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff, TensorDiff
+    from harness.checkpoints.coverage import Coverage
 
 #: How many times as far apart as two uninterrupted runs floats may be; the distance of a few elements varies.
 _FAR, _MANY = 4.0, 16
@@ -69,7 +70,7 @@ def saved_state(
                 passed=not found,
                 first_bad_step=n if found else None,
                 worst=worst,
-                message=_said(found) or f"{component}: every bit is the same",
+                message=_said(found) or _same(component, difference.as_allowed.get(component, 0)),
             )
         )
     if not difference.compared:
@@ -82,6 +83,19 @@ def saved_state(
     for sentence, gap in lacking.items():
         checks.append(present(f"{name}: {gap.component} is saved", "state", passed=False, message=sentence))
     return checks
+
+
+def all_is_read(coverage: Coverage) -> tuple[Check, ...]:
+    """A failed check where a state holds what no digest of it can be made of."""
+    if not coverage.uncompared:
+        return ()
+    message = f"{coverage.uncompared} of the state were not read: {coverage.sentence()}"
+    return (present("state: all of it is read", "state", passed=False, message=message),)
+
+
+def _same(component: str, allowed: int) -> str:
+    but = f", but for {allowed} of its entries, which a rule leaves out" if allowed else ""
+    return f"{component}: every bit is the same{but}"
 
 
 def state_by_distance(

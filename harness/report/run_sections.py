@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LOGS = 128
 #: Keys of a provenance that are shown in another place, or that no person compares by eye.
-_ELSEWHERE = ("fingerprint", "golden", "golden_provenance", "state", "subject")
+_ELSEWHERE = ("fingerprint", "golden", "golden_provenance", "resumed", "state", "subject")
 #: What no rank can lose.
 _NOWHERE = ("performance", "memory", "nondeterminism", "unknown", "crash", "checkpoint")
 
