@@ -336,12 +336,13 @@ class _Resume:
                 component, said = next(iter(seen.items()))
                 return Judged(component, tuple(said))
             why = () if seen or self._off else self._messages()
-            return Judged("unknown", why, candidates.listed(seen, CAUSES))
+            elsewhere = bool(why) and any(": tracker names iteration " in c.name for c in self.failed)
+            return Judged("checkpoint" if elsewhere else "unknown", why, candidates.listed(seen, CAUSES))
         known = self._known(first, seen)
         if first.kind in ("data", "rate", "scale"):
             component = curves.IMPLIED[first.kind][0]
-            if first.kind == "rate" and self._moves_in_step(first):
-                lost = doubts.rate_of_the_optimizer(known)
+            if first.kind == "rate":
+                lost = doubts.rate_of_the_optimizer(known, in_step=self._moves_in_step(first))
                 component = "optimizer" if lost else component
                 return Judged(component, lost or tuple(seen.get(component, ())))
             return Judged(component, tuple(seen.get(component, ())))

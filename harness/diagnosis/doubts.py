@@ -35,16 +35,23 @@ def explains_it_too(known: Known, component: str) -> tuple[Candidate, ...]:
     return tuple(Candidate(one, found[one]) for one in sorted(found, key=LIKELIEST.index))
 
 
-def rate_of_the_optimizer(known: Known) -> tuple[str, ...]:
-    """Of a rate that moves as it should, a constant factor off: what says that its optimizer was lost.
+def rate_of_the_optimizer(known: Known, *, in_step: bool) -> tuple[str, ...]:
+    """Of a rate that is off: what says that its optimizer was lost, with its schedule or without.
 
-    A schedule changes the rate that lies in the groups of its optimizer.
+    A schedule changes the rate that lies in the groups of its optimizer, and none of its counts.
+
+    Args:
+        known: all that was compared.
+        in_step: the rate moves as it should, a constant factor off.
     """
     seen = tuple(known.seen.get("optimizer", ()))
-    lacking = lacks(known, "optimizer")
+    lacking = lacks(known, "optimizer") if in_step else ()
     if not seen and not lacking:
         return ()
-    return (*seen, *lacking, "the rate that the schedule moves lies in the optimizer's groups")
+    if in_step:
+        return (*seen, *lacking, "the rate that the schedule moves lies in the optimizer's groups")
+    schedule = tuple(known.seen.get("lr-schedule", ()))
+    return (*seen, *schedule, "no schedule moves that: the optimizer was lost, and its schedule with it")
 
 
 def lacks(known: Known, *components: str) -> tuple[str, ...]:
