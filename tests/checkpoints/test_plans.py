@@ -121,7 +121,7 @@ def test_a_call_in_a_field_that_is_not_needed_is_never_made(tmp_path: Path) -> N
 
 
 def as_strange_class(metadata: Metadata) -> None:
-    metadata.state_dict_metadata["w"] = _Strange("w")
+    metadata.state_dict_metadata["w"] = _Strange("w")  # type: ignore[assignment]
 
 
 def as_strange_dtype(metadata: Metadata) -> None:
