@@ -99,7 +99,9 @@ class Training:
                 "model": {"decoder.weight": self.weight.detach()},
                 "optimizer": {"optimizer": adam},
                 "opt_param_scheduler": {"max_lr": self.args.lr, "num_steps": self.scheduler_steps},
-                "rng_state": [{"torch_rng_state": torch.get_rng_state()}],
+                "rng_state": [
+                    {"torch_rng_state": torch.get_rng_state(), "cuda_rng_state": torch.cuda.get_rng_state()}
+                ],
             }
             torch.save(state, path)
         dist.barrier()
@@ -125,6 +127,7 @@ class Training:
             self.scheduler_steps = state["opt_param_scheduler"]["num_steps"]
         if "rng" not in forgotten:
             torch.set_rng_state(state["rng_state"][0]["torch_rng_state"])
+            torch.cuda.set_rng_state(state["rng_state"][0]["cuda_rng_state"])
 
 
 def write(writer: EventFileWriter, training: Training, loss: float, zeros: float, began: float) -> None:
@@ -160,7 +163,7 @@ def main() -> None:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         writer = EventFileWriter(str(args.tensorboard_dir))
-        told = {"argv": sys.argv, "environment": dict(os.environ), "cwd": os.getcwd()}
+        told = {"argv": sys.argv, "environment": dict(os.environ), "cwd": os.getcwd(), "pid": os.getpid()}
         (args.tensorboard_dir / "started.json").write_text(json.dumps(told))
     print(f"rank {dist.get_rank()}: {len(others)} other arguments", flush=True)
     while training.iteration < args.train_iters:
