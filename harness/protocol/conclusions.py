@@ -233,6 +233,8 @@ def _provenance(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(plan.trainer.code()),
     }
+    if plan.trainer.remarks:
+        found["remarks"] = list(plan.trainer.remarks)
     if failure is not None:
         found["error"] = str(failure)
     return found

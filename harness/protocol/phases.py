@@ -114,9 +114,12 @@ class Phases:
     def _logged(self, phase: Phase) -> Mapping[str, Series]:
         """What a phase logged; raises MetricsError."""
         from harness.metrics import read_metrics, stdout
+        from harness.metrics.known import about
 
         try:
             series = read_metrics(phase.tensorboard, phase.folder)
+            if not self.plan.trainer.measures:
+                series = {name: line for name, line in series.items() if not about(name).cost}
         except NothingLogged as error:
             if self.plan.trainer.name != "command":
                 raise
