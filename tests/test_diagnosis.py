@@ -16,7 +16,7 @@ from harness.diagnosis import COMPONENTS, Diagnosis, crash, diagnose
 from harness.diagnosis.curves import kind_of
 from harness.errors import CheckpointError, TrainerFailed
 from harness.metrics import Series
-from harness.protocol.judge import not_loaded
+from harness.protocol.judge import not_loaded, tracker_names
 from tests.made_curves import EQUAL, RIGHT, Curves, K, N, differs, lost, off, series, state
 
 # -- curves ------------------------------------------------------------------------------------
@@ -292,6 +292,27 @@ def test_a_checkpoint_that_cannot_be_loaded_is_named_with_what_was_found() -> No
     assert found is not None
     assert found.component == "checkpoint"
     assert "manifest.json" in found.evidence[0]
+
+
+def test_a_tracker_that_names_another_iteration_is_the_checkpoints_where_nothing_else_is_wrong(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text(f"{N + K}")
+    wrong = tracker_names(N, tmp_path, "continuous")
+    assert lost(RIGHT, more=[wrong]).component == "checkpoint"
+    assert f"names iteration {N + K}" in lost(RIGHT, more=[wrong]).evidence[-1]
+    assert lost(off("learning-rate", K + 1), more=[wrong]).component == "lr-schedule"
+
+
+def test_a_schedule_that_was_lost_with_its_optimizer_is_the_optimizers() -> None:
+    restarted = off("learning-rate", K + 1) | {"learning-rate": lambda i: RIGHT["learning-rate"](i - K)}
+    schedule = differs("opt_param_scheduler.num_steps", "lr-schedule", elements=1, a=N, b=N - K)
+    count = differs("optimizer.param_groups.0.step", "optimizer", elements=1, a=N, b=N - K)
+    assert lost(restarted, probe=None, end=state(schedule)).component == "lr-schedule"
+    both = lost(restarted, probe=None, end=state(schedule, count))
+    assert both.component == "optimizer"
+    assert any("param_groups.0.step" in said for said in both.evidence)
+    assert any("num_steps" in said for said in both.evidence)
 
 
 def test_a_trainer_that_logs_every_tenth_iteration_went_on_where_it_should() -> None:

@@ -113,6 +113,7 @@ def test_the_launcher_is_given_what_megatrons_scripts_give_it(
 ) -> None:
     monkeypatch.setenv("DATA_PATH", "/mnt/artifacts")
     monkeypatch.setenv("MASTER_PORT", "29777")
+    monkeypatch.setattr("harness.trainers.megatron.command_line.which", lambda name: f"/bin/{name}")
     launch = MegatronTrainer(load_case(MOE), "h100").launch(phase(steps=100, at=50))
     script = launch.argv.index("pretrain_gpt.py")
     assert Path(launch.argv[0]).name == "ft_launcher"
@@ -322,7 +323,6 @@ def test_a_case_that_no_recipe_names_runs_its_familys_script_on_eight(
         ("MODE: rl\n" + BARE, "tiny", "MODE rl"),
         ("TEST_EVALUATION: xpass\n" + BARE, "tiny", "TEST_EVALUATION xpass"),
         ("BEFORE_SCRIPT: rm -rf /\n" + BARE, "tiny", "--allow-scripts"),
-        ("LAUNCHER: ft_launcher\n" + BARE, "tiny", "nvidia-resiliency-ext"),
         ("TEST_TYPE: frozen-resume\n" + BARE, "tiny", "CHECKPOINT_LOAD_PATH names none"),
         (BARE, "wide", "h100/gpt.yaml runs it on 2 nodes"),
         ("MODEL_ARGS: {--train-iters: 8, --data-path: '${DATA_PATH}/x'}\n", "tiny", "DATA_PATH has no value"),
@@ -423,6 +423,20 @@ def test_a_stand_in_started_by_torchrun_is_resumed_and_a_resume_bug_in_it_is_fou
     saved = checkpoints / "resumed" / f"iter_{STEPS:07d}" / "mp_rank_00_001" / "model_optim_rng.pt"
     assert saved.is_file()
     assert recorded.provenance["fingerprint"]["layout"] == "TP1 PP2 CP1 EP1 ETP1 world 2"
+
+    # The host's stream is further on, in the way that the trainer's rule allows, and in no other.
+    assert recorded.coverage is not None
+    (rule,) = (rule for rule in recorded.coverage.rules if "torch_rng_state" in rule.entry)
+    assert (rule.where, rule.matched) == ("trainer", 2)
+    assert "of seeds" in rule.reason
+
+    # What was recorded is what both a run from 0 and a resumed one are compared with, bit for bit.
+    for protocol in ("full", "fast"):
+        again = run(tmp_path, a_case, protocol=protocol)
+        judged = {check.name: check.passed for check in again.checks}
+        assert judged["golden: state: rng"], failing(again)
+        assert "continuous: lm loss" not in judged or protocol == "full"
+        assert not any("state" in name for name in failing(again)), failing(again)
 
     # The same bug as nobody would see it: only the environment of the ranks is another.
     monkeypatch.setenv("STAND_IN_FORGETS", "optimizer")

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 
 from harness.checkpoints import diff
 from harness.checkpoints.coverage import Count, Coverage
@@ -41,7 +40,7 @@ def streams(folder: Path, pipeline: int, tensor: int, *, moved: bool = False) ->
     for at in range(pipeline * tensor):
         name = f"rng_state/shard_{at // tensor}.{at % tensor}_{pipeline}.{tensor}"
         content[name] = [{"cuda_rng_state": torch.full((8,), at + moved, dtype=torch.uint8)}]
-    return dist(folder, content, planner=DefaultSavePlanner(flatten_state_dict=False))
+    return dist(folder, content, flat=False)
 
 
 def test_a_stream_of_another_layout_has_no_counterpart_and_one_of_the_same_is_compared(

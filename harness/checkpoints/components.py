@@ -41,9 +41,18 @@ _FOREIGN_PATTERNS = tuple(
 #: have; but those that say how far training has come.
 _ARGUMENT = re.compile(r"args\.(?P<name>.+)", re.DOTALL)
 _PROGRESS = (
-    ("data-order", re.compile(r"(?:consumed|skipped)_(?:\w+_)?(?:samples|tokens|sequences|batches|bins)")),
-    ("iteration", re.compile(r"(?:curr_|current_)?iteration|\w+_so_far")),
+    (
+        "data-order",
+        re.compile(
+            r"(?:consumed|skipped|seen|processed)_(?:\w+_)?(?:samples|tokens|sequences|batches|bins)"
+            r"|(?:samples|tokens|sequences|batches)_(?:consumed|skipped|seen|processed)"
+            r"|(?:cur_|curr_|current_)?(?:epoch|position|cursor)"
+        ),
+    ),
+    ("iteration", re.compile(r"(?:cur_|curr_|current_|global_)?(?:iteration|iter|step)|\w+_so_far")),
 )
+#: The object in which Megatron-LM keeps what other versions of it have in ``common.pt``.
+_COMMON = re.compile(r"common_state/shard_\d+(?:\.\d+)*_\d+(?:\.\d+)*\.")
 #: Megatron-LM's files of an optimizer: a parameter in it is a master.
 _OPTIMIZER_FILE = re.compile(r"(?:.*/)?(?:distrib_optim|layer_wise_optimizer_\d+)\.pt")
 _OF_AN_OPTIMIZER = ("weights", "embedding", "experts", "buffers", "iteration", "unknown")
@@ -95,6 +104,11 @@ def native(name: str) -> str:
     if kind == "optimizer" and rest.startswith("group.") and rest.rpartition(".")[2] in _RATES:
         return "lr-schedule"
     return _NATIVE.get(kind, "unknown")
+
+
+def key_of(name: str) -> str:
+    """What a name is called in the nest that it is of: what all ranks share may be an object of its own."""
+    return name[found.end() :] if (found := _COMMON.match(name)) else name
 
 
 def is_argument(key: str) -> bool:

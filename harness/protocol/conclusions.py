@@ -168,6 +168,9 @@ def verdict_of(
     checks = tuple(map(relative.check, findings.checks))
     if diagnosis is not None and _of_a_script(steps, findings, failure):
         diagnosis = with_recipes(diagnosis)
+    provenance = _provenance(protocol, steps, findings, failure)
+    if steps.phases.notes:
+        provenance["notes"] = [relative.text(said) for said in steps.phases.notes]
     held = bool(checks) and all(check.passed for check in checks)
     return Verdict(
         cell=steps.plan.cell.id,
@@ -175,7 +178,7 @@ def verdict_of(
         checks=checks,
         diagnosis=relative.diagnosis(diagnosis),
         timing={name: round(seconds, 3) for name, seconds in steps.phases.timing().items()},
-        provenance=_provenance(protocol, steps, findings, failure),
+        provenance=provenance,
         reproduce=steps.plan.reproduce,
         coverage=_coverage(steps, findings),
         message=message_of(checks, diagnosis, ended=failure is None),

@@ -4,7 +4,8 @@ Started by the real torchrun with the real arguments, in real processes that mee
 writes TensorBoard events (last rank) and checkpoints (``mp_rank_TT[_PPP]/model_optim_rng.pt`` of
 data-parallel rank 0, the tracker after all of them) where Megatron-LM does, and resumes from them.
 What it trains is a toy: one matrix per model-parallel rank, noise from a saved RNG stream, and Adam
-by hand (torch's own costs each rank an import of seconds).
+by hand (torch's own costs each rank an import of seconds). As there, what training draws comes of the
+device's stream, and the host's is restored before the loaders' iterators draw a seed each from it.
 
 ``STAND_IN_FORGETS=optimizer,rng,scheduler,iteration`` plants a resume bug: what is named is not
 restored. ``STAND_IN_FAILS_AT=7`` makes the last rank exit with status 3 at iteration 7.
@@ -64,6 +65,7 @@ class Training:
         self.file = Path(name, "model_optim_rng.pt")
         torch.manual_seed(1234 + 100 * self.pp_rank + self.tp_rank)
         self.weight = (torch.randn(SIZE, SIZE) / SIZE).requires_grad_()
+        self.device = torch.Generator().manual_seed(torch.initial_seed())
         self.moments = {"exp_avg": torch.zeros(SIZE, SIZE), "exp_avg_sq": torch.zeros(SIZE, SIZE)}
         self.iteration = 0
         self.scheduler_steps = 0
@@ -77,7 +79,8 @@ class Training:
         """One iteration; the loss over all ranks, and how many gradients are zero."""
         data = torch.Generator().manual_seed(self.iteration)
         x, y = torch.randn(16, SIZE, generator=data), torch.randn(16, SIZE, generator=data)
-        noisy = torch.nn.functional.dropout(x @ self.weight, 0.1)
+        made = x @ self.weight
+        noisy = made * torch.rand(made.shape, generator=self.device).gt(0.1) / 0.9
         loss = (noisy - y).square().mean()
         (gradient,) = torch.autograd.grad(loss, self.weight)
         first = self.moments["exp_avg"].lerp_(gradient, 0.1)
@@ -101,7 +104,9 @@ class Training:
                 "model": {"decoder.weight": self.weight.detach()},
                 "optimizer": {"optimizer": adam},
                 "opt_param_scheduler": {"max_lr": self.args.lr, "num_steps": self.scheduler_steps},
-                "rng_state": [{"torch_rng_state": torch.get_rng_state()}],
+                "rng_state": [
+                    {"torch_rng_state": torch.get_rng_state(), "cuda_rng_state": self.device.get_state()}
+                ],
             }
             torch.save(state, path)
         dist.barrier()
@@ -127,6 +132,12 @@ class Training:
             self.scheduler_steps = state["opt_param_scheduler"]["num_steps"]
         if "rng" not in forgotten:
             torch.set_rng_state(state["rng_state"][0]["torch_rng_state"])
+            self.device.set_state(state["rng_state"][0]["cuda_rng_state"])
+
+    def make_iterators(self) -> None:
+        """For training, validation and testing: each draws an int64 from the host's stream, as torch's do."""
+        for _ in range(3):
+            torch.empty((), dtype=torch.int64).random_()
 
 
 def write(
@@ -168,6 +179,7 @@ def main() -> None:
         args.save = args.ckpt_convert_save / args.ckpt_convert_format
         training.save()
         sys.exit()
+    training.make_iterators()
     writer = None
     if last:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
