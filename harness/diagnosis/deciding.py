@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _FEW = 3  # sentences of what is not the decisive one
 #: So many unrelated parts of a training state do not get lost one by one.
 _PARTLY_LOADED = 3
+_AGAIN = {None: "it was not tried again", False: "training does not repeat itself"}
 
 
 def diagnose(
@@ -137,12 +138,7 @@ class _Resume:
             "anything was resumed"
         )
         if not self.stops_otherwise:
-            tried = (
-                "training does not repeat itself"
-                if self.stops_otherwise is False
-                else "it was not tried again"
-            )
-            return Diagnosis("nondeterminism", (f"{said}: {tried}",))
+            return Diagnosis("nondeterminism", (f"{said}: {_AGAIN[self.stops_otherwise]}",))
         said += f": {first.values}" if first.expected is not None else ""
         why = (
             f"run again, the one that stops at {self.k} comes out the same way: it trains otherwise because "

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checks.edges import Edges
-from harness.errors import CheckpointError, HarnessError, TrainerFailed
+from harness.errors import CheckpointError, HarnessError, TrainerFailed, Unforeseen
 from harness.metrics import join
 from harness.protocol import continuation, judge
 from harness.protocol.findings import (
@@ -26,6 +26,7 @@ from harness.protocol.findings import (
     SavedState,
 )
 from harness.protocol.phases import Phases
+from harness.protocol.refusal import sentence
 from harness.protocol.states import States
 from harness.trainers.base import PhaseName
 
@@ -119,9 +120,10 @@ class Steps:
             probe = self._phase("probe", load=load, start=k, stop=k)
             saved = self.plan.trainer.saved(source.phase, k)
             return Probed(difference=self.states.diff(saved, probe.saved, resumed=True, probed=True))
-        except HarnessError as error:  # the diagnosis then goes without it
-            self.phases.observer.note(f"probe: {error}")
-            return Probed(problem=error)
+        except (HarnessError, OSError) as error:  # the diagnosis then goes without it
+            problem = error if isinstance(error, HarnessError) else Unforeseen(sentence(error))
+            self.phases.observer.note(f"probe: {problem}")
+            return Probed(problem=problem)
 
     def _phase(
         self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = ""
@@ -197,8 +199,8 @@ class Steps:
             again = self._phase(
                 "interrupted", load=None, start=0, stop=self.plan.k, folder="interrupted-again"
             )
-        except HarnessError as error:
-            self.phases.observer.note(f"interrupted again: {error}")
+        except (HarnessError, OSError) as error:
+            self.phases.observer.note(f"interrupted again: {sentence(error)}")
             return None
         with self.phases.timed("checks"):
             checks = self._curves(*continuation.common(interrupted.series, again.series))
