@@ -100,10 +100,10 @@ def test_the_newer_program_is_asked_where_both_are_and_a_warning_before_the_json
 
 
 def test_without_either_it_is_said_which_were_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amd.os.path, "exists", lambda path: False)
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
     said = "case(mi300x) needs 8 MI300X GPUs, and neither amd-smi nor rocm-smi is on PATH"
     assert refusal(8) == said
-    monkeypatch.setattr(amd.os.path, "exists", lambda path: path == "/dev/kfd")
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/kfd")
     assert refusal(8) == f"{said} though there is a driver"
 
 
