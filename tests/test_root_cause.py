@@ -247,7 +247,7 @@ def test_ft_launchers_line_and_its_restarts_are_read(tmp_path: Path) -> None:
         "{rank}: ProcessFailure(local_rank={rank}, pid=17, exitcode={code}, error_file='<N/A>', message='')"
     )
     failures = ", ".join(said.format(rank=rank, code=code) for rank, code in ((1, 1), (0, -15)))
-    line = f"[ERROR] [ft_launcher16@vm] Some rank(s) exited with non-zero exit code: {{{failures}}}. Agent's exit"
+    line = f"[ERROR] [ft_launcher16@vm] Some rank(s) exited with non-zero exit code: {{{failures}}}."
     found = read(tmp_path, line)
     assert (found.rank, found.reason) == (1, f"failed: {BOOM}")
     assert "attempt_2" in str(found.log)
@@ -263,7 +263,8 @@ def test_ft_launchers_line_and_its_restarts_are_read(tmp_path: Path) -> None:
          "was killed by SIGKILL, perhaps out of memory"),
         (traceback("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"), None,
          "failed: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"),
-        ("\x1b[31m" + traceback("OSError: \x1b[1mboom\x1b[0m \x07\u202e"), None, "failed: OSError: boom \\x07\\u202e"),
+        ("\x1b[31m" + traceback("OSError: \x1b[1mboom\x1b[0m \x07\u202e"), None,
+         "failed: OSError: boom \\x07\\u202e"),
         (traceback(BOOM) + "\udcff\udcfe\x00 no text\n", None, f"failed: {BOOM}"),
     ],
 )  # fmt: skip

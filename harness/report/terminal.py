@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.checks.wording import OTHER_VALUE
+from harness.report.tables import print_table
 from harness.text import exact, one_line
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Terminal:
                 self._say(f"recipe: {recipe} of resume-harness")
         shown = verdict.failures[:_WORTH_SHOWING]
         if shown:
-            self._console.print(_table(shown))
+            print_table(self._console, _table(shown))
         known = " ".join(verdict.diagnosis.evidence) if verdict.diagnosis is not None else ""
         for check in _telling(shown):
             if all(part in known for part in check.message.split("; ")):
