@@ -124,6 +124,14 @@ class Trainer(Protocol):
     def world_size(self) -> int:
         """Ranks of every phase; on a GPU platform, one a GPU."""
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What whoever reads the verdict must know of what it was run on, a sentence each."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether its times and its memory say anything of the hardware; else they are not judged."""
+
     def launch(self, phase: Phase) -> Launch:
         """Say how ``phase`` is started."""
 

@@ -135,9 +135,9 @@ class Training:
             self.device.set_state(state["rng_state"][0]["cuda_rng_state"])
 
     def make_iterators(self) -> None:
-        """For training, validation and testing: each draws an int64 from the host's stream, as torch's do."""
+        """For training, validation and testing: each draws a seed from the host's stream."""
         for _ in range(3):
-            torch.empty((), dtype=torch.int64).random_()
+            iter(torch.utils.data.DataLoader([0]))  # type: ignore[arg-type]
 
 
 def write(
@@ -185,7 +185,7 @@ def main() -> None:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         writer = EventFileWriter(str(args.tensorboard_dir))
-        told = {"argv": sys.argv, "environment": dict(os.environ), "cwd": os.getcwd()}
+        told = {"argv": sys.argv, "environment": dict(os.environ), "cwd": os.getcwd(), "pid": os.getpid()}
         (args.tensorboard_dir / "started.json").write_text(json.dumps(told))
     print(f"rank {dist.get_rank()}: {len(others)} other arguments", flush=True)
     started = training.iteration

@@ -51,6 +51,8 @@ class CommandTrainer:
     can_rewind: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = ()
     probed: ClassVar[tuple[Rule, ...]] = ()
+    remarks: ClassVar[tuple[str, ...]] = ()
+    measures: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse a command or a script that is not there; raises CaseError and UsageError."""
