@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -186,7 +186,9 @@ class MegatronTrainer:
         case, root, node = self.case, checkout(), self.node
         values = {**os.environ, **paths(case, phase)}
         starts = [sys.executable, str(on_cpu.LAUNCH)] if self.stand_in else launcher(case)
-        command = [*starts, *distributed(case, node.gpus, phase.folder / "logs" / "1")]
+        # Without hardware that fails by chance nothing is started again: what fails once fails thrice.
+        started = replace(case, launcher="torchrun") if self.stand_in else case
+        command = [*starts, *distributed(started, node.gpus, phase.folder / "logs" / "1")]
         command += [node.script, *arguments(case, self.hardware, phase, values)]
         beside = on_cpu.variables() if self.stand_in else {}
         return Launch(
