@@ -33,10 +33,10 @@ def torchrun(tmp_path: Path, script: str, *options: str, logs: bool = True, **en
     launch = Launch(
         kind="exec",
         world_size=2,
-        argv=[
+        argv=(
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
             *(kept if logs else []), *options, str(path),
-        ],
+        ),
         env=env,
         cwd=tmp_path,
     )  # fmt: skip

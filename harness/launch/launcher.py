@@ -294,7 +294,7 @@ def _failure(phase: str, event: dict[str, Any], launch: Launch, folder: Path) ->
 
     raised: Raised | None = None
     evidence: tuple[str, ...] = ()
-    killed, status = event.get("signal", 0), event.get("status")  # of one that hangs, neither
+    killed, status = event.get("signal") or 0, event.get("status") or 0  # of one that hangs, neither
     if launch.kind == "fork" and status and not killed:
         raised, evidence = root_cause.of_rank(log, clean)
     elif launch.kind == "exec" and (killed or status):

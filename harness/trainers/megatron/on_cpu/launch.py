@@ -72,7 +72,7 @@ def preload(script: Path) -> None:
         try:
             import_module(name)
         except ModuleNotFoundError as error:
-            sys.exit(f"harness: {missing(error)}")
+            sys.exit(f"harness: {missing(error) if error.name else error}")
         except Exception:  # noqa: BLE001 - whatever the checkout's modules raise
             return
 
@@ -91,7 +91,7 @@ def _imported(script: Path) -> Iterator[str]:
 
 def missing(error: ModuleNotFoundError) -> str:
     """Which package is not installed, and what to do."""
-    name = (error.name or str(error)).partition(".")[0]
+    name = (error.name or "").partition(".")[0]
     return (
         f"{name}: the checkout imports it, and it is not installed for {sys.executable}: "
         f"pip install {_PACKAGES.get(name, name)}"
@@ -112,6 +112,8 @@ def train(script: str, *arguments: str) -> None:
         if ending.code not in (None, 0):
             raise
     except ModuleNotFoundError as error:
+        if not error.name:  # the checkout's own sentence
+            raise
         raise ModuleNotFoundError(missing(error), name=error.name) from error
     finally:
         atexit._run_exitfuncs()  # noqa: SLF001 - a forked process does not come to them by itself

@@ -1,15 +1,33 @@
-"""Adam as apex's and Transformer Engine's FusedAdam have it: ``step`` is the group's."""
+"""Substitutes, in plain torch, for what Megatron-LM's local layers take from apex."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
+class FusedLayerNormAffineFunction:
+    """Layer norm, as a function of apex's is called."""
+
+    @staticmethod
+    def forward(
+        input: Tensor,  # noqa: A002 - its name there
+        weight: Tensor,
+        bias: Tensor,
+        normalized_shape: Sequence[int],
+        eps: float = 1e-6,
+    ) -> Tensor:
+        """Over the last dimensions of ``input``, which are ``normalized_shape``."""
+        return torch.nn.functional.layer_norm(input, tuple(normalized_shape), weight, bias, eps)
+
+    apply = forward
+
+
 class FusedAdam(torch.optim.Optimizer):
-    """Adam, or AdamW with ``adam_w_mode``; moments in the precision of the parameter.
+    """Adam as apex and Transformer Engine have it: ``step`` is the group's. AdamW with ``adam_w_mode``.
 
     Source: Kingma and Ba (2015); Loshchilov and Hutter (2019); apex/optimizers/fused_adam.py for what is kept
     where.
