@@ -91,7 +91,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "masters",
         "fp32 masters rebuilt from the bf16 weights",
-        "weights",
+        "optimizer",
         "Megatron-LM#6666",
         "bf16",
         (
