@@ -80,6 +80,8 @@ def words(a_case: Case, a_phase: Phase | None = None) -> list[str]:
         # As the scripts' eval has it: split where it stands outside of quotes.
         ("${MIXTURE}", ["0.5", "/a", "0.5", "/b"]),
         ("'[${WORDS} 1]'", ["32", "1"]),
+        ("[a b]", ["a", "b"]),
+        ("[a, $WORDS]", ["a", "32"]),
         ("'[${MIXTURE}]'", ["0.5", "/a", "0.5", "/b"]),
         ("'and ${MIXTURE}'", ["and 0.5 /a 0.5 /b"]),
         ("(${MIXTURE})", ["(0.5 /a 0.5 /b)"]),
