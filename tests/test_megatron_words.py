@@ -1,8 +1,8 @@
-"""What the harness starts, beside what a checkout's own scripts start: run by bash, with recorders for programs.
+"""What the harness starts, beside what a checkout's own scripts start: run by bash, with recorders.
 
 ``MEGATRON_LM_PATH`` names the checkout; without it none of this is collected (tests/conftest.py says so). Its
-``run_ci_test.sh`` and ``_run_training.sh`` are copied, and call a stand-in of yq (``tests/yq_stand_in.py``), and in
-place of ``uv`` and ``ft_launcher`` a program that writes down what it was given.
+``run_ci_test.sh`` and ``_run_training.sh`` are copied, and call a stand-in of yq (``tests/yq_stand_in.py``),
+and in place of ``uv`` and ``ft_launcher`` a program that writes down what it was given.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NO_DATA = "/mnt/artifacts"
 
 
 def values_of(case: Case) -> str:
-    return " ".join(str(value) for value in (case.model_args | (case.model_args_2 or {})).values())
+    return " ".join(str(value) for value in {**case.model_args, **(case.model_args_2 or {})}.values())
 
 
 #: What a case may have that the scripts treat in a way of their own.
@@ -116,8 +116,9 @@ def theirs(case: Case, trainer: MegatronTrainer, tmp_path: Path) -> list[Started
         "GPUS_PER_NODE": str(trainer.node.gpus),
     }  # fmt: skip
     env = {"PATH": f"{bin_}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    words = [f"{name}={value}" for name, value in given.items()]
     done = subprocess.run(
-        ["bash", str(root / SCRIPTS / "run_ci_test.sh"), *(f"{name}={value}" for name, value in given.items())],
+        ["bash", str(root / SCRIPTS / "run_ci_test.sh"), *words],
         cwd=root, env=env, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert log.is_file(), done.stderr[-3000:]
@@ -134,8 +135,8 @@ def ours(case: Case, trainer: MegatronTrainer, tmp_path: Path) -> Iterator[Start
     n, k = case.train_iters("h100"), case.resume_at("h100")
     for name, load in (("continuous", None), ("resumed", tmp_path / "from"))[: 2 if trainer.resumes else 1]:
         phase = Phase(
-            "resumed" if load else "continuous", tmp_path / name, tmp_path / name / "save", load, k if load else 0,
-            n, n, case.save_interval("h100"),
+            "resumed" if load else "continuous", tmp_path / name, tmp_path / name / "save", load,
+            k if load else 0, n, n, case.save_interval("h100"),
         )  # fmt: skip
         launch = trainer.launch(phase)
         argv = list(launch.argv)
@@ -145,15 +146,16 @@ def ours(case: Case, trainer: MegatronTrainer, tmp_path: Path) -> Iterator[Start
 
 def plain(text: str, tmp_path: Path) -> str:
     """Without the places where either of them puts its files."""
+    phases = [tmp_path / name for name in ("continuous", "resumed")]
     places = [
-        (tmp_path / "save", "<CHECKPOINTS>"), (tmp_path / "stored", "<CHECKPOINTS>"), (tmp_path / "from", "<CHECKPOINTS>"),
-        *((tmp_path / "tensorboard" / f"run_{i}", "<EVENTS>") for i in (1, 2)), (tmp_path / "tensorboard", "<EVENTS>"),
+        *((tmp_path / name, "<CHECKPOINTS>") for name in ("save", "stored", "from")),
+        *((tmp_path / "tensorboard" / f"run_{i}", "<EVENTS>") for i in (1, 2)),
+        (tmp_path / "tensorboard", "<EVENTS>"),
         (tmp_path / "output", "<OUTPUT>"),
-        *((tmp_path / name / "save", "<CHECKPOINTS>") for name in ("continuous", "resumed")),
-        *((tmp_path / name / "no_checkpoint", "<CHECKPOINTS>") for name in ("continuous", "resumed")),
-        *((tmp_path / name / "tensorboard", "<EVENTS>") for name in ("continuous", "resumed")),
-        *((tmp_path / name, "<OUTPUT>") for name in ("continuous", "resumed")),
-    ]  # fmt: skip
+        *((phase / name, "<CHECKPOINTS>") for phase in phases for name in ("save", "no_checkpoint")),
+        *((phase / "tensorboard", "<EVENTS>") for phase in phases),
+        *((phase, "<OUTPUT>") for phase in phases),
+    ]
     text = text.replace(f"{tmp_path}/1/", f"{tmp_path}/")  # the scripts' first repetition
     for path, name in places:
         text = text.replace(str(path), name)

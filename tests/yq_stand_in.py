@@ -1,8 +1,8 @@
 """A stand-in for mikefarah's yq, where Megatron-LM's scripts call it; no test of yq itself.
 
-It knows the expressions of ``run_ci_test.sh`` and ``_run_training.sh`` and no others. What it makes of them was
-read in yq's source: a repeated key stays in the list of entries as often as it stands in the file, a merged one
-does not, and an empty text is left out.
+It knows the expressions of ``run_ci_test.sh`` and ``_run_training.sh`` and no others. What it makes of them
+was read in yq's source: a repeated key stays in the list of entries as often as it stands in the file, a
+merged one does not, and an empty text is left out.
 """
 
 from __future__ import annotations
