@@ -4,13 +4,14 @@
     nox -s "case(h100)"                    everything for h100
     nox -s "case(cpu)(dev,<case>)"         one cell
     nox -t h100 | -t dev | -t <case>       by one of the three; also -k, and -l --json for CI
-    nox -s tests | minimums | faults | alarms | circumstances | bench | pages | docs
+    nox -s tests | minimums | faults | alarms | circumstances | megatron | bench | pages | docs
 
 What stands after ``--`` goes to pytest, or to the command behind the session. Cells are ``harness/nox.py``'s.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -50,13 +51,6 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHON)
-def faults(session: nox.Session) -> None:
-    """Plant every known resume bug, and see it caught and named."""
-    install(session, group="dev")
-    session.run("python", "-m", "tests.faults", *session.posargs)
-
-
-@nox.session(python=PYTHON)
 @nox.parametrize("track", [nox.param(track, id=track) for track in TRACKS])
 def alarms(session: nox.Session, track: str) -> None:
     """Run clean verdicts, and count false alarms."""
@@ -65,28 +59,29 @@ def alarms(session: nox.Session, track: str) -> None:
 
 
 @nox.session(python=PYTHON)
-def circumstances(session: nox.Session) -> None:
-    """Run sound scripts that save the time, the host, the job: none may fail; ``--faults``: each must."""
-    install(session, group="dev")
-    session.run("python", "-m", "tests.circumstances", *session.posargs)
+def megatron(session: nox.Session) -> None:
+    """Run a checkout of Megatron-LM on CPUs: small cases are recorded, and then green."""
+    if not os.environ.get("MEGATRON_LM_PATH"):
+        session.skip("MEGATRON_LM_PATH names no checkout of NVIDIA/Megatron-LM")
+    install(session, group="megatron-cpu")
+    session.run("python", "-m", "tests.megatron", *session.posargs)
 
 
-@nox.session(python=PYTHON)
-def bench(session: nox.Session) -> None:
-    """Measure every speed claim against its rival."""
-    install(session, group="bench")
-    session.run("python", "-m", "benchmarks", *session.posargs)
+def _session(name: str, group: str, command: str, about: str) -> None:
+    def run(session: nox.Session) -> None:
+        install(session, group=group)
+        session.run(*command.split(), *session.posargs)
+
+    run.__doc__ = about
+    nox.session(run, name=name, python=PYTHON)
 
 
-@nox.session(python=PYTHON)
-def pages(session: nox.Session) -> None:
-    """Make screenshots of the reports in a real browser."""
-    install(session, group="pages")
-    session.run("python", "-m", "tests.pages", *session.posargs)
-
-
-@nox.session(python=PYTHON)
-def docs(session: nox.Session) -> None:
-    """Build the site; warnings are errors."""
-    install(session, group="docs")
-    session.run("mkdocs", "build", "--strict", *session.posargs)
+for row in (
+    ("faults", "dev", "python -m tests.faults", "Plant every known resume bug, and see it caught and named."),
+    ("circumstances", "dev", "python -m tests.circumstances",
+     "Run sound scripts that save the time, the host, the job: none may fail; ``--faults``: each must."),
+    ("bench", "bench", "python -m benchmarks", "Measure every speed claim against its rival."),
+    ("pages", "pages", "python -m tests.pages", "Make screenshots of the reports in a real browser."),
+    ("docs", "docs", "mkdocs build --strict", "Build the site; warnings are errors."),
+):  # fmt: skip
+    _session(*row)

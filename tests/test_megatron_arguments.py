@@ -327,7 +327,7 @@ def test_a_warning_of_the_case_is_a_note_of_its_verdict_once(tmp_path: Path) -> 
 
     text = (
         "ENV_VARS:\n  A: 1\n  A: 2\nMODEL_ARGS: {--train-iters: 4}\n"
-        "HARNESS: {trainer: {default: command}, command: {train: ['true', '${EXIT_ITERS}'], resume: ['true']}}\n"
+        "HARNESS: {trainer: command, command: {train: ['true', '${EXIT_ITERS}'], resume: ['true']}}\n"
     )
     a_case = case(tmp_path, text)
     folders = {name: tmp_path / name for name in ("cases", "goldens", "results")}

@@ -10,14 +10,14 @@ import contextlib
 import difflib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.cases.arguments import Arguments, substitute, variables
 from harness.errors import CaseError, UsageError
-from harness.matrix import CASE_FILE, NAME, cases_by_name
+from harness.matrix import CASE_FILE, HARDWARE, MEGATRON_ON_CPU, NAME, cases_by_name
 from harness.repository import from_the_root
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class HarnessKeys:
     Args:
         trainer: by hardware, with ``default``.
         world_size: number of ranks; None: derived from the parallel sizes.
-        profiles: arguments overlaid on MODEL_ARGS, by hardware.
+        profiles: arguments overlaid on MODEL_ARGS, by hardware; ``cpu-megatron``: of Megatron-LM on a CPU.
         command: what the trainer ``command`` starts.
         deterministic: whether the same run has the same bits; None: as Megatron-LM's keys say.
         checkpoint: how saved state is compared.
@@ -129,13 +129,29 @@ class Case:
         by = self.harness.trainer
         return by.get(hardware) or by.get("default") or _TRAINERS_BY_DEFAULT["default"]
 
+    def trained_by(self, trainer: str, hardware: str) -> Case:
+        """The same case with another trainer there."""
+        trainers = MappingProxyType({**self.harness.trainer, hardware: trainer})
+        return replace(self, harness=replace(self.harness, trainer=trainers))
+
+    def platform(self, hardware: str) -> str:
+        """The platform of its golden there; Megatron-LM on a CPU has one of its own, and no native golden."""
+        on_cpu = hardware == "cpu" and self.trainer(hardware) == "megatron"
+        return MEGATRON_ON_CPU if on_cpu else HARDWARE[hardware].platform
+
     def arguments(self, hardware: str, *, resumed: bool = False) -> Arguments:
         """The arguments there: MODEL_ARGS (MODEL_ARGS_2 of a resumed phase), then the profile's."""
         second = self.model_args_2 if resumed else None
         found = dict(self.model_args if second is None else second)
-        for key, value in self.harness.profiles.get(hardware, {}).items():
+        for key, value in self._profile(hardware).items():
             found.pop(key, None) if value is False else found.update({key: value})
         return found
+
+    def _profile(self, hardware: str) -> Arguments:
+        profiles = self.harness.profiles
+        if hardware == "cpu" and self.trainer(hardware) == "megatron" and MEGATRON_ON_CPU in profiles:
+            return profiles[MEGATRON_ON_CPU]
+        return profiles.get(hardware, {})
 
     def world_size(self, hardware: str) -> int:
         """Number of ranks: ``HARNESS.world_size``, else the product of the parallel sizes."""
@@ -290,10 +306,12 @@ def load_case(path: Path) -> Case:
 def _ours(file: Path, found: keys.Harness) -> HarnessKeys:
     import msgspec
 
+    from harness.cases.keys import by_key
+
     trainer = found.trainer
-    by = msgspec.structs.asdict(trainer) if isinstance(trainer, msgspec.Struct) else {"default": trainer}
+    by = by_key(trainer) if isinstance(trainer, msgspec.Struct) else {"default": trainer}
     trainers = {hardware: name for hardware, name in by.items() if isinstance(name, str)}
-    profiles = msgspec.structs.asdict(found.profiles) if found.profiles else {}
+    profiles = by_key(found.profiles) if found.profiles else {}
     command = None
     if found.command:
         command = Command(

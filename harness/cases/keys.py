@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -19,7 +19,7 @@ from msgspec import UNSET, Meta, UnsetType
 from harness.cases.file import kind_of, read_tree
 from harness.errors import CaseError
 from harness.fitting import Misfit, fitted
-from harness.matrix import HARDWARE
+from harness.matrix import HARDWARE, MEGATRON_ON_CPU
 
 _END = r"$(?!\n)"  # in Python the first alone takes a line end for the end
 
@@ -53,21 +53,39 @@ if TYPE_CHECKING:
     Trainers: TypeAlias = msgspec.Struct
     Profiles: TypeAlias = msgspec.Struct
 else:  # their keys are the rows of a table
-    Trainers = msgspec.defstruct(
+
+    def _of(
+        name: str, keys: Iterable[str], annotation: object, default: object, doc: str
+    ) -> type[msgspec.Struct]:
+        names = {f"of_{key}" if key.isidentifier() else f"of_{i}": key for i, key in enumerate(keys)}
+        return msgspec.defstruct(
+            name,
+            [(field, annotation, default) for field in names],
+            namespace={"__doc__": doc},
+            rename=names,
+            forbid_unknown_fields=True,
+        )
+
+    Trainers = _of(
         "Trainers",
-        [
-            (name, Annotated[Text | UnsetType, _expected("the name of a trainer")], UNSET)
-            for name in ("default", *HARDWARE)
-        ],
-        namespace={"__doc__": "A trainer by hardware, with `default`."},
-        forbid_unknown_fields=True,
+        ("default", *HARDWARE),
+        Annotated[Text | UnsetType, _expected("the name of a trainer")],
+        UNSET,
+        "A trainer by hardware, with `default`.",
     )
-    Profiles = msgspec.defstruct(
+    Profiles = _of(
         "Profiles",
-        [(name, Annotated[Arguments | None, _mapping()], None) for name in HARDWARE],
-        namespace={"__doc__": "Arguments by hardware, overlaid on MODEL_ARGS; `false` takes one away."},
-        forbid_unknown_fields=True,
+        dict.fromkeys((*HARDWARE, MEGATRON_ON_CPU)),
+        Annotated[Arguments | None, _mapping()],
+        None,
+        "Arguments by hardware, overlaid on MODEL_ARGS; `false` takes one away. "
+        f"`{MEGATRON_ON_CPU}`: in the place of `cpu`, where the trainer there is megatron.",
     )
+
+
+def by_key(found: msgspec.Struct) -> dict[str, Any]:
+    """What stands in one of the two above, by key."""
+    return dict(zip(found.__struct_encode_fields__, msgspec.structs.astuple(found), strict=True))
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import GoldenError, HarnessError
 from harness.protocol import judge
-from harness.protocol.findings import AgainstGolden, Findings, Found, Recorded, SavedState
+from harness.protocol.findings import AgainstGolden, Findings, Found, NotResumed, Recorded, SavedState
 from harness.protocol.relative import Relative
 from harness.protocol.telling import message_of
 from harness.text import utc_now
@@ -76,6 +76,7 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
         subject=steps.subject(),
         circumstances=[rule.as_dict() for rule in steps.states.observed],
         values=state.values,
+        resumed=_moved(steps, findings),
     )
     try:
         change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
@@ -83,6 +84,19 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
         said = f"{path} cannot be written ({error.strerror or error}); nothing was changed"
         return Found(checks=(judge.not_recorded(said),))
     return Found(checks=(judge.golden_recorded(change),))
+
+
+def _moved(steps: Steps, findings: Findings) -> dict[str, str]:
+    """What of the state's digests is another one in the resumed run, though nothing was lost.
+
+    Raises:
+        CheckpointError: its state cannot be read any more.
+    """
+    state, resumed = findings.last(SavedState), findings.phase("resumed")
+    continuous = findings.phase("continuous")
+    if state is None or state.probed is not None or resumed is None or continuous is None:
+        return {}
+    return steps.states.moved(resumed, continuous, state.difference)
 
 
 def _statistics(
@@ -107,8 +121,8 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
     from harness.diagnosis import diagnose
 
     resume_failed = any(check.against != "golden" for check in failed)
-    probed = findings.probed
-    if resume_failed and probed is None and findings.source is not None:
+    probed, not_resumed = findings.probed, findings.last(NotResumed)
+    if resume_failed and not_resumed is None and probed is None and findings.source is not None:
         probed = steps.probe(findings.source)
     continuous, resumed = findings.phase("continuous"), findings.phase("resumed")
     state = findings.last(SavedState)
@@ -129,6 +143,7 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
             golden_only=not resume_failed,
             arguments=plan.case.arguments(plan.cell.hardware),
             stops_otherwise=again,
+            not_loaded=not_resumed.component if not_resumed else "checkpoint",
         )
 
 
@@ -167,7 +182,7 @@ def verdict_of(
         provenance=provenance,
         reproduce=steps.plan.reproduce,
         coverage=_coverage(steps, findings),
-        message=message_of(checks, diagnosis, ended=failure is None),
+        message=relative.text(message_of(checks, diagnosis, failure)),
         run=replace(run, finished=utc_now()),
     )
 
@@ -204,6 +219,8 @@ def _provenance(
             found["state"] = known.digests
             if known.values:
                 found["values"] = known.values
+            if known.digests and (moved := _moved(steps, findings)):
+                found["resumed"] = moved
             if steps.states.observed:
                 found["circumstances"] = [rule.as_dict() for rule in steps.states.observed]
     found |= {
@@ -217,6 +234,8 @@ def _provenance(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(plan.trainer.code()),
     }
+    if plan.trainer.remarks:
+        found["remarks"] = list(plan.trainer.remarks)
     if failure is not None:
         found["error"] = str(failure)
     return found

@@ -50,6 +50,9 @@ class CommandTrainer:
     name: ClassVar[str] = "command"
     can_rewind: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = ()
+    probed: ClassVar[tuple[Rule, ...]] = ()
+    remarks: ClassVar[tuple[str, ...]] = ()
+    measures: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse a command or a script that is not there; raises CaseError and UsageError."""

@@ -7,7 +7,9 @@ The checkout is the user's, the code under test: ``MEGATRON_LM_PATH``, ``--megat
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +19,13 @@ from harness.checkpoints.folders import iter_dir
 from harness.errors import CaseError, UsageError
 from harness.machine.environment import device, version_of
 from harness.trainers.base import Launch, Phase
-from harness.trainers.megatron import recipes
+from harness.trainers.megatron import on_cpu, recipes
 from harness.trainers.megatron.checkout import CHECKOUT, checkout, core_version, script_of
 from harness.trainers.megatron.command_line import (
     RESUMES,
+    Launcher,
     arguments,
+    converted,
     distributed,
     environment,
     launcher,
@@ -29,11 +33,12 @@ from harness.trainers.megatron.command_line import (
     with_scripts,
 )
 from harness.trainers.megatron.recipes import Product
-from harness.trainers.megatron.rules import RULES
+from harness.trainers.megatron.rules import PROBED, rules_of
 from harness.trainers.rewind import rewind_folder, saved_until
 
 if TYPE_CHECKING:
     from harness.cases import Case
+    from harness.cases.arguments import Arguments
     from harness.checkpoints.rules import Rule
 
 ALLOW_SCRIPTS = "HARNESS_ALLOW_SCRIPTS"
@@ -94,7 +99,27 @@ class MegatronTrainer:
 
     name: ClassVar[str] = "megatron"
     can_rewind: ClassVar[bool] = True
-    rules: ClassVar[tuple[Rule, ...]] = RULES
+    probed: ClassVar[tuple[Rule, ...]] = PROBED
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The table's, and what MODEL_ARGS_2 has otherwise."""
+        return rules_of(*(self.case.arguments(self.hardware, resumed=r) for r in (False, True)))
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether it runs on CPUs, behind the stand-in for a GPU."""
+        return self.hardware == "cpu"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """That nothing was run on the hardware that the code is written for."""
+        return (on_cpu.REMARK,) if self.stand_in else ()
+
+    @property
+    def measures(self) -> bool:
+        """Not behind the stand-in."""
+        return not self.stand_in
 
     @property
     def resumes(self) -> bool:
@@ -129,6 +154,8 @@ class MegatronTrainer:
         """
         case = self.case
         said = case.harness.world_size or _number_of(os.environ.get("GPUS_PER_NODE"))
+        if self.stand_in and not said:
+            said = least_world(case.arguments(self.hardware))
         product = _product(case, self.hardware)
         if product is not None and product.nodes > 1 and not said:
             raise CaseError(
@@ -148,18 +175,17 @@ class MegatronTrainer:
 
     def launch(self, phase: Phase) -> Launch:
         """What torchrun (or ft_launcher) is given, as an argument list; raises CaseError."""
-        if phase.name == "probe":
-            raise UsageError("Megatron-LM saves after a step only, so what loading alone loses is not told")
         case, root, node = self.case, checkout(), self.node
         values = {**os.environ, **paths(case, phase)}
-        starter = launcher(case)
+        starter = Launcher((sys.executable, str(on_cpu.LAUNCH))) if self.stand_in else launcher(case)
         command = [*starter.words, *distributed(starter, node.gpus, phase.folder / "logs" / "1")]
         command += [node.script, *arguments(case, self.hardware, phase, values, script=node.script)]
+        beside = on_cpu.variables() if self.stand_in else {}
         return Launch(
             kind="exec",
             world_size=node.gpus,
             argv=with_scripts(case, command),
-            env=environment(case, root, values),
+            env={**beside, **environment(case, root, values)},
             cwd=root,
             notes=(starter.note,) if starter.note else (),
         )
@@ -174,6 +200,10 @@ class MegatronTrainer:
 
     def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:  # noqa: ARG002
         """``iter_<iteration>``, whether it is there or not."""
+        if phase.name == "probe":  # converting makes a folder of its own
+            return iter_dir(
+                phase.save / converted(self.case.arguments(self.hardware, resumed=True)), iteration
+            )
         return iter_dir(phase.save, iteration)
 
     def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
@@ -199,6 +229,13 @@ class MegatronTrainer:
             "layout": " ".join([*layout, f"world {self.world_size}"]),
             **{name.lower(): env.get(name, "") for name in _SWITCHES},
         }
+
+
+def least_world(sizes: Arguments) -> int:
+    """The fewest processes that the parallel sizes leave room for; without a GPU no more are wanted."""
+    tp, pp, cp, ep = (int(str(sizes.get(f"--{name}-parallel-size", 1))) for _, name in _PARALLEL[:4])
+    etp = int(str(sizes.get("--expert-tensor-parallel-size", tp)))
+    return pp * math.lcm(tp * cp, ep * etp)
 
 
 def _product(case: Case, hardware: str) -> Product | None:

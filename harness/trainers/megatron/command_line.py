@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cases.arguments import expanded, variables
-from harness.errors import CaseError
+from harness.errors import CaseError, UsageError
 from harness.trainers.base import Phase, placeholders
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ _APART = {
     "torchrun": "restarts no crashed phase inside itself",
     "ft_launcher": "may restart a crashed phase inside itself",
 }
+#: The formats of ``--ckpt-convert-format``.
+_CONVERTED = ("torch", "torch_dist")
 #: The scripts' variables that are paths of a phase.
 _EXPORTED = (
     "OUTPUT_PATH", "TENSORBOARD_PATH", "CHECKPOINT_SAVE_PATH", "CHECKPOINT_LOAD_PATH",
@@ -93,13 +95,15 @@ def arguments(
     """The training script's arguments in a phase; raises CaseError for an unknown ``${NAME}``."""
     second = phase.load is not None and case.model_args_2 is not None
     found = dict(case.arguments(hardware, resumed=phase.load is not None))
-    # run_ci_test.sh writes them into MODEL_ARGS and not into MODEL_ARGS_2; a phase that ends before the last
-    # of --train-iters needs the first in either.
+    # run_ci_test.sh writes them into MODEL_ARGS, not into MODEL_ARGS_2. A phase that comes to --train-iters
+    # validates behind its last step, one that exits before does not: all phases must end alike.
     if not is_nemo(script):
-        if not second or case.lightweight or phase.stop < phase.train_iters:
-            found["--exit-interval"] = str(phase.stop)
+        found["--exit-interval"] = str(phase.stop)
         if case.lightweight and not second and case.test_type in RESUMES:
             found["--save-interval"] = str(case.save_interval(hardware))
+    if phase.name == "probe":
+        found.pop("--async-save", None)  # it ends without waiting for one
+        found |= {"--ckpt-convert-format": converted(found), "--ckpt-convert-save": str(phase.save)}
     # A profile's ``false`` has taken its argument out; the file's own is text to the scripts.
     texts = {key: "false" if value is False else value for key, value in found.items()}
     own = variables(case.env_vars, values)
@@ -149,6 +153,21 @@ def _torchrun() -> tuple[str, ...]:
 def _ft_launcher() -> tuple[str, ...]:
     found = which("ft_launcher")
     return (found,) if found else ()
+
+
+def converted(given: Mapping[str, object]) -> str:
+    """The format that a phase's checkpoints have, if Megatron-LM can convert to it.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    found = str(given.get("--ckpt-format", "torch_dist"))
+    if found not in _CONVERTED:
+        raise UsageError(
+            f"Megatron-LM saves what it has loaded at once only in the formats {' and '.join(_CONVERTED)}, "
+            f"and this case has {found}: what loading alone loses is not told"
+        )
+    return found
 
 
 def distributed(launcher: Launcher, gpus: int, logs: Path) -> list[str]:

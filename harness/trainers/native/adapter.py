@@ -33,6 +33,9 @@ class NativeTrainer:
     name: ClassVar[str] = "native"
     can_rewind: ClassVar[bool] = True
     rules: ClassVar[tuple[Rule, ...]] = ()
+    probed: ClassVar[tuple[Rule, ...]] = ()
+    remarks: ClassVar[tuple[str, ...]] = ()
+    measures: ClassVar[bool] = True
 
     def check(self) -> None:
         """Parse the arguments of both kinds of phase as the ranks will; raises CaseError."""
