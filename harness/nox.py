@@ -31,6 +31,8 @@ __all__ = ["PYTHON", "install", "pins", "sessions"]
 
 #: The pins have wheels for Pythons up to 3.13.
 PYTHON = None if sys.version_info < (3, 14) else "3.13"
+#: Megatron-core of the track dev wants 3.12, and ft_launcher has wheels for none that is newer.
+GPU_PYTHON = "3.12"
 #: The repository's own settings of pytest, and its conftest.py, are for its tests: a cell's environment has
 #: nothing of what they may ask for. A cell judges the trainer, not the warnings of its libraries.
 _APART = ("-o", "addopts=", "-W", "default")
@@ -106,5 +108,7 @@ def _session(here: Repository, hardware: str, cases: str, names: list[str], swee
     ]
     backend = None if made else "none"
     name, tags = f"case({hardware})", [hardware]
-    session = nox.session(name=name, tags=tags, python=PYTHON, allow_parallel=True, venv_backend=backend)
+    compiled = hardware != "cpu" and any(track.gpu_group for track in here.tracks.values())
+    python = GPU_PYTHON if compiled and made else PYTHON
+    session = nox.session(name=name, tags=tags, python=python, allow_parallel=True, venv_backend=backend)
     session(nox.parametrize("track,case", some)(run_cell) if some else run_cell)
