@@ -12,7 +12,7 @@ from pathlib import Path
 import nox
 from nox.virtualenv import UV
 
-from harness.machine.hardware import driver_here
+from harness.machine.hardware import driver_here, of_amd
 from harness.matrix import Cell
 from harness.repository import DISTRIBUTION, Repository, installed_as, repository
 
@@ -26,6 +26,11 @@ def make(session: nox.Session, here: Repository, cell: Cell) -> tuple[str, ...]:
     track = here.tracks[cell.track]
     if track.group is None:
         return (_python_here(session, cell.track), "-m", "pytest")
+    if of_amd(cell.hardware):
+        # PyTorch's own index has a torch for ROCm, which uv picks by the driver; the GPU groups are CUDA's.
+        with_rocm = {} if _SAID & set(os.environ) else {"UV_TORCH_BACKEND": "auto"}
+        session.install(*repository().words(), *pins(session, track.group), env=with_rocm)
+        return ("pytest",)
     install(session, group=track.group)
     if cell.hardware != "cpu" and track.gpu_group:
         if track.build_group:

@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from harness.errors import CaseError, UsageError
 from harness.repository import Hardware, Track, repository
 
 CASE_FILE = "model_config.yaml"
+#: Megatron-LM on a CPU, behind the stand-in for a GPU: the platform of its goldens, its profile in a case.
+MEGATRON_ON_CPU = "cpu-megatron"
 _DEPTH = 5
 #: What a case's (and a family's) folder may be called; it becomes part of paths and session names.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
@@ -71,6 +73,18 @@ class Cell:
         if not NAME.fullmatch(case):
             raise UsageError(f"cell {text!r}: {case!r} cannot be the name of a case")
         return cls(hardware, track, case)
+
+
+def platform_of(hardware: str, provenance: Mapping[str, Any]) -> str:
+    """The platform of the golden that a run was compared with, by what its verdict says of it."""
+    fingerprint = provenance.get("fingerprint")
+    ran = fingerprint.get("platform") if isinstance(fingerprint, dict) else None
+    return MEGATRON_ON_CPU if hardware == "cpu" and ran == MEGATRON_ON_CPU else HARDWARE[hardware].platform
+
+
+def platforms(hardware: str) -> tuple[str, ...]:
+    """Whose goldens a cell may be compared with; which one, its trainer says."""
+    return (HARDWARE[hardware].platform, *((MEGATRON_ON_CPU,) if hardware == "cpu" else ()))
 
 
 def case_names(folder: Path) -> list[tuple[str, str, Path]]:

@@ -22,7 +22,7 @@ from nox.command import CommandFailed
 
 from harness.environment import install, make, pins
 from harness.errors import EXIT_NOTHING, EXIT_USAGE, HardwareMissing, HarnessError
-from harness.machine.hardware import driver_here, require
+from harness.machine.hardware import devices_of, driver_here, require
 from harness.matrix import Cell, cases_by_name
 from harness.repository import Repository, repository
 from harness.verdict.sweep import Sweep, leave, was_skipped
@@ -34,6 +34,8 @@ PYTHON = None if sys.version_info < (3, 14) else "3.13"
 #: The repository's own settings of pytest, and its conftest.py, are for its tests: a cell's environment has
 #: nothing of what they may ask for. A cell judges the trainer, not the warnings of its libraries.
 _APART = ("-o", "addopts=", "-W", "default")
+#: Options of nox by which sessions are chosen, or a program is told of them: then all of them are there.
+_CHOOSES = ("-s", "--session", "-e", "-t", "--tags", "-k", "--keywords", "-p", "--python", "--json", "-f")
 
 
 def sessions(cases: str = "test_cases") -> None:
@@ -62,12 +64,38 @@ def sessions(cases: str = "test_cases") -> None:
         sys.exit(EXIT_USAGE)
     sweep = Sweep.of_this_nox()
     for hardware in here.hardware:
-        _session(here, hardware, cases, names, sweep)
+        if _listed(sys.argv[1:]) and not _is_here(hardware):
+            _one_line(here, hardware, names)
+        else:
+            _session(here, hardware, cases, names, sweep)
+
+
+def _listed(words: list[str]) -> bool:
+    """Whether nox lists everything, for a person: then a kind of GPU that is not here is one line."""
+    listing = {"-l", "--list", "--list-sessions"}.intersection(words)
+    return bool(listing) and not any(word.startswith(_CHOOSES) for word in words)
+
+
+def _is_here(hardware: str) -> bool:
+    return hardware == "cpu" or (driver_here(hardware) and bool(devices_of(hardware)))
+
+
+def _one_line(here: Repository, hardware: str, names: list[str]) -> None:
+    """Of hardware that is not on this machine: what there is, in one line."""
+    some = " or ".join(here.hardware[hardware].device_names)
+
+    def not_here(session: nox.Session) -> None:
+        session.error("nox lists, and runs nothing")
+
+    not_here.__doc__ = (
+        f"{len(names)} cases × {', '.join(here.tracks)}: no {some} is here; -t {hardware} -l lists them."
+    )
+    nox.session(name=f"case({hardware})", tags=[hardware], venv_backend="none", default=False)(not_here)
 
 
 def _session(here: Repository, hardware: str, cases: str, names: list[str], sweep: Sweep) -> None:
     # Without a driver nothing can run, and no environment need be made in order to say so.
-    possible = hardware == "cpu" or driver_here()
+    possible = hardware == "cpu" or driver_here(hardware)
     made = possible and any(track.group is not None for track in here.tracks.values())
     by_default = "dev" if "dev" in here.tracks else next(iter(here.tracks))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness.errors import CaseError, HarnessError, NothingToDo
-from harness.matrix import CASE_FILE, HARDWARE
+from harness.matrix import CASE_FILE, HARDWARE, MEGATRON_ON_CPU
 from harness.repository import from_the_root
 
 if TYPE_CHECKING:
@@ -49,11 +49,17 @@ class KnownCase:
         """How many iterations it trains on a platform (on its GPUs, for one we do not know)."""
         if self.case is None:
             return None
+        if platform == MEGATRON_ON_CPU:
+            return _iterations(self.case.trained_by("megatron", "cpu"), "cpu")
         known = [name for name, hardware in HARDWARE.items() if hardware.platform == platform]
-        try:
-            return self.case.train_iters(known[0] if known else _HARDWARE)
-        except HarnessError:
-            return None
+        return _iterations(self.case, known[0] if known else _HARDWARE)
+
+
+def _iterations(case: Case, hardware: str) -> int | None:
+    try:
+        return case.train_iters(hardware)
+    except HarnessError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -19,7 +19,7 @@ from msgspec import UNSET, Meta, UnsetType
 from harness.cases.file import kind_of, read_tree
 from harness.errors import CaseError
 from harness.fitting import Misfit, fitted
-from harness.matrix import HARDWARE
+from harness.matrix import HARDWARE, MEGATRON_ON_CPU
 
 _END = r"$(?!\n)"  # in Python the first alone takes a line end for the end
 
@@ -35,7 +35,14 @@ _mapping = functools.partial(_expected, "a mapping")
 Text = Annotated[str | int | float, _text()]
 Variable = Annotated[str, Meta(pattern=rf"^[A-Za-z_][A-Za-z0-9_]*{_END}")]
 Variables = dict[Variable, Annotated[str | int | float | bool | None, _text()]]
-Argument = Annotated[str, Meta(pattern=rf"^--?[A-Za-z0-9][A-Za-z0-9._-]*{_END}")]
+#: As argparse has them, or as Hydra does: with ``+``, ``++`` or ``~`` before them, or of several parts.
+Argument = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?:--?[A-Za-z0-9][A-Za-z0-9._-]*|(?:\+\+?|~)[A-Za-z_][A-Za-z0-9_./@-]*"
+        rf"|[A-Za-z_][A-Za-z0-9_/-]*(?:[.@][A-Za-z0-9_/-]+)+){_END}"
+    ),
+]
 Arguments = dict[
     Argument,
     Annotated[str | int | float | bool | list[Text] | None, _expected("a value, true, or a list")],
@@ -46,21 +53,39 @@ if TYPE_CHECKING:
     Trainers: TypeAlias = msgspec.Struct
     Profiles: TypeAlias = msgspec.Struct
 else:  # their keys are the rows of a table
-    Trainers = msgspec.defstruct(
+
+    def _of(
+        name: str, keys: Iterable[str], annotation: object, default: object, doc: str
+    ) -> type[msgspec.Struct]:
+        names = {f"of_{key}" if key.isidentifier() else f"of_{i}": key for i, key in enumerate(keys)}
+        return msgspec.defstruct(
+            name,
+            [(field, annotation, default) for field in names],
+            namespace={"__doc__": doc},
+            rename=names,
+            forbid_unknown_fields=True,
+        )
+
+    Trainers = _of(
         "Trainers",
-        [
-            (name, Annotated[Text | UnsetType, _expected("the name of a trainer")], UNSET)
-            for name in ("default", *HARDWARE)
-        ],
-        namespace={"__doc__": "A trainer by hardware, with `default`."},
-        forbid_unknown_fields=True,
+        ("default", *HARDWARE),
+        Annotated[Text | UnsetType, _expected("the name of a trainer")],
+        UNSET,
+        "A trainer by hardware, with `default`.",
     )
-    Profiles = msgspec.defstruct(
+    Profiles = _of(
         "Profiles",
-        [(name, Annotated[Arguments | None, _mapping()], None) for name in HARDWARE],
-        namespace={"__doc__": "Arguments by hardware, overlaid on MODEL_ARGS; `false` takes one away."},
-        forbid_unknown_fields=True,
+        dict.fromkeys((*HARDWARE, MEGATRON_ON_CPU)),
+        Annotated[Arguments | None, _mapping()],
+        None,
+        "Arguments by hardware, overlaid on MODEL_ARGS; `false` takes one away. "
+        f"`{MEGATRON_ON_CPU}`: in the place of `cpu`, where the trainer there is megatron.",
     )
+
+
+def by_key(found: msgspec.Struct) -> dict[str, Any]:
+    """What stands in one of the two above, by key."""
+    return dict(zip(found.__struct_encode_fields__, msgspec.structs.astuple(found), strict=True))
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
@@ -143,19 +168,20 @@ class CaseFile(msgspec.Struct, rename="upper"):
     harness: Annotated[Harness | None, _mapping("all that is ours")] = None
 
 
+_OURS = "HARNESS"
 #: Keys of Megatron-LM's that say nothing about what the harness does.
 _THEIRS = re.compile(r"[A-Z][A-Z0-9_]*")
 #: Those of them that look like misspelt ones and are not.
 THEIRS_ALIKE = re.compile(r"BASE_MODEL_ARGS|MODEL_ENV_VARS|MODEL_ARGS_(?:[3-9]|[1-9][0-9]+)")
 
 
-def read_keys(file: Path) -> tuple[CaseFile, tuple[str, ...]]:
-    """What a case file says, and its keys that mean nothing to the harness.
+def read_keys(file: Path) -> tuple[CaseFile, tuple[str, ...], tuple[str, ...]]:
+    """What a case file says, its keys that mean nothing to the harness, and what may not be meant so.
 
     Raises:
         CaseError: the file, the key, what was found, what was expected.
     """
-    tree = read_tree(file)
+    tree, warnings = read_tree(file, strict=(_OURS,))
     known = CaseFile.__struct_encode_fields__
     others = tuple(key for key in tree if key not in known)
     for key in others:
@@ -165,7 +191,7 @@ def read_keys(file: Path) -> tuple[CaseFile, tuple[str, ...]]:
                 f"{file}: {key}: no such key is known",
                 f"did you mean {near[0]}?" if near else f"keys: {', '.join(known)}",
             )
-    return fitted(tree, CaseFile, lambda misfit: _refusal(file, misfit)), others
+    return fitted(tree, CaseFile, lambda misfit: _refusal(file, misfit)), others, warnings
 
 
 def _refusal(file: Path, misfit: Misfit) -> CaseError:
@@ -178,7 +204,9 @@ def _refusal(file: Path, misfit: Misfit) -> CaseError:
         named = f"{file}: {_place(misfit.where[:-1])}: {misfit.found!r}"
         if misfit.where[0] == "ENV_VARS":
             return CaseError(f"{named} cannot be the name of a variable")
-        return CaseError(f"{named} is no argument", "arguments begin with --")
+        return CaseError(
+            f"{named} is no argument", "arguments begin with --, Hydra's with + or a dotted name"
+        )
     if misfit.what == "missing":
         return CaseError(f"{where}: is missing, expected {misfit.expected}")
     of_a_few = misfit.where == ("LAUNCHER",) and isinstance(misfit.found, str)

@@ -238,7 +238,8 @@ def _dist(folder: _Folder) -> Checkpoint:
     for name, item in found.objects.items():
         nest = read_nest(item.path, item.start, item.length, name)
         where = folder.relative(item.path)
-        for leaf in leaves(nest, item.path, where, folder.places, name=name, start=item.start):
+        rank = components.rank_of_object(name) is not None
+        for leaf in leaves(nest, item.path, where, folder.places, name=name, start=item.start, rank=rank):
             called = leaf.name
             while called in entries:
                 called += "'"  # an object {"b": 1} called "a", and a tensor called "a.b"

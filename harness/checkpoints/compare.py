@@ -369,7 +369,8 @@ def _differing_elements(a: Entry, b: Entry) -> tuple[int, ...]:
 
 
 def _rank(name: str) -> str:
-    return name.partition(":")[0] if ":" in name else name.rpartition(".")[2]
+    own = components.rank_of_object(name)
+    return own or (name.partition(":")[0] if ":" in name else name.rpartition(".")[2])
 
 
 def _plain(value: object) -> str:

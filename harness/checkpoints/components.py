@@ -57,6 +57,8 @@ _COMMON = re.compile(r"common_state/shard_\d+(?:\.\d+)*_\d+(?:\.\d+)*\.")
 _OPTIMIZER_FILE = re.compile(r"(?:.*/)?(?:distrib_optim|layer_wise_optimizer_\d+)\.pt")
 _OF_AN_OPTIMIZER = ("weights", "embedding", "experts", "buffers", "iteration", "unknown")
 _PER_RANK = re.compile(r"^rng\..*\.\d+_\d+_\d+$")
+#: Megatron-LM's: the place of the rank among how many, (pipeline, tensor).
+_RANK_S_OWN = re.compile(r"rng_state/shard_(?P<rank>[\d.]+_\d+(?:\.\d+)?)(?![\d])")
 
 
 def all_native(names: Collection[str]) -> bool:
@@ -67,6 +69,12 @@ def all_native(names: Collection[str]) -> bool:
 def is_per_rank(name: str) -> bool:
     """Whether a native name is one rank's own: ``rng.<stream>.<tp>_<pp>_<dp>``."""
     return bool(_PER_RANK.match(name))
+
+
+def rank_of_object(name: str) -> str | None:
+    """Whose own an object of a ``torch_dist`` checkpoint is, of how many: random streams; None for others."""
+    found = _RANK_S_OWN.match(name)
+    return found["rank"] if found else None
 
 
 def tied_source(name: str) -> str | None:

@@ -38,6 +38,7 @@ class Rule:
             empty for all of the entry.
         when: one of :data:`~harness.checkpoints.conditions.CONDITIONS`: of an uninterrupted run and a resumed
             one, the entry is left out only where its two values differ so; empty for always.
+        but: patterns of names that it does not leave out.
     """
 
     where: Where
@@ -46,10 +47,11 @@ class Rule:
     file: str = ""
     words: tuple[int, ...] = ()
     when: str = ""
+    but: tuple[str, ...] = ()
 
     def matches(self, key: str, files: Iterable[str]) -> bool:
         """Whether it leaves out the name ``key`` of these files."""
-        if not self._entry.fullmatch(key):
+        if not self._entry.fullmatch(key) or any(one.fullmatch(key) for one in self._but):
             return False
         return not self.file or any(self._file.fullmatch(file) for file in files)
 
@@ -57,6 +59,10 @@ class Rule:
     def _entry(self) -> re.Pattern[str]:
         # What was observed is a name, to the letter.
         return re.compile(re.escape(self.entry)) if self.where == "observed" else _compiled(self.entry)
+
+    @cached_property
+    def _but(self) -> tuple[re.Pattern[str], ...]:
+        return tuple(map(_compiled, self.but))
 
     @cached_property
     def _file(self) -> re.Pattern[str]:

@@ -49,6 +49,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default="auto",
         help="auto (fast where the golden is exact, else full), full, fast, crash or reshard",
     )
+    run.add_argument(
+        "--trainer",
+        metavar="NAME",
+        default="",
+        help="native, megatron (on cpu: behind a stand-in for the GPU) or command; default: the case's",
+    )
     for name in ("cases", "goldens", "results"):
         default = Path("test_cases" if name == "cases" else name)
         text = f"folder of {name}, default: %(default)s"
@@ -187,6 +193,7 @@ def _one(
             heartbeat_timeout=arguments.heartbeat_timeout,
             crash_at=arguments.crash_at,
             crash_rank=arguments.crash_rank,
+            trainer=arguments.trainer,
         ),
         observer=terminal,
         launcher=launcher,
@@ -240,18 +247,20 @@ def _for_megatron(arguments: argparse.Namespace) -> None:
 
 def _dry_run(case: Case, cell: Cell, arguments: argparse.Namespace) -> None:
     from harness.goldens import resolve
-    from harness.matrix import HARDWARE, Cell
+    from harness.matrix import Cell
     from harness.protocol.dry_run import dry_run, golden_line, phases
     from harness.protocol.results import ResultsFolder
     from harness.trainers import trainer_of
 
     Cell.parse(cell.id)
+    if arguments.trainer:
+        case = case.trained_by(arguments.trainer, cell.hardware)
     trainer = trainer_of(case, cell.hardware)
     try:
         trainer.check()
     except UsageError as error:  # what is not installed here may be where this is going to be pasted
         print(f"# not here: {error}")
-    golden = resolve(arguments.goldens, case.name, cell.track, HARDWARE[cell.hardware].platform)
+    golden = resolve(arguments.goldens, case.name, cell.track, case.platform(cell.hardware))
     folder = ResultsFolder((arguments.results / cell.hardware / cell.track / cell.case).absolute())
     text = dry_run(trainer, phases(trainer, folder))
     print(golden_line(golden), text, sep="\n", end="")

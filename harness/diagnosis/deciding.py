@@ -14,7 +14,6 @@ from harness.diagnosis.curves import Compared, Deviation
 from harness.diagnosis.recipes import STOP_AT_K
 from harness.diagnosis.result import CAUSES, PARAMETERS, Candidate, Diagnosis, Finding
 from harness.diagnosis.training import training_changed
-from harness.errors import CheckpointError, HarnessError, TrainerFailed
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 _FEW = 3  # sentences of what is not the decisive one
 #: So many unrelated parts of a training state do not get lost one by one.
 _PARTLY_LOADED = 3
+_AGAIN = {None: "it was not tried again", False: "training does not repeat itself"}
 
 
 def diagnose(
@@ -39,6 +39,7 @@ def diagnose(
     golden_only: bool = False,
     arguments: Mapping[str, Any] | None = None,
     stops_otherwise: bool | None = None,
+    not_loaded: str = "checkpoint",
 ) -> Diagnosis | None:
     """Name what was lost.
 
@@ -54,6 +55,7 @@ def diagnose(
         arguments: the trainer's, which say what its checkpoints should hold.
         stops_otherwise: where the interrupted run was not the uninterrupted one's beginning: it comes out the
             same way when it is run again; None where that was not tried.
+        not_loaded: what the resumed run could not load, where it says that it could not.
 
     Returns:
         None where no check failed, or none that says anything of training.
@@ -63,22 +65,13 @@ def diagnose(
     if all(check.passed for check in checks):
         return None
     if golden_only:
-        sound = any(c.passed and c.metric and c.name.startswith("continuous:") for c in checks)
+        same = [c for c in checks if c.metric and c.kind == "exact" and c.against == "continuous"]
+        sound = bool(same) and all(check.passed for check in same)
         return training_changed(checks, continuous, deterministic=deterministic, repeats=sound)
     return _Resume(
-        checks, continuous, resumed, k, n, state, probe, deterministic, arguments, stops_otherwise
-    ).diagnosis()
-
-
-def crash(error: HarnessError) -> Diagnosis:
-    """What ended the run before it could be judged."""
-    cause = error.__cause__ if isinstance(error, TrainerFailed) else error
-    said = [error.message]
-    if isinstance(cause, CheckpointError):
-        return Diagnosis("checkpoint", tuple(dict.fromkeys([cause.message, *said])))
-    if isinstance(error, TrainerFailed) and error.log_tail.strip():
-        said.append(f"its log ends with: {error.log_tail.strip().splitlines()[-1].strip()}")
-    return Diagnosis("crash", tuple(said))
+        checks, continuous, resumed, k, n, state, probe, deterministic, arguments, stops_otherwise,
+        not_loaded,
+    ).diagnosis()  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,6 +86,7 @@ class _Resume:
     deterministic: bool
     arguments: Mapping[str, Any] | None = None
     stops_otherwise: bool | None = None
+    not_loaded: str = "checkpoint"
     _empty: Mapping[str, Series] = field(default_factory=dict)
 
     @cached_property
@@ -136,7 +130,7 @@ class _Resume:
             "anything was resumed"
         )
         if not self.stops_otherwise:
-            return Diagnosis("nondeterminism", (f"{said}: training does not repeat itself",))
+            return Diagnosis("nondeterminism", (f"{said}: {_AGAIN[self.stops_otherwise]}",))
         said += f": {first.values}" if first.expected is not None else ""
         why = (
             f"run again, the one that stops at {self.k} comes out the same way: it trains otherwise because "
@@ -150,7 +144,7 @@ class _Resume:
             return None
         said = [c.message for c in self.failed if (c.kind, c.against) == ("present", "state")]
         if said:
-            return Diagnosis("checkpoint", tuple(said))
+            return Diagnosis(self.not_loaded, tuple(said))
         changed = training_changed(
             self.checks, self.continuous, deterministic=self.deterministic, repeats=False
         )
@@ -231,7 +225,7 @@ class _Resume:
     def _partly_loaded(self) -> Diagnosis | None:
         """Several parts that have nothing to do with each other are gone: the checkpoint is not whole."""
         groups = self._changed
-        kinds = {"weights" if c in PARAMETERS else c for c in groups}
+        kinds = {"weights" if c in PARAMETERS else c for c in groups if c != "unknown"}
         if len(kinds) < _PARTLY_LOADED:
             return None
         said = [
@@ -335,11 +329,15 @@ class _Resume:
             if len(seen) == 1:
                 component, said = next(iter(seen.items()))
                 return Judged(component, tuple(said))
+            if not seen and not self._off and (said := sentences.of_trackers(self.failed)):
+                return Judged("checkpoint", tuple(said))
             why = () if seen or self._off else self._messages()
             return Judged("unknown", why, candidates.listed(seen, CAUSES))
         known = self._known(first, seen)
         if first.kind in ("data", "rate", "scale"):
             component = curves.IMPLIED[first.kind][0]
+            if first.kind == "rate" and differences.began_anew(self._at_the_end):
+                return Judged("optimizer", (*seen["optimizer"], *seen.get("lr-schedule", ())))
             if first.kind == "rate" and self._moves_in_step(first):
                 lost = doubts.rate_of_the_optimizer(known)
                 component = "optimizer" if lost else component
@@ -362,6 +360,8 @@ class _Resume:
     def _named(self, found: Mapping[str, Sequence[str]]) -> str | None:
         """Of what was lost at k: what the curves agree with, or the only one."""
         first = self._first
+        if first is not None and first.kind == "rate" and differences.began_anew(self._changed):
+            return "optimizer"  # the rate lies in its groups
         for component in curves.IMPLIED[first.kind] if first is not None else ():
             if component in found:
                 return component
@@ -386,14 +386,6 @@ class _Resume:
 
     def _in_passing(self) -> list[str]:
         """What else a reader should know."""
-        said = []
         last = curves.last_step(self.resumed or self._empty)
-        if last is not None and last < self._end:
-            said.append(f"the resumed run ended after iteration {last} of {self.n}, without an error")
-        golden = curves.deviations(c for c in self.failed if c.against == "golden")
-        if golden:
-            said.append(
-                f"the uninterrupted run is not the golden's either, from iteration {golden[0].step} on "
-                f"(`{golden[0].metric}`)"
-            )
-        return said
+        early = last if last is not None and last < self._end else None
+        return sentences.in_passing(self.failed, early, self.n)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import GoldenError, HarnessError, NothingToDo, UsageError, VerdictError
 from harness.goldens.store import Planned
-from harness.matrix import HARDWARE, Cell, cases_by_name
+from harness.matrix import Cell, cases_by_name, platform_of
 
 if TYPE_CHECKING:
     from harness.metrics import Series
@@ -124,7 +124,7 @@ def golden_of(
     series = {name: one for name, one in series.items() if not wanted or name in wanted}
     if not series:
         raise GoldenError(f"{phase}: logged none of {', '.join(wanted) or 'any metric'}")
-    target = store / cell.case / file_name(cell.track, HARDWARE[cell.hardware].platform)
+    target = store / cell.case / file_name(cell.track, platform_of(cell.hardware, provenance))
     try:
         old = old_provenance(target)
         if old.get("statistics"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import HarnessError, NothingToDo
-from harness.matrix import HARDWARE, NAME, TRACKS, Cell, case_names
+from harness.matrix import HARDWARE, NAME, TRACKS, Cell, case_names, platforms
 
 Compared = Literal["exact", "curves", "tolerance", "fallback", "broken", "none"]
 
@@ -91,7 +91,8 @@ def _row(cell: Cell, goldens: Path) -> Row:
     from harness.goldens import resolve
 
     try:
-        golden = resolve(goldens, cell.case, cell.track, HARDWARE[cell.hardware].platform)
+        found = (resolve(goldens, cell.case, cell.track, platform) for platform in platforms(cell.hardware))
+        golden = next((one for one in found if one is not None), None)
     except HarnessError as error:
         return Row(cell.id, "broken", error=error.message)
     if golden is None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.matrix import HARDWARE, TRACKS
+from harness.matrix import HARDWARE, MEGATRON_ON_CPU, TRACKS
 
 _STEM = "golden_values"
 _TRACKS = ("lts", "dev")  # those of Megatron-LM, whatever a repository's own are
@@ -85,5 +85,6 @@ def parse(file: str) -> GoldenName | None:
 
 def _platform(words: Sequence[str]) -> str | None:
     """The platform of this repository with which ``words`` begin; the longest."""
-    names = sorted((one.platform for one in HARDWARE.values()), key=len, reverse=True)
+    known = (*(one.platform for one in HARDWARE.values()), MEGATRON_ON_CPU)
+    names = sorted(known, key=len, reverse=True)
     return next((name for name in names if words[: name.count("_") + 1] == name.split("_")), None)

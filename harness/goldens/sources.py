@@ -87,14 +87,15 @@ def provenance(path: Path) -> Mapping[str, Any]:
 
 def _cell(what: str, goldens: Path) -> Source:
     from harness.goldens import resolve
-    from harness.matrix import HARDWARE, Cell
+    from harness.matrix import Cell, platforms
 
     cell = Cell.parse(what)
-    golden = resolve(goldens, cell.case, cell.track, HARDWARE[cell.hardware].platform)
+    found = (resolve(goldens, cell.case, cell.track, platform) for platform in platforms(cell.hardware))
+    golden = next((one for one in found if one is not None), None)
     if golden is None:
         raise UsageError(f"{what}: there is no golden for it in {goldens}", "record one with --golden-update")
-    found = _file(golden.path)
-    return replace(found, label=f"{found.label} (fallback)") if golden.fallback else found
+    source = _file(golden.path)
+    return replace(source, label=f"{source.label} (fallback)") if golden.fallback else source
 
 
 def _results(path: Path) -> Source:

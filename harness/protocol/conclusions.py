@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import GoldenError, HarnessError
 from harness.protocol import judge
-from harness.protocol.findings import AgainstGolden, Findings, Found, Recorded, SavedState
+from harness.protocol.findings import AgainstGolden, Findings, Found, NotResumed, Recorded, SavedState
 from harness.protocol.relative import Relative
 from harness.protocol.telling import message_of
 from harness.text import utc_now
@@ -121,8 +121,8 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
     from harness.diagnosis import diagnose
 
     resume_failed = any(check.against != "golden" for check in failed)
-    probed = findings.probed
-    if resume_failed and probed is None and findings.source is not None:
+    probed, not_resumed = findings.probed, findings.last(NotResumed)
+    if resume_failed and not_resumed is None and probed is None and findings.source is not None:
         probed = steps.probe(findings.source)
     continuous, resumed = findings.phase("continuous"), findings.phase("resumed")
     state = findings.last(SavedState)
@@ -143,6 +143,7 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
             golden_only=not resume_failed,
             arguments=plan.case.arguments(plan.cell.hardware),
             stops_otherwise=again,
+            not_loaded=not_resumed.component if not_resumed else "checkpoint",
         )
 
 
@@ -168,6 +169,9 @@ def verdict_of(
     checks = tuple(map(relative.check, findings.checks))
     if diagnosis is not None and _of_a_script(steps, findings, failure):
         diagnosis = with_recipes(diagnosis)
+    provenance = _provenance(protocol, steps, findings, failure)
+    if steps.phases.notes:
+        provenance["notes"] = [relative.text(said) for said in steps.phases.notes]
     held = bool(checks) and all(check.passed for check in checks)
     return Verdict(
         cell=steps.plan.cell.id,
@@ -175,10 +179,10 @@ def verdict_of(
         checks=checks,
         diagnosis=relative.diagnosis(diagnosis),
         timing={name: round(seconds, 3) for name, seconds in steps.phases.timing().items()},
-        provenance=_provenance(protocol, steps, findings, failure),
+        provenance=provenance,
         reproduce=steps.plan.reproduce,
         coverage=_coverage(steps, findings),
-        message=message_of(checks, diagnosis, ended=failure is None),
+        message=relative.text(message_of(checks, diagnosis, failure)),
         run=replace(run, finished=utc_now()),
     )
 
@@ -230,6 +234,8 @@ def _provenance(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(plan.trainer.code()),
     }
+    if plan.trainer.remarks:
+        found["remarks"] = list(plan.trainer.remarks)
     if failure is not None:
         found["error"] = str(failure)
     return found

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import CheckpointError, NothingLogged
+from harness.errors import CheckpointError, MetricsError, NothingLogged
 from harness.launch.launcher import Launcher
+from harness.matrix import CASE_FILE
 from harness.protocol.findings import Recorded
 from harness.protocol.observer import Observer
 from harness.protocol.plan import Plan
@@ -67,6 +69,8 @@ class Phases:
         self.plan, self.folder, self.observer = plan, folder, observer
         self._devices = devices
         self._launcher, self._lent = launcher or Launcher(), launcher is not None
+        #: What a person should know of the case and of how it is started; said once a cell.
+        self.notes: tuple[str, ...] = ()
         self._timing: dict[str, float] = {}
         self._began = time.monotonic()
 
@@ -108,12 +112,39 @@ class Phases:
             saved, of = self.plan.trainer.saved(phase, end), end
         return Recorded(phase=phase, series=series, saved=saved, end=end, saved_at=of)
 
+    def trained(self, name: PhaseName, *, behind: int) -> bool:
+        """Whether a phase that has failed had logged a step by then.
+
+        Args:
+            name: which.
+            behind: the iteration that it was to go on from; some count it as the first.
+        """
+        from harness.metrics import read_metrics
+
+        phase = self.made(name, load=None, start=behind, stop=self.plan.n)
+        try:
+            series = read_metrics(phase.tensorboard, phase.folder)
+        except MetricsError:
+            return False
+        return any((line.steps >= behind).any() for line in series.values())
+
+    def last_words(self, name: PhaseName) -> list[str]:
+        """The last lines of a phase's logs."""
+        from harness.launch.root_cause import words_at_the_end
+        from harness.machine.secrets import Secrets
+
+        secrets, folder = Secrets(os.environ), self.folder.phase(name)
+        return words_at_the_end(folder, folder / "logs" / "trainer.log", secrets.text)
+
     def _logged(self, phase: Phase) -> Mapping[str, Series]:
         """What a phase logged; raises MetricsError."""
         from harness.metrics import read_metrics, stdout
+        from harness.metrics.known import about
 
         try:
             series = read_metrics(phase.tensorboard, phase.folder)
+            if not self.plan.trainer.measures:
+                series = {name: line for name, line in series.items() if not about(name).cost}
         except NothingLogged as error:
             if self.plan.trainer.name != "command":
                 raise
@@ -173,8 +204,12 @@ class Phases:
 
         self.observer.phase_started(name, phase.start, phase.stop)
         launch = plan.trainer.launch(phase)
-        for said in launch.notes if not self._timing else ():
-            self.observer.note(said)
+        if not self._timing:
+            file = plan.case.directory / CASE_FILE
+            warned = (f"warning: {file}: {said}" for said in plan.case.warnings)
+            self.notes = (*warned, *launch.notes)
+            for said in self.notes:
+                self.observer.note(said)
         outcome = self._launcher.run(
             replace(launch, env={**launch.env, **self._devices}),
             phase=name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ from harness.errors import CaseError, UsageError
 from harness.machine import environment, portable
 from harness.machine.hardware import require
 from harness.matrix import HARDWARE, TRACKS, Cell
-from harness.trainers import trainer_of
+from harness.metrics.known import about
+from harness.trainers import TRAINERS, trainer_of
 from harness.trainers.base import Trainer
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Options:
         keep_checkpoints: also after a pass.
         heartbeat_timeout: seconds without an iteration after which a rank counts as hung.
         crash_at, crash_rank: the protocol ``crash``: the moment, and who is killed.
+        trainer: who trains, instead of the one that the case names; empty: that one.
     """
 
     protocol: str = "auto"
@@ -44,6 +46,7 @@ class Options:
     heartbeat_timeout: float | None = None
     crash_at: str = "between-steps"
     crash_rank: str = "all"
+    trainer: str = ""
 
     def __post_init__(self) -> None:
         if self.repeats not in (1, *range(3, 101)) or (self.repeats > 1 and not self.golden_update):
@@ -52,6 +55,8 @@ class Options:
             raise UsageError(f"--heartbeat-timeout {self.heartbeat_timeout}: expected seconds, above 0")
         if self.crash_at not in CRASH_MOMENTS:
             raise UsageError(f"--crash-at {self.crash_at}: expected {', '.join(CRASH_MOMENTS)}")
+        if self.trainer and self.trainer not in TRAINERS:
+            raise UsageError(f"--trainer {self.trainer}: expected {', '.join(TRAINERS)}")
         if self.crash_rank != "all" and not (self.crash_rank.isascii() and self.crash_rank.isdigit()):
             raise UsageError(f"--crash-rank {self.crash_rank}: expected all, or the number of a rank")
 
@@ -91,7 +96,7 @@ class Plan:
     @property
     def platform(self) -> str:
         """The golden's name for this hardware."""
-        return HARDWARE[self.cell.hardware].platform
+        return self.case.platform(self.cell.hardware)
 
     @property
     def deterministic(self) -> bool:
@@ -134,10 +139,14 @@ class Plan:
     @property
     def record_command(self) -> str:
         """The one that records its golden."""
-        return self._command(["--golden-update"])
+        return self._command([*self._trainer(), "--golden-update"])
+
+    def _trainer(self) -> list[str]:
+        return ["--trainer", self.options.trainer] if self.options.trainer else []
 
     def _options(self) -> list[str]:
         said = [] if self.options.protocol == "auto" else ["--protocol", self.options.protocol]
+        said += self._trainer()
         if self.options.protocol == "crash":
             said += ["--crash-at", self.options.crash_at, "--crash-rank", self.options.crash_rank]
         return said
@@ -172,7 +181,11 @@ def prepare(
             raise UsageError(f"{kind} {name!r}: expected one of {', '.join(table)}")
     case = case or find_case(cell.case, cases)
     hardware = cell.hardware
+    if options.trainer:
+        case = case.trained_by(options.trainer, hardware)
     trainer = trainer_of(case, hardware)
+    if not trainer.measures:
+        case = replace(case, metrics=tuple(name for name in case.metrics if not about(name).cost))
     trainer.check()
     n, k = case.train_iters(hardware), case.resume_at(hardware)
     if trainer.resumes and not 0 < k < n:
@@ -184,7 +197,7 @@ def prepare(
     if options.golden_update:
         _require_track(cell.track, trainer)
     # What is broken in the repository is told before what is missing on the machine.
-    platform = HARDWARE[hardware].platform
+    platform = case.platform(hardware)
     golden = None if options.golden_update else resolve(goldens, case.name, cell.track, platform)
     require(hardware, trainer.world_size)
     return Plan(

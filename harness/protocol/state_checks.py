@@ -57,6 +57,8 @@ def saved_state(
     checks = []
     for component in sorted({*components, *groups}):
         found = groups.get(component, ())
+        if not found and not difference.names.get(component):
+            continue  # a rule has left out all of it, or only the state at the end has any
         worst = None
         if found:
             entry = max(found, key=lambda one: one.max_abs or 0.0)
@@ -146,7 +148,10 @@ def state_by_distance(
     if not difference.compared:
         message = f"{difference.a} and {difference.b} hold nothing that could be compared"
         checks.append(present("state: something to compare", "state", passed=False, message=message))
-    elif not checks:
+    if missed := difference.coverage.uncompared:
+        message = f"{missed} of the two states were not compared: {difference.coverage.sentence()}"
+        checks.append(present("state: all of it is compared", "state", passed=False, message=message))
+    elif difference.compared and not checks:
         message = "every bit is the same, though the case is not deterministic"
         checks.append(present("state: compared", "state", passed=True, message=message))
     return checks + _overlooked(difference, "state")

@@ -41,16 +41,18 @@ class States:
         self.observed: tuple[Rule, ...] = ()
         self._digests: dict[tuple[Path, tuple[Rule, ...]], Digests] = {}
 
-    def diff(self, a: Path, b: Path, *, resumed: bool) -> StateDiff:
+    def diff(self, a: Path, b: Path, *, resumed: bool, probed: bool = False) -> StateDiff:
         """Two states; raises CheckpointError.
 
         Args:
             resumed: ``b`` is a resumed run's, and ``a`` is not: what resuming may move, it may have moved.
+            probed: ``b`` is ``a``, loaded and saved at once.
         """
         from harness.checkpoints import diff
 
         with self.phases.timed("state"):
             rules = (*self.rules, *_logs(a), *_logs(b), *self.observed)
+            rules += self.plan.trainer.probed if probed else ()
             kept = [rule for rule in rules if resumed or not rule.when]
             return diff(a, b, rules=kept, places=self.places)
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import CheckpointError, HarnessError, TrainerFailed
+from harness.checks.edges import Edges
+from harness.errors import CheckpointError, HarnessError, NothingLogged, TrainerFailed, Unforeseen
 from harness.metrics import join
 from harness.protocol import continuation, judge
 from harness.protocol.findings import (
@@ -25,6 +26,7 @@ from harness.protocol.findings import (
     SavedState,
 )
 from harness.protocol.phases import Phases
+from harness.protocol.refusal import sentence
 from harness.protocol.states import States
 from harness.trainers.base import PhaseName
 
@@ -91,9 +93,16 @@ class Steps:
             resumed = self._phase("resumed", load=load, start=at, stop=self.plan.n)
         except (CheckpointError, TrainerFailed) as error:
             cause = error.__cause__ if isinstance(error, TrainerFailed) else error
-            if not isinstance(cause, CheckpointError):
+            if isinstance(cause, CheckpointError):
+                return NotResumed(checks=(judge.not_loaded(at, cause),))
+            lost = self._not_loaded(error, load, at)
+            if lost is None:
                 raise
-            return NotResumed(checks=(judge.not_loaded(at, cause),))
+            return NotResumed(checks=(judge.not_loaded(at, error),), component=lost)
+        except NothingLogged:
+            if (unable := self._said_unable(at)) is None:
+                raise
+            return unable
         after = trainer.saved_until(load, at) | trainer.saved_until(resumed.phase.save, at)
         known = continuation.before(source.series, at)
         # A run that trains 1..k again saves on the way, as the uninterrupted one does: if that one has a
@@ -104,6 +113,29 @@ class Steps:
         )
         went_on = continuation.went_on(resumed.series, known, like, at, trained_again=again, n=self.plan.n)
         return replace(resumed, series=went_on.series, checks=(*resumed.checks, went_on.check))
+
+    def _not_loaded(self, error: HarnessError, load: Path, at: int) -> str | None:
+        """What the resumed phase could not load; None where it ended for another reason, or had trained."""
+        from harness.diagnosis import could_not_load, said_unable
+
+        if not isinstance(error, TrainerFailed) or self.phases.trained("resumed", behind=at):
+            return None
+        if error.raised is None and error.reason.startswith("exited"):
+            return said_unable(error.reason)
+        return could_not_load(error.raised, str(load))
+
+    def _said_unable(self, at: int) -> NotResumed | None:
+        """Some say that they cannot load, and end as if all were well."""
+        from harness.diagnosis import said_unable
+
+        said = [(lost, words) for words in self.phases.last_words("resumed") if (lost := said_unable(words))]
+        if not said:
+            return None
+        lost, words = said[-1]
+        error = CheckpointError(
+            f"resumed: it ended without an error and without a step; its log says: {words}"
+        )
+        return NotResumed(checks=(judge.not_loaded(at, error),), component=lost)
 
     def probe(self, source: Recorded) -> Probed:
         """Load ``source``'s checkpoint of k and save it again without a step; tried once."""
@@ -117,10 +149,11 @@ class Steps:
             self.plan.trainer.rewind(source.phase, load, k)
             probe = self._phase("probe", load=load, start=k, stop=k)
             saved = self.plan.trainer.saved(source.phase, k)
-            return Probed(difference=self.states.diff(saved, probe.saved, resumed=True))
-        except HarnessError as error:  # the diagnosis then goes without it
-            self.phases.observer.note(f"probe: {error}")
-            return Probed(problem=error)
+            return Probed(difference=self.states.diff(saved, probe.saved, resumed=True, probed=True))
+        except (HarnessError, OSError) as error:  # the diagnosis then goes without it
+            problem = error if isinstance(error, HarnessError) else Unforeseen(sentence(error))
+            self.phases.observer.note(f"probe: {problem}")
+            return Probed(problem=problem)
 
     def _phase(
         self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = ""
@@ -151,7 +184,10 @@ class Steps:
         with self.phases.timed("checks"):
             # A resumed phase may have another layout, and the golden is of none that was resumed.
             about = interrupted if self.plan.layouts_differ else resumed
-            found = self._against_golden(join(interrupted.series, resumed.series), resumed, about)
+            golden, end = self.plan.golden, _last(interrupted.series)
+            edges = Edges(golden.series, resumed.phase.start, end) if golden is not None else None
+            joined = join(interrupted.series, resumed.series)
+            found = self._against_golden(joined, resumed, about, edges)
         exact = found.comparison is not None and found.comparison.whole
         if exact and found.held and found.alike:
             return Joined(checks=found.checks, comparison=found.comparison, equal=True)
@@ -171,7 +207,8 @@ class Steps:
         with self.phases.timed("checks"):
             known = continuation.before(source.series, resumed.phase.start)
             expected = continuation.after(continuous.series, known, resumed.phase.start, self.plan.n)
-            return Found(checks=tuple(self._curves(expected, resumed.series)))
+            edges = Edges(continuous.series, resumed.phase.start)
+            return Found(checks=tuple(self._curves(expected, resumed.series, edges)))
 
     def compare_before(self, interrupted: Recorded, continuous: Recorded) -> Observed:
         """Two runs of the same steps 1..k, and their states at k: a difference is no fault of resuming.
@@ -192,8 +229,8 @@ class Steps:
             again = self._phase(
                 "interrupted", load=None, start=0, stop=self.plan.k, folder="interrupted-again"
             )
-        except HarnessError as error:
-            self.phases.observer.note(f"interrupted again: {error}")
+        except (HarnessError, OSError) as error:
+            self.phases.observer.note(f"interrupted again: {sentence(error)}")
             return None
         with self.phases.timed("checks"):
             checks = self._curves(*continuation.common(interrupted.series, again.series))
@@ -249,7 +286,9 @@ class Steps:
 
         return subject_of(self.plan.case, self.plan.cell.hardware)
 
-    def _curves(self, expected: Mapping[str, Series], actual: Mapping[str, Series]) -> list[Check]:
+    def _curves(
+        self, expected: Mapping[str, Series], actual: Mapping[str, Series], edges: Edges | None = None
+    ) -> list[Check]:
         from harness.checks import compare_curves
 
         plan = self.plan
@@ -266,10 +305,15 @@ class Steps:
             metrics=plan.case.metrics,
             statistics=statistics or None,
             note="" if exact else "another layout" if plan.layouts_differ else "not deterministic",
+            edges=edges,
         )
 
     def _against_golden(
-        self, series: Mapping[str, Series], run: Recorded, about: Recorded | None = None
+        self,
+        series: Mapping[str, Series],
+        run: Recorded,
+        about: Recorded | None = None,
+        edges: Edges | None = None,
     ) -> AgainstGolden:
         """Compare.
 
@@ -277,6 +321,7 @@ class Steps:
             series: over 1..N.
             run: whose state is the one at N.
             about: whose fingerprint is compared; ``run``'s without.
+            edges: where the series were stopped and went on; None for those of one process.
         """
         from harness.checks import compare_curves
 
@@ -287,6 +332,8 @@ class Steps:
             golden, self.fingerprint(about or run), self.subject(), deterministic=self.plan.deterministic
         )
         exact = comparison.lane == "exact"
+        if not exact:
+            series = golden.alike(series)
         checks = compare_curves(
             golden.series,
             series,
@@ -300,6 +347,7 @@ class Steps:
             enforce_bounds=comparison.same_machine,
             enforce_time=self.plan.cell.hardware != "cpu",  # others may use its cores, and do
             rounding=comparison.rounding,
+            edges=edges,
         )
         alike = True
         if comparison.whole:

@@ -43,6 +43,7 @@ def top(verdict: Verdict, k: int, n: int) -> Markup:
     )
     if verdict.coverage is not None:
         facts.append(("State", verdict.coverage.sentence()))
+    facts += [("Note", remark) for remark in verdict.provenance.get("remarks") or ()]
     if golden := verdict.provenance.get("golden"):
         facts.append(("Golden", str(golden)))
     facts.append(("Commit", _commits(verdict.provenance)))

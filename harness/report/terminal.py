@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.checks.wording import OTHER_VALUE
+from harness.report.tables import print_table
 from harness.text import exact, one_line
 
 if TYPE_CHECKING:
@@ -139,8 +140,11 @@ class Terminal:
                 self._say(f"recipe: {recipe} of resume-harness")
         shown = verdict.failures[:_WORTH_SHOWING]
         if shown:
-            self._console.print(_table(shown))
+            print_table(self._console, _table(shown))
+        known = " ".join(verdict.diagnosis.evidence) if verdict.diagnosis is not None else ""
         for check in _telling(shown):
+            if all(part in known for part in check.message.split("; ")):
+                continue  # it was said above
             self._say(f"  {check.name}: {check.message}")
         if more := len(verdict.failures) - len(shown):
             self._say(f"  and {more} more in verdict.json")
@@ -150,6 +154,8 @@ class Terminal:
                 self._say(f"  {rule.sentence()}")
             if (more := len(verdict.coverage.rules) - _WORTH_SHOWING) > 0:
                 self._say(f"  and {more} more rules in verdict.json")
+        for remark in verdict.provenance.get("remarks") or ():
+            self._say(f"note: {remark}")
         if golden := verdict.provenance.get("golden"):
             self._say(f"golden: {golden}")
         for check in verdict.checks:

@@ -93,8 +93,12 @@ class Trainer(Protocol):
     name: ClassVar[str]
     #: Whether a finished run's checkpoint folder can be put back to an earlier iteration.
     can_rewind: ClassVar[bool]
-    #: What of its checkpoints is no state, each with the reason.
-    rules: ClassVar[tuple[Rule, ...]]
+    #: Of a checkpoint that was loaded and saved at once, what is no state either.
+    probed: ClassVar[tuple[Rule, ...]]
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What of its checkpoints is no state, each with the reason."""
 
     @property
     def case(self) -> Case:
@@ -119,6 +123,14 @@ class Trainer(Protocol):
     @property
     def world_size(self) -> int:
         """Ranks of every phase; on a GPU platform, one a GPU."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What whoever reads the verdict must know of what it was run on, a sentence each."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether its times and its memory say anything of the hardware; else they are not judged."""
 
     def launch(self, phase: Phase) -> Launch:
         """Say how ``phase`` is started."""

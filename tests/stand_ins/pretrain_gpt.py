@@ -42,6 +42,8 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     for name in ("save", "load", "tensorboard-dir"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--exit-interval", type=int, default=0)
+    parser.add_argument("--ckpt-convert-format")
+    parser.add_argument("--ckpt-convert-save", type=Path)
     parser.add_argument("--timing-log-level", type=int, default=0)
     parser.add_argument("--global-batch-size", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -133,18 +135,25 @@ class Training:
             self.device.set_state(state["rng_state"][0]["cuda_rng_state"])
 
     def make_iterators(self) -> None:
-        """For training, validation and testing: each draws an int64 from the host's stream, as torch's do."""
+        """For training, validation and testing: each draws a seed from the host's stream."""
         for _ in range(3):
-            torch.empty((), dtype=torch.int64).random_()
+            iter(torch.utils.data.DataLoader([0]))  # type: ignore[arg-type]
 
 
-def write(writer: EventFileWriter, training: Training, loss: float, zeros: float, began: float) -> None:
-    """The series that Megatron-LM writes: also times, and curves over samples instead of steps."""
+def write(
+    writer: EventFileWriter, training: Training, loss: float, zeros: float, began: float, *, first: bool
+) -> None:
+    """The series that Megatron-LM writes: also times, and curves over samples instead of steps.
+
+    The time of an iteration is not among them at the first one of a process.
+    """
     step = training.iteration
     samples = step * training.args.global_batch_size
     took = time.monotonic() - began
     curves = {"lm loss": loss, "num-zeros": zeros, "learning-rate": training.rate()}
-    found = {**curves, "iteration-time": took, "mem-allocated-bytes": 1e6, "mem-max-allocated-bytes": 2e6}
+    found = {**curves, "mem-allocated-bytes": 1e6, "mem-max-allocated-bytes": 2e6}
+    if not first:
+        found["iteration-time"] = took
     if training.args.timing_log_level > 0:
         found["forward-backward-time"] = 0.9 * took
     writer.add_event(event(step, found))
@@ -166,28 +175,37 @@ def main() -> None:
     last = dist.get_rank() == dist.get_world_size() - 1
     training = Training(args)
     training.load()
+    if args.ckpt_convert_format is not None:
+        args.save = args.ckpt_convert_save / args.ckpt_convert_format
+        training.save()
+        sys.exit()
     training.make_iterators()
     writer = None
     if last:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         writer = EventFileWriter(str(args.tensorboard_dir))
-        told = {"argv": sys.argv, "environment": dict(os.environ), "cwd": os.getcwd()}
+        told = {"argv": sys.argv, "environment": dict(os.environ), "cwd": os.getcwd(), "pid": os.getpid()}
         (args.tensorboard_dir / "started.json").write_text(json.dumps(told))
     print(f"rank {dist.get_rank()}: {len(others)} other arguments", flush=True)
+    started = training.iteration
     while training.iteration < args.train_iters:
         began = time.monotonic()
         if last and os.environ.get("STAND_IN_FAILS_AT") == str(training.iteration + 1):
             sys.exit(3)
         loss, zeros = training.step()
         if writer is not None:
-            write(writer, training, loss, zeros, began)
+            write(writer, training, loss, zeros, began, first=training.iteration == started + 1)
         leaving = args.exit_interval and training.iteration % args.exit_interval == 0
         ends = leaving or training.iteration == args.train_iters
         if ends or training.iteration % args.save_interval == 0:
             training.save()
         if leaving:
             break
+    else:  # whoever exits before that does not validate
+        if writer is not None:
+            validation = {"lm loss validation": training.weight.square().mean().item()}
+            writer.add_event(event(training.iteration, validation))
     if writer is not None:
         writer.close()
     dist.barrier()

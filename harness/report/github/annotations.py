@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.matrix import CASE_FILE, HARDWARE, Cell
+from harness.matrix import CASE_FILE, Cell, platform_of
 from harness.report.github.markdown import cut
 
 if TYPE_CHECKING:
@@ -72,15 +72,17 @@ def _command(
     if entry is not None:
         lines.append(f"in quarantine until {entry.expires} ({entry.owner}): {entry.reason}")
     lines.append(f"again: {head.command}")
-    place = _place(outcome.cell, check, goldens, cases)
+    provenance = outcome.verdict.provenance if outcome.verdict else {}
+    place = _place(outcome.cell, platform_of(outcome.cell.hardware, provenance), check, goldens, cases)
     properties = {**place, "title": f"{outcome.cell.id} is red"}
     said = ",".join(f"{key}={_property(str(value))}" for key, value in properties.items())
     return f"::{level} {said}::{_data(cut(chr(10).join(lines), _LONGEST))}"
 
 
-def _place(cell: Cell, check: Check | None, goldens: Path, cases: Mapping[str, Path]) -> dict[str, str | int]:
+def _place(
+    cell: Cell, platform: str, check: Check | None, goldens: Path, cases: Mapping[str, Path]
+) -> dict[str, str | int]:
     """The golden's line; without a golden the case's file; without that nowhere."""
-    platform = HARDWARE[cell.hardware].platform
     for name in (f"golden_values_{cell.track}_{platform}.json", f"golden_values_{cell.track}.json"):
         path = goldens / cell.case / name
         if path.is_file():

@@ -7,7 +7,9 @@ The checkout is the user's, the code under test: ``MEGATRON_LM_PATH``, ``--megat
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,23 +19,26 @@ from harness.checkpoints.folders import iter_dir
 from harness.errors import CaseError, UsageError
 from harness.machine.environment import device, version_of
 from harness.trainers.base import Launch, Phase
-from harness.trainers.megatron import recipes
-from harness.trainers.megatron.checkout import CHECKOUT, checkout, core_version
+from harness.trainers.megatron import on_cpu, recipes
+from harness.trainers.megatron.checkout import CHECKOUT, checkout, core_version, script_of
 from harness.trainers.megatron.command_line import (
+    RESUMES,
+    Launcher,
     arguments,
+    converted,
     distributed,
     environment,
     launcher,
     paths,
-    which,
     with_scripts,
 )
 from harness.trainers.megatron.recipes import Product
-from harness.trainers.megatron.rules import RULES
+from harness.trainers.megatron.rules import PROBED, rules_of
 from harness.trainers.rewind import rewind_folder, saved_until
 
 if TYPE_CHECKING:
     from harness.cases import Case
+    from harness.cases.arguments import Arguments
     from harness.checkpoints.rules import Rule
 
 ALLOW_SCRIPTS = "HARNESS_ALLOW_SCRIPTS"
@@ -41,16 +46,6 @@ _GPUS = 8  # what _run_training.sh takes for granted
 
 #: Whose recipe is taken for a platform that no recipe names.
 _LIKE = ("dgx_h100", "dgx_a100")
-#: The training script of a family, for a case that no recipe of the checkout names.
-_SCRIPTS = {
-    "bert": "pretrain_bert.py",
-    "t5": "pretrain_t5.py",
-    "hybrid": "pretrain_hybrid.py",
-    "mamba": "pretrain_mamba.py",
-    "multimodal-llava": "pretrain_vlm.py",
-}
-_SCRIPT = "pretrain_gpt.py"
-_RESUMES = ("ckpt-resume", "frozen-resume")
 _NOT_RUN = {
     "frozen-start": "starts from a stored checkpoint, and resumes nothing of its own",
     "release": "trains to convergence over several jobs; no two runs of it are compared",
@@ -73,8 +68,10 @@ def reason_not_run(case: Case) -> str | None:
         return f"MODE {case.mode}: it {_MODES_NOT_RUN[case.mode]}"
     if case.test_type in _NOT_RUN:
         return f"TEST_TYPE {case.test_type}: it {_NOT_RUN[case.test_type]}"
-    if case.test_type not in (*_RESUMES, "regular"):
+    if case.test_type not in (*RESUMES, "regular"):
         return f"TEST_TYPE {case.test_type}: it is none that the harness knows"
+    if case.starts_nemo:
+        return "its scripts start NeMo, which is no part of Megatron-LM's checkout"
     if case.test_evaluation == "xpass":
         return "TEST_EVALUATION xpass: its training is expected to fail"
     return None
@@ -102,12 +99,32 @@ class MegatronTrainer:
 
     name: ClassVar[str] = "megatron"
     can_rewind: ClassVar[bool] = True
-    rules: ClassVar[tuple[Rule, ...]] = RULES
+    probed: ClassVar[tuple[Rule, ...]] = PROBED
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The table's, and what MODEL_ARGS_2 has otherwise."""
+        return rules_of(*(self.case.arguments(self.hardware, resumed=r) for r in (False, True)))
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether it runs on CPUs, behind the stand-in for a GPU."""
+        return self.hardware == "cpu"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """That nothing was run on the hardware that the code is written for."""
+        return (on_cpu.REMARK,) if self.stand_in else ()
+
+    @property
+    def measures(self) -> bool:
+        """Not behind the stand-in."""
+        return not self.stand_in
 
     @property
     def resumes(self) -> bool:
         """A ``regular`` test is one phase, as in Megatron-LM: only its golden is compared."""
-        return self.case.test_type in _RESUMES
+        return self.case.test_type in RESUMES
 
     def check(self) -> None:
         """Refuse what cannot be run; raises CaseError or UsageError."""
@@ -123,11 +140,6 @@ class MegatronTrainer:
         script = checkout() / self.node.script
         if not script.is_file():
             raise UsageError(f"{script}: is not there", f"does {CHECKOUT} name the checkout?")
-        if case.launcher == "ft_launcher" and not which("ft_launcher"):
-            raise UsageError(
-                "LAUNCHER: ft_launcher is not installed here",
-                "install nvidia-resiliency-ext, or take LAUNCHER out of the case",
-            )
         nowhere, n = Path(os.devnull), case.train_iters(self.hardware)
         self.launch(Phase("continuous", nowhere, nowhere, None, 0, n, n, 0))
         if self.resumes:
@@ -142,6 +154,8 @@ class MegatronTrainer:
         """
         case = self.case
         said = case.harness.world_size or _number_of(os.environ.get("GPUS_PER_NODE"))
+        if self.stand_in and not said:
+            said = least_world(case.arguments(self.hardware))
         product = _product(case, self.hardware)
         if product is not None and product.nodes > 1 and not said:
             raise CaseError(
@@ -151,7 +165,7 @@ class MegatronTrainer:
         script = product.script if product else None
         return Node(
             gpus=said or (product.gpus if product else _GPUS),
-            script=script or _SCRIPTS.get(case.family, _SCRIPT),
+            script=script_of(checkout(), case.family, script),
         )
 
     @property
@@ -161,18 +175,19 @@ class MegatronTrainer:
 
     def launch(self, phase: Phase) -> Launch:
         """What torchrun (or ft_launcher) is given, as an argument list; raises CaseError."""
-        if phase.name == "probe":
-            raise UsageError("Megatron-LM saves after a step only, so what loading alone loses is not told")
         case, root, node = self.case, checkout(), self.node
         values = {**os.environ, **paths(case, phase)}
-        command = [*launcher(case), *distributed(case, node.gpus, phase.folder / "logs" / "1")]
-        command += [node.script, *arguments(case, self.hardware, phase, values)]
+        starter = Launcher((sys.executable, str(on_cpu.LAUNCH))) if self.stand_in else launcher(case)
+        command = [*starter.words, *distributed(starter, node.gpus, phase.folder / "logs" / "1")]
+        command += [node.script, *arguments(case, self.hardware, phase, values, script=node.script)]
+        beside = on_cpu.variables() if self.stand_in else {}
         return Launch(
             kind="exec",
             world_size=node.gpus,
             argv=with_scripts(case, command),
-            env=environment(case, root, values),
+            env={**beside, **environment(case, root, values)},
             cwd=root,
+            notes=(starter.note,) if starter.note else (),
         )
 
     def rewind(self, source: Phase, target: Path, k: int) -> None:
@@ -185,6 +200,10 @@ class MegatronTrainer:
 
     def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:  # noqa: ARG002
         """``iter_<iteration>``, whether it is there or not."""
+        if phase.name == "probe":  # converting makes a folder of its own
+            return iter_dir(
+                phase.save / converted(self.case.arguments(self.hardware, resumed=True)), iteration
+            )
         return iter_dir(phase.save, iteration)
 
     def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
@@ -210,6 +229,13 @@ class MegatronTrainer:
             "layout": " ".join([*layout, f"world {self.world_size}"]),
             **{name.lower(): env.get(name, "") for name in _SWITCHES},
         }
+
+
+def least_world(sizes: Arguments) -> int:
+    """The fewest processes that the parallel sizes leave room for; without a GPU no more are wanted."""
+    tp, pp, cp, ep = (int(str(sizes.get(f"--{name}-parallel-size", 1))) for _, name in _PARALLEL[:4])
+    etp = int(str(sizes.get("--expert-tensor-parallel-size", tp)))
+    return pp * math.lcm(tp * cp, ep * etp)
 
 
 def _product(case: Case, hardware: str) -> Product | None:

@@ -6,7 +6,7 @@ for the rows below.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from harness.checkpoints.conditions import MOST_SEEDS, SEEDS_DRAWN
@@ -29,10 +29,42 @@ _LOADERS = (
     f"{MOST_SEEDS}): an iterator of each DataLoader is made after the stream was restored, and draws one"
 )
 
+#: What ``args`` holds of the state.
+_STATE: Final = ("consumed_train_samples", "consumed_valid_samples", "skipped_train_samples")
+
 RULES: Final = (
     *(Rule("trainer", f"args.{name}", reason) for name, reason in _ARGUMENTS.items()),
     Rule("trainer", "*torch_rng_state", _LOADERS, when=SEEDS_DRAWN),
 )
+
+#: Of a checkpoint that was loaded and saved at once: what is loaded of the arguments are counts of samples.
+PROBED: Final = (
+    Rule(
+        "trainer", "args.*",
+        "the arguments of the process that saved: one that loads and saves at once has its own, and has made "
+        "no data; counts of samples, which are loaded, are compared",
+        but=("args.*sample*", "args.*consumed*", "args.*skipped*", "args.*seen*"),
+    ),
+)  # fmt: skip
+
+
+def rules_of(first: Mapping[str, object], second: Mapping[str, object]) -> tuple[Rule, ...]:
+    """The table, and a row for each argument that a case itself has otherwise in the resumed phase.
+
+    Args:
+        first, second: the arguments of either phase.
+    """
+    others = sorted(key for key in {*first, *second} if str(first.get(key)) != str(second.get(key)))
+    words = [key.lstrip("-").replace("-", "_") for key in others]
+    names = dict.fromkeys(name for word in words for name in (word, *_without_no(word)) if name not in _STATE)
+    reason = "the case itself has it otherwise in MODEL_ARGS_2"
+    return (*RULES, *(Rule("trainer", f"args.{name}", reason) for name in names))
+
+
+def _without_no(word: str) -> tuple[str, ...]:
+    """``no_x`` and ``disable_x`` are kept as ``x`` by some arguments."""
+    short = word.removeprefix("no_").removeprefix("disable_")
+    return (short,) if short != word else ()
 
 
 def rules_for(names: Iterable[str]) -> tuple[Rule, ...]:
