@@ -100,6 +100,7 @@ class MegatronTrainer:
     name: ClassVar[str] = "megatron"
     can_rewind: ClassVar[bool] = True
     probed: ClassVar[tuple[Rule, ...]] = PROBED
+    unlike: ClassVar[str] = "hashes not matching across DP replicas"
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -172,6 +173,13 @@ class MegatronTrainer:
     def world_size(self) -> int:
         """Processes, one a GPU; what the parallel sizes leave is data-parallel."""
         return self.node.gpus
+
+    @property
+    def replicas(self) -> int:
+        """What the sizes of tensors and the pipeline leave; a context has the same weights everywhere."""
+        sizes = self.case.arguments(self.hardware, resumed=True)
+        tp, pp = (int(str(sizes.get(f"--{name}-parallel-size", 1))) for _, name in _PARALLEL[:2])
+        return max(1, self.world_size // (tp * pp))
 
     def launch(self, phase: Phase) -> Launch:
         """What torchrun (or ft_launcher) is given, as an argument list; raises CaseError."""
