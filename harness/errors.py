@@ -76,6 +76,12 @@ class VerdictError(HarnessError, ValueError):
     default_advice = "run the cell again"
 
 
+class Unforeseen(HarnessError):
+    """What nobody had thought of: a disk that is full, a folder that is gone, a fault of our own."""
+
+    exit_code = EXIT_CRASHED
+
+
 class HardwareMissing(HarnessError):
     """The machine does not have what the cell needs."""
 

@@ -87,7 +87,7 @@ def test_yes_and_on_are_words_as_for_yq(write: Write) -> None:
         "--a": "on",
         "--b": "yes",
         "--c": "no",
-        "--d": True,
+        "--d": "True",
         "--e": "true",
         "--f": False,
     }
@@ -178,8 +178,15 @@ def test_short_form_of_the_trainer_means_everywhere(write: Write) -> None:
         ("MODEL_ARGS:\n  train-iters: 1\n", "MODEL_ARGS: 'train-iters' is no argument"),
         ("MODEL_ARGS:\n  --a; rm -rf x: 1\n", "is no argument"),
         ("MODEL_ARGS:\n  --a: {b: 1}\n", "MODEL_ARGS: --a: found a mapping, expected a value"),
-        ("MODEL_ARGS:\n  --a: 1\n  --a: 2\n", "line 3: --a stands in it twice"),
-        ("MODEL_ARGS: {}\nMODEL_ARGS: {}\n", "line 2: MODEL_ARGS stands in it twice"),
+        (
+            "MODEL_ARGS: {}\nHARNESS:\n  world_size: 1\n  world_size: 2\n",
+            "line 4: world_size stands in it twice",
+        ),
+        ("HARNESS: {}\nHARNESS: {}\n", "line 2: HARNESS stands in it twice — remove one of them"),
+        (
+            "MODEL_ARGS: {}\nHARNESS:\n  profiles:\n    cpu:\n      --a: 1\n      --a: 2\n",
+            "line 6: --a stands in it twice",
+        ),
         ("MODEL_ARGS: {}\nENV_VARS: {a-b: 1}\n", "ENV_VARS: 'a-b' cannot be the name of a variable"),
         ("MODEL_ARGS: {}\nENV_VARS: {A: [1]}\n", "ENV_VARS: A: found a list, expected a text"),
         ("MODEL_ARGS: {}\nMETRICS: lm loss\n", "METRICS: found the text 'lm loss', expected a list of texts"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -85,6 +86,23 @@ def test_show_lists_names_and_the_digest_of_each_component(two: tuple[str, str],
     assert {"name": f"model.{WEIGHT}", "component": "weights", "dtype": "float32", "shape": [6, 4]} in found[
         "entries"
     ]
+
+
+def test_show_says_in_one_row_that_there_are_arguments(tmp_path: Path, capsys: Capture) -> None:
+    args = SimpleNamespace(**{f"weight_{i}": i for i in range(300)}, consumed_train_samples=80)
+    path = str(
+        save({"args": args, "model": {"w": 1}}, tmp_path / "mp_rank_00" / "model_optim_rng.pt").parents[1]
+    )
+    assert main(["checkpoint", "show", path]) == 0
+    out = capsys.readouterr().out
+    (row,) = (line.split() for line in out.splitlines() if "args.*" in line)
+    assert row == ["unknown", "mp_rank_00/model_optim_rng:args.*", "arguments", "300"]
+    assert "weight_1" not in out
+    assert "args.consumed_train_samples" in out
+    assert main(["checkpoint", "show", path, "--all"]) == 0
+    assert "args.weight_299" in capsys.readouterr().out
+    assert main(["checkpoint", "show", path, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["entries"]) == 302
 
 
 def test_verify_exits_0_for_a_whole_one_and_2_for_a_torn_one(two: tuple[str, str], capsys: Capture) -> None:

@@ -16,7 +16,7 @@ from harness.diagnosis import COMPONENTS, Diagnosis, crash, diagnose
 from harness.diagnosis.curves import kind_of
 from harness.errors import CheckpointError, TrainerFailed
 from harness.metrics import Series
-from harness.protocol.judge import not_loaded
+from harness.protocol.judge import not_loaded, tracker_names
 from tests.made_curves import EQUAL, RIGHT, Curves, K, N, differs, lost, off, series, state
 
 # -- curves ------------------------------------------------------------------------------------
@@ -154,6 +154,66 @@ def test_a_metric_is_known_by_its_name(metric: str, kind: str) -> None:
     assert kind_of(metric) == kind
 
 
+def test_a_rate_lost_with_the_optimizer_that_it_lies_in_is_the_optimizer() -> None:
+    """As ``--no-load-optim`` does: the schedule restarts too."""
+    one = {"elements": 1, "differing": 1, "max_abs": None}
+    schedule = differs("opt_param_scheduler.num_steps", "lr-schedule", a=400, b=200, **one)
+    moments = differs("optimizer.state.0.exp_avg", "optimizer")
+    count = differs("optimizer.param_groups.0.step", "optimizer", a=100, b=50, **one)
+    for found in (
+        lost(off("learning-rate", K + 1), probe=state(schedule, moments)),
+        lost(off("learning-rate", K + 1), probe=state(schedule, count)),
+        lost(off("learning-rate", K + 1), probe=None, end=state(schedule, count)),
+    ):
+        assert found.component == "optimizer"
+        assert any("num_steps" in said for said in found.evidence), found.evidence
+    decay = differs("optimizer.param_groups.0.weight_decay", "optimizer", a=1.0, b=0.0, **one)
+    for alone in (state(schedule), state(schedule, decay)):
+        assert lost(off("learning-rate", K + 1), probe=alone).component == "lr-schedule"
+    assert (
+        lost(off("learning-rate", K + 1), probe=None, end=state(schedule, moments)).component == "lr-schedule"
+    )
+
+
+def test_masters_lost_with_their_moments_are_the_optimizer_and_alone_the_weights() -> None:
+    master = differs("mp_rank_00:optimizer.fp32_from_fp16_params.0.0", "weights")
+    moment = differs("mp_rank_00:optimizer.optimizer.state.0.exp_avg", "optimizer")
+    model = differs("mp_rank_00:model.decoder.weight", "weights")
+    curves = off("params-norm", K + 1)
+    assert lost(curves, probe=state(master, moment)).component == "optimizer"
+    assert lost(curves, probe=state(master)).component == "weights"
+    assert lost(curves, probe=state(master, moment, model)).component == "weights"
+
+
+def test_a_validation_that_is_off_first_is_not_said_to_be_the_only_one() -> None:
+    curves = {**off("lm loss", K + 5), "lm loss validation": lambda i: i + (i > K + 1)}
+    right = {**RIGHT, "lm loss validation": float}
+    continuous, resumed = series(right), series(curves, K + 1)
+    checks = compare_curves(continuous, resumed, against="continuous", lane="exact", first=K + 1, last=N)
+    found = diagnose(
+        checks, continuous=continuous, resumed=resumed, k=K, n=N, state=None, probe=None, deterministic=True
+    )
+    assert found is not None
+    said = " ".join(one.sentence() for one in found.candidates) + " ".join(found.evidence)
+    assert "no curve of training is" not in said
+    assert "validation is off before any curve of training is (`lm loss`)" in said
+
+
+def test_a_tracker_that_names_another_iteration_is_the_checkpoint() -> None:
+    name = "continuous: tracker names iteration 100"
+    said = "the tracker in x names iteration 101"
+    ahead = Check(name, None, "state", "present", passed=False, worst=Worst(100, 100, 101), message=said)
+    found = lost(RIGHT, more=[ahead])
+    assert (found.component, found.evidence[:2]) == (
+        "checkpoint",
+        (found.evidence[0], f"{said}; expected iteration 100"),
+    )
+    moved = state(differs("optimizer.state.0.exp_avg", "optimizer"))
+    both = lost(off("params-norm", K + 1), probe=moved, more=[ahead])
+    assert both.component == "optimizer"
+    assert f"{said}; expected iteration 100" in both.evidence
+
+
 # -- the probe ---------------------------------------------------------------------------------
 
 
@@ -232,6 +292,27 @@ def test_a_checkpoint_that_cannot_be_loaded_is_named_with_what_was_found() -> No
     assert found is not None
     assert found.component == "checkpoint"
     assert "manifest.json" in found.evidence[0]
+
+
+def test_a_tracker_that_names_another_iteration_is_the_checkpoints_where_nothing_else_is_wrong(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text(f"{N + K}")
+    wrong = tracker_names(N, tmp_path, "continuous")
+    assert lost(RIGHT, more=[wrong]).component == "checkpoint"
+    assert f"names iteration {N + K}" in lost(RIGHT, more=[wrong]).evidence[-1]
+    assert lost(off("learning-rate", K + 1), more=[wrong]).component == "lr-schedule"
+
+
+def test_a_schedule_that_was_lost_with_its_optimizer_is_the_optimizers() -> None:
+    restarted = off("learning-rate", K + 1) | {"learning-rate": lambda i: RIGHT["learning-rate"](i - K)}
+    schedule = differs("opt_param_scheduler.num_steps", "lr-schedule", elements=1, a=N, b=N - K)
+    count = differs("optimizer.param_groups.0.step", "optimizer", elements=1, a=N, b=N - K)
+    assert lost(restarted, probe=None, end=state(schedule)).component == "lr-schedule"
+    both = lost(restarted, probe=None, end=state(schedule, count))
+    assert both.component == "optimizer"
+    assert any("param_groups.0.step" in said for said in both.evidence)
+    assert any("num_steps" in said for said in both.evidence)
 
 
 def test_a_trainer_that_logs_every_tenth_iteration_went_on_where_it_should() -> None:

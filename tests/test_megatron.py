@@ -113,6 +113,7 @@ def test_the_launcher_is_given_what_megatrons_scripts_give_it(
 ) -> None:
     monkeypatch.setenv("DATA_PATH", "/mnt/artifacts")
     monkeypatch.setenv("MASTER_PORT", "29777")
+    monkeypatch.setattr("harness.trainers.megatron.command_line.which", lambda name: f"/bin/{name}")
     launch = MegatronTrainer(load_case(MOE), "h100").launch(phase(steps=100, at=50))
     script = launch.argv.index("pretrain_gpt.py")
     assert Path(launch.argv[0]).name == "ft_launcher"
@@ -192,11 +193,41 @@ def test_an_exit_interval_of_the_case_is_replaced_where_it_stands(checkout: Path
     ]  # fmt: skip
 
 
-def test_the_resumed_phase_takes_model_args_2_and_no_exit_interval(checkout: Path, tmp_path: Path) -> None:
+def test_the_resumed_phase_takes_model_args_2_and_ends_alike(checkout: Path, tmp_path: Path) -> None:
     text = "MODEL_ARGS:\n  --train-iters: 8\n  --tp: 2\nMODEL_ARGS_2:\n  --train-iters: 8\n  --tp: 1\n"
     a_case = case(tmp_path, text)
     assert words(a_case, phase()) == ["--train-iters", "8", "--tp", "2", "--exit-interval", "8"]
-    assert words(a_case, phase("resumed")) == ["--train-iters", "8", "--tp", "1"]
+    assert words(a_case, phase("resumed")) == ["--train-iters", "8", "--tp", "1", "--exit-interval", "8"]
+
+
+def test_a_probe_loads_and_converts_to_the_format_that_there_is(checkout: Path, tmp_path: Path) -> None:
+    text = "MODEL_ARGS:\n  --train-iters: 8\n  --async-save: true\n  --ckpt-format: torch\n"
+    probe = Phase("probe", Path("/r/probe"), Path("/r/saved"), Path("/r/from"), 4, 4, 8, 4)
+    exits = ["--exit-interval", "4"]
+    trainer = MegatronTrainer(case(tmp_path, text), "h100")
+    assert words(trainer.case, probe) == [
+        "--train-iters", "8", "--ckpt-format", "torch", *exits,
+        "--ckpt-convert-format", "torch", "--ckpt-convert-save", "/r/saved",
+    ]  # fmt: skip
+    assert trainer.saved(probe, 4) == Path("/r/saved/torch/iter_0000004")
+    bare = "MODEL_ARGS:\n  --train-iters: 8\n"
+    assert words(case(tmp_path, bare), probe)[-4:-2] == ["--ckpt-convert-format", "torch_dist"]
+
+
+def test_what_the_case_itself_has_otherwise_in_the_resumed_phase_is_no_loss(
+    checkout: Path, tmp_path: Path
+) -> None:
+    text = (
+        "MODEL_ARGS:\n  --train-iters: 8\n  --log-interval: 1\n"
+        "MODEL_ARGS_2:\n  --train-iters: 8\n  --log-interval: 2\n  --no-load-rng: true\n"
+    )
+    rules = MegatronTrainer(case(tmp_path, text), "h100").rules
+    own = [rule.entry for rule in rules if "MODEL_ARGS_2" in rule.reason]
+    assert own == ["args.log_interval", "args.no_load_rng", "args.load_rng"]
+    (probed,) = MegatronTrainer.probed
+    assert probed.matches("args.tensor_model_parallel_size", [])
+    for name in ("consumed_train_samples", "consumed_valid_samples", "skipped_train_samples"):
+        assert not probed.matches(f"args.{name}", [])
 
 
 def test_a_profile_changes_the_arguments_of_its_hardware_only(checkout: Path, tmp_path: Path) -> None:
@@ -292,7 +323,6 @@ def test_a_case_that_no_recipe_names_runs_its_familys_script_on_eight(
         ("MODE: rl\n" + BARE, "tiny", "MODE rl"),
         ("TEST_EVALUATION: xpass\n" + BARE, "tiny", "TEST_EVALUATION xpass"),
         ("BEFORE_SCRIPT: rm -rf /\n" + BARE, "tiny", "--allow-scripts"),
-        ("LAUNCHER: ft_launcher\n" + BARE, "tiny", "nvidia-resiliency-ext"),
         ("TEST_TYPE: frozen-resume\n" + BARE, "tiny", "CHECKPOINT_LOAD_PATH names none"),
         (BARE, "wide", "h100/gpt.yaml runs it on 2 nodes"),
         ("MODEL_ARGS: {--train-iters: 8, --data-path: '${DATA_PATH}/x'}\n", "tiny", "DATA_PATH has no value"),
@@ -357,7 +387,7 @@ def run(tmp_path: Path, a_case: Case, **options: Any) -> Verdict:
     return run_cell(
         Cell("cpu", "dev", a_case.name), case=a_case, cases=tmp_path / "cases",
         goldens=tmp_path / "goldens", results=tmp_path / "results",
-        options=Options(protocol="full", keep_checkpoints=True, **options),
+        options=Options(**{"protocol": "full", "keep_checkpoints": True, **options}),
     )  # fmt: skip
 
 
@@ -394,6 +424,20 @@ def test_a_stand_in_started_by_torchruns_agent_is_resumed_and_a_resume_bug_in_it
     assert saved.is_file()
     assert recorded.provenance["fingerprint"]["layout"] == "TP1 PP2 CP1 EP1 ETP1 world 2"
 
+    # The host's stream is further on, in the way that the trainer's rule allows, and in no other.
+    assert recorded.coverage is not None
+    (rule,) = (rule for rule in recorded.coverage.rules if "torch_rng_state" in rule.entry)
+    assert (rule.where, rule.matched) == ("trainer", 2)
+    assert "of seeds" in rule.reason
+
+    # What was recorded is what both a run from 0 and a resumed one are compared with, bit for bit.
+    for protocol in ("full", "fast"):
+        again = run(tmp_path, a_case, protocol=protocol)
+        judged = {check.name: check.passed for check in again.checks}
+        assert judged["golden: state: rng"], failing(again)
+        assert "continuous: lm loss" not in judged or protocol == "full"
+        assert not any("state" in name for name in failing(again)), failing(again)
+
     # The same bug as nobody would see it: only the environment of the ranks is another.
     monkeypatch.setenv("STAND_IN_FORGETS", "optimizer")
     broken = run(tmp_path, a_case)
@@ -401,6 +445,21 @@ def test_a_stand_in_started_by_torchruns_agent_is_resumed_and_a_resume_bug_in_it
     assert {check.against for check in broken.checks if not check.passed} == {"continuous", "state"}
     assert any("optimizer" in name for name in failing(broken)), failing(broken)
     assert broken.diagnosis is not None
+
+
+@pytest.mark.torch
+def test_a_recorded_case_with_arguments_of_the_resumed_phase_is_green_in_auto(
+    stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process logs the time of its first iteration, and only one that exits early validates nothing."""
+    again = TINY[TINY.index("MODEL_ARGS:") : TINY.index("TEST_TYPE")].replace("MODEL_ARGS", "MODEL_ARGS_2")
+    a_case = case(tmp_path, TINY.replace("TEST_TYPE", f"{again}TEST_TYPE"))
+    recorded = run(tmp_path, a_case, golden_update=True)
+    assert failing(recorded).keys() == {"golden: recorded"}, failing(recorded)
+    green = run(tmp_path, a_case, protocol="auto")
+    assert not failing(green)
+    assert (green.status, green.provenance["protocol"]) == ("passed", "fast")
+    assert not any(check.metric == "iteration-time" for check in green.checks)  # behind the stand-in
 
 
 @pytest.mark.torch
@@ -467,8 +526,9 @@ def test_allowed_scripts_run_before_and_after_in_the_shell_of_the_command(
 
 def test_what_megatron_cannot_do_is_refused_and_not_pretended(checkout: Path, tmp_path: Path) -> None:
     nowhere = Path("/results/probe")
-    with pytest.raises(UsageError, match="saves after a step only"):
-        MegatronTrainer(case(tmp_path, BARE), "h100").launch(
+    text = "MODEL_ARGS: {--train-iters: 8, --save-interval: 4, --ckpt-format: fsdp_dtensor}\n"
+    with pytest.raises(UsageError, match=r"only in the formats torch and torch_dist.*has fsdp_dtensor"):
+        MegatronTrainer(case(tmp_path, text), "h100").launch(
             Phase("probe", nowhere, nowhere, nowhere, 4, 4, 8, 4)
         )
     with pytest.raises(CaseError, match="no such key"):

@@ -322,6 +322,30 @@ def test_one_golden_value_moved_by_one_unit_in_the_last_place_is_red_and_names_i
 # -- crashes -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileExistsError(17, "File exists", "checkpoints/x"), "could not go on: checkpoints/x: File exists"),
+        (OSError(28, "No space left on device"), "could not go on: No space left on device"),
+        (ZeroDivisionError("division by zero"), "the harness itself has failed: ZeroDivisionError"),
+    ],
+)
+def test_whatever_happens_between_the_phases_there_is_a_verdict_that_says_so(
+    error: Exception, said: str, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Steps, "compare_with_uninterrupted", fail)
+    assert harness.run("--protocol", "full") == 4
+    verdict = harness.verdict()
+    assert verdict.status == "error"
+    assert said in verdict.provenance["error"]
+    assert any(check.against == "golden" for check in verdict.checks)  # what was found until then
+    traceback = harness.results / CELL / "traceback.txt"
+    assert traceback.is_file() is (not isinstance(error, OSError))
+
+
 def ranks_below(pid: int) -> list[psutil.Process]:
     return [
         p

@@ -45,8 +45,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, Made]:
     )
 
 
-def plain(width: int = 80, *, terminal: bool = False) -> tuple[Console, StringIO]:
-    stream = StringIO()
+class Screen(StringIO):
+    """Has a width: a terminal ends each line there."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def plain(width: int = 80, *, terminal: bool = False, screen: bool = False) -> tuple[Console, StringIO]:
+    stream = Screen() if screen else StringIO()
     console = Console(
         file=stream, width=width, force_terminal=terminal, highlight=False, markup=False,
         legacy_windows=False, _environ={"TERM": "xterm-256color"},
@@ -97,7 +104,7 @@ def test_a_red_cell_gets_three_lines_and_the_command(made: tuple[Made, Made]) ->
 
 @pytest.mark.parametrize("columns", [60, 80])
 def test_nothing_but_the_command_is_wider_than_the_terminal(made: tuple[Made, Made], columns: int) -> None:
-    console, stream = plain(columns)
+    console, stream = plain(columns, screen=True)
     summary([one.verdict for one in made], console)
     wide = [line for line in stream.getvalue().splitlines() if len(line) > columns]
     assert all(line.startswith(("  again: ", "✗ cpu/")) for line in wide)
@@ -105,10 +112,27 @@ def test_nothing_but_the_command_is_wider_than_the_terminal(made: tuple[Made, Ma
 
 
 def test_the_whole_name_of_a_cell_is_there_at_80_columns(made: tuple[Made, Made]) -> None:
-    console, stream = plain(80)
+    console, stream = plain(80, screen=True)
     summary([made[1].verdict], console)
     name = "".join(line.split()[0] for line in stream.getvalue().splitlines()[1:3])
     assert name == made[1].verdict.cell
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_where_there_is_no_terminal_no_cell_of_a_table_is_broken(
+    made: tuple[Made, Made], colours: bool
+) -> None:
+    """A log has no width, also where FORCE_COLOR asks for colours in it."""
+    verdict = made[0].verdict
+    name, one, two = "continuous: lm loss validation ppl of a long name", 4.809358119964612, -1.6285254955e-11
+    worst = Worst(123456, one, two)
+    odd = Check(name, "lm loss", "continuous", "exact", passed=False, first_bad_step=123456, worst=worst)
+    console, stream = plain(40, terminal=colours)
+    Terminal(console).verdict(replace(verdict, checks=(odd,)))
+    summary([verdict], console)
+    said = stream.getvalue().splitlines()
+    assert [line for line in said if all(text in line for text in (name, "123456", repr(one), repr(two)))]
+    assert [line for line in said if line.startswith(verdict.cell) and "failed" in line]
 
 
 def test_a_verdict_cannot_steer_the_terminal() -> None:

@@ -85,6 +85,7 @@ def lint(cases: KnownCases) -> CaseReport:
             said = f"a case of the same name is at {first.path.relative_to(root).as_posix()}: rename one"
             findings.append(CaseFinding(where, "name", said))
         if case.case is not None:
+            findings += [CaseFinding(where, "repeated-key", said, "warning") for said in case.case.warnings]
             findings += _of_a_command(where, case.case)
     for link in cases.links:
         where = link.relative_to(root).as_posix()

@@ -6,6 +6,7 @@ as its own scripts pass it on. What is ours is below one optional key, ``HARNESS
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness.cases.arguments import Arguments
+from harness.cases.arguments import Arguments, substitute, variables
 from harness.errors import CaseError, UsageError
 from harness.matrix import CASE_FILE, HARDWARE, MEGATRON_ON_CPU, NAME, cases_by_name
 from harness.repository import from_the_root
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 _TRAINERS_BY_DEFAULT = {"cpu": "native", "default": "megatron"}
 _ITERATIONS, _INTERVAL = "--train-iters", "--save-interval"
+#: By which a case asks its scripts for four iterations, saved at the second, instead of all of them.
+_LIGHTWEIGHT = "ENABLE_LIGHTWEIGHT_MODE"
+_LIGHT_N, _LIGHT_EVERY = 4, 2
+#: NeMo's own argument for the iterations: its cases have Hydra's arguments, and no ``--train-iters``.
+_NEMO = "trainer.max_steps"
 #: Variables by which a case of Megatron-LM says so; the second is spelt like that.
 _NONDETERMINISTIC = ("NVTE_ALLOW_NONDETERMINISTIC_ALGO", "NON_DETERMINSTIC_RESULTS")
 _PARALLEL = ("--tensor-model-parallel-size", "--pipeline-model-parallel-size", "--context-parallel-size")
@@ -98,6 +104,7 @@ class Case:
         metrics: the metrics that are compared; empty: all that the golden has.
         before_script, after_script: shell of Megatron-LM's; empty for none.
         others: keys of Megatron-LM's that mean nothing to the harness.
+        warnings: what of its file may not be meant so, a sentence each.
     """
 
     name: str
@@ -115,6 +122,7 @@ class Case:
     after_script: str
     harness: HarnessKeys
     others: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def trainer(self, hardware: str) -> str:
         """The name of the trainer there."""
@@ -154,20 +162,40 @@ class Case:
             size *= self._number(arguments, key, 1)
         return size
 
+    @property
+    def lightweight(self) -> bool:
+        """Whether Megatron-LM's scripts end it after four iterations: ``ENABLE_LIGHTWEIGHT_MODE: true``."""
+        return (
+            self.env_vars.get(_LIGHTWEIGHT) == "true"
+            and self.mode == "pretraining"
+            and self.test_type != "release"
+            and not self.starts_nemo
+        )
+
+    @property
+    def starts_nemo(self) -> bool:
+        """Whether Megatron-LM's scripts start NeMo with it, and no script of their own."""
+        return _NEMO in self.model_args
+
     def train_iters(self, hardware: str) -> int:
-        """N."""
-        return self._number(self.arguments(hardware), _ITERATIONS, 100)
+        """N: all of ``--train-iters``, unless Megatron-LM's scripts end it before."""
+        n = self._number(self.arguments(hardware), _ITERATIONS, 100)
+        return min(n, _LIGHT_N) if self._is_light(hardware) else n
 
     def resume_at(self, hardware: str) -> int:
         """k: the last save at or before N/2 (N/2 where the case names no interval)."""
-        n = self.train_iters(hardware)
-        every = self._number(self.arguments(hardware), _INTERVAL, max(1, n // 2))
+        n, every = self.train_iters(hardware), self.save_interval(hardware)
         return n // 2 // every * every
 
     def save_interval(self, hardware: str) -> int:
         """Iterations between two saves."""
         n = self.train_iters(hardware)
+        if self._is_light(hardware):
+            return min(_LIGHT_EVERY, max(1, n // 2))
         return self._number(self.arguments(hardware), _INTERVAL, max(1, n // 2))
+
+    def _is_light(self, hardware: str) -> bool:
+        return self.lightweight and self.trainer(hardware) == "megatron"
 
     def deterministic(self, hardware: str) -> bool:  # noqa: ARG002 - a profile may come to say so
         """Whether the same run is expected to have the same bits."""
@@ -178,7 +206,7 @@ class Case:
     def _number(self, arguments: Arguments, key: str, default: int) -> int:
         value = arguments.get(key, default)
         try:
-            number = int(str(value))
+            number = int(self._meant(str(value)))
         except ValueError:
             number = 0
         if number < 1:
@@ -186,6 +214,14 @@ class Case:
                 f"{self.directory / CASE_FILE}: {key}: found {value!r}, expected a whole number above 0"
             )
         return number
+
+    def _meant(self, text: str) -> str:
+        """A text with what its ENV_VARS and the environment say; itself where a name has no value."""
+        if "$" not in text:
+            return text
+        with contextlib.suppress(CaseError):
+            return substitute([text], {**variables(self.env_vars, os.environ), **os.environ})[0]
+        return text
 
 
 # -- finding -----------------------------------------------------------------------------------
@@ -243,7 +279,7 @@ def load_case(path: Path) -> Case:
     file = (path / CASE_FILE if path.is_dir() else path).absolute()
     from harness.cases.keys import read_keys
 
-    found, others = read_keys(file)
+    found, others, warnings = read_keys(file)
     name, family = file.parent.name, file.parent.parent.name
     if not NAME.fullmatch(name):
         raise CaseError(f"{file}: its folder's name {name!r} cannot be the name of a case")
@@ -263,6 +299,7 @@ def load_case(path: Path) -> Case:
         after_script=_text(found.after_script, ""),
         harness=_ours(file, found.harness) if found.harness else HarnessKeys(),
         others=others,
+        warnings=warnings,
     )
 
 

@@ -35,7 +35,14 @@ _mapping = functools.partial(_expected, "a mapping")
 Text = Annotated[str | int | float, _text()]
 Variable = Annotated[str, Meta(pattern=rf"^[A-Za-z_][A-Za-z0-9_]*{_END}")]
 Variables = dict[Variable, Annotated[str | int | float | bool | None, _text()]]
-Argument = Annotated[str, Meta(pattern=rf"^--?[A-Za-z0-9][A-Za-z0-9._-]*{_END}")]
+#: As argparse has them, or as Hydra does: with ``+``, ``++`` or ``~`` before them, or of several parts.
+Argument = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?:--?[A-Za-z0-9][A-Za-z0-9._-]*|(?:\+\+?|~)[A-Za-z_][A-Za-z0-9_./@-]*"
+        rf"|[A-Za-z_][A-Za-z0-9_/-]*(?:[.@][A-Za-z0-9_/-]+)+){_END}"
+    ),
+]
 Arguments = dict[
     Argument,
     Annotated[str | int | float | bool | list[Text] | None, _expected("a value, true, or a list")],
@@ -161,19 +168,20 @@ class CaseFile(msgspec.Struct, rename="upper"):
     harness: Annotated[Harness | None, _mapping("all that is ours")] = None
 
 
+_OURS = "HARNESS"
 #: Keys of Megatron-LM's that say nothing about what the harness does.
 _THEIRS = re.compile(r"[A-Z][A-Z0-9_]*")
 #: Those of them that look like misspelt ones and are not.
 THEIRS_ALIKE = re.compile(r"BASE_MODEL_ARGS|MODEL_ENV_VARS|MODEL_ARGS_(?:[3-9]|[1-9][0-9]+)")
 
 
-def read_keys(file: Path) -> tuple[CaseFile, tuple[str, ...]]:
-    """What a case file says, and its keys that mean nothing to the harness.
+def read_keys(file: Path) -> tuple[CaseFile, tuple[str, ...], tuple[str, ...]]:
+    """What a case file says, its keys that mean nothing to the harness, and what may not be meant so.
 
     Raises:
         CaseError: the file, the key, what was found, what was expected.
     """
-    tree = read_tree(file)
+    tree, warnings = read_tree(file, strict=(_OURS,))
     known = CaseFile.__struct_encode_fields__
     others = tuple(key for key in tree if key not in known)
     for key in others:
@@ -183,7 +191,7 @@ def read_keys(file: Path) -> tuple[CaseFile, tuple[str, ...]]:
                 f"{file}: {key}: no such key is known",
                 f"did you mean {near[0]}?" if near else f"keys: {', '.join(known)}",
             )
-    return fitted(tree, CaseFile, lambda misfit: _refusal(file, misfit)), others
+    return fitted(tree, CaseFile, lambda misfit: _refusal(file, misfit)), others, warnings
 
 
 def _refusal(file: Path, misfit: Misfit) -> CaseError:
@@ -196,7 +204,9 @@ def _refusal(file: Path, misfit: Misfit) -> CaseError:
         named = f"{file}: {_place(misfit.where[:-1])}: {misfit.found!r}"
         if misfit.where[0] == "ENV_VARS":
             return CaseError(f"{named} cannot be the name of a variable")
-        return CaseError(f"{named} is no argument", "arguments begin with --")
+        return CaseError(
+            f"{named} is no argument", "arguments begin with --, Hydra's with + or a dotted name"
+        )
     if misfit.what == "missing":
         return CaseError(f"{where}: is missing, expected {misfit.expected}")
     of_a_few = misfit.where == ("LAUNCHER",) and isinstance(misfit.found, str)

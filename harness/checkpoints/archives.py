@@ -157,14 +157,23 @@ def _check_extent(where: str, size: int, offset: int, length: int) -> None:
         )
 
 
-def unpickle(file: IO[bytes], where: str, load_storage: Callable[[Any], Storage] | None = None) -> Any:  # noqa: ANN401 - untyped by nature
+def unpickle(
+    file: IO[bytes],
+    where: str,
+    load_storage: Callable[[Any], Storage] | None = None,
+    *,
+    unknown: bool = False,
+) -> Any:  # noqa: ANN401 - untyped by nature
     """One pickle, by :func:`pickles.load`, with errors that name the file.
+
+    Args:
+        unknown: what is in no table is kept as it was stored, instead of refused.
 
     Raises:
         CheckpointError: it would need code to be read, or is damaged.
     """
     try:
-        return pickles.load(file, load_storage)
+        return pickles.load(file, load_storage, unknown=unknown)
     except Refused as cause:
         raise CheckpointError(f"{where}: needs {cause} to be read", _NOT_EXECUTED) from cause
     except CheckpointError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.checkpoints import components
 from harness.checkpoints.archives import Stored, read_nest, resolve
 from harness.checkpoints.distcp import METADATA, Item, read_metadata
-from harness.checkpoints.entries import Entry, Part, Reader
+from harness.checkpoints.entries import UNREAD, Entry, Part, Reader
 from harness.checkpoints.folders import (
     MANIFEST,
     TRACKER,
@@ -238,8 +238,15 @@ def _dist(folder: _Folder) -> Checkpoint:
     for name, item in found.objects.items():
         nest = read_nest(item.path, item.start, item.length, name)
         where = folder.relative(item.path)
-        for leaf in leaves(nest, item.path, where, folder.places, name=name, start=item.start):
-            entries[leaf.name] = leaf
+        rank = components.rank_of_object(name) is not None
+        for leaf in leaves(nest, item.path, where, folder.places, name=name, start=item.start, rank=rank):
+            called = leaf.name
+            while called in entries:
+                called += "'"  # an object {"b": 1} called "a", and a tensor called "a.b"
+            entries[called] = leaf.named(called)
+    for name in found.unread:
+        component = components.native(name) if native else components.foreign(name)
+        entries[name] = Entry(name, component, UNREAD, (), key=name, file=METADATA)
     data = {path / METADATA, *(item.path for item in found.objects.values())}
     data |= {item.path for tensor in found.tensors.values() for item in tensor.items}
     data |= {file for file in folder.files if file.suffix == ".distcp" and file.parent == path}

@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.checkpoints import components, stamped
 from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from harness.checkpoints.conditions import CONDITIONS
 from harness.checkpoints.coverage import Coverage
-from harness.checkpoints.entries import Entry, Plain, alone, itemsize, original
+from harness.checkpoints.entries import BLOCK_BYTES, Entry, Plain, Reader, alone, itemsize, original
 from harness.checkpoints.gaps import Gap, find_gaps
 from harness.checkpoints.ledger import Ledger
 from harness.checkpoints.places import Places, of_checkpoints
@@ -61,13 +62,14 @@ class TensorDiff:
 
     def sentence(self) -> str:
         """What differs, for a person to check."""
+        detail = f" ({self.detail})" if self.detail else ""
         if self.reason != "values":
-            return f"{self.name}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+            return f"{self.name}: {self.reason}{detail}"
         count = f"{self.differing} of {self.elements} elements differ" if self.elements > 1 else "differs"
         largest = f", at most by {self.max_abs:.3g}" if self.max_abs is not None else ""
         at = f" at {list(self.index)}" if self.index else ""
         first = f"; first{at}: {self.a} against {self.b}" if self.a is not None else ""
-        return f"{self.name}: {count}{largest}{first}"
+        return f"{self.name}: {count}{largest}{first}{detail}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class StateDiff:
         gaps_a, gaps_b: what a whole training state should hold and this one does not.
         layouts_differ: the two were saved by different parallel layouts.
         bytes_read: bytes read from both.
+        as_allowed: how many names of each component differ, and in just the way that a rule allows.
     """
 
     a: str
@@ -96,6 +99,7 @@ class StateDiff:
     layouts_differ: bool = False
     bytes_read: int = 0
     names: Mapping[str, int] = field(default_factory=dict)
+    as_allowed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def equal(self) -> bool:
@@ -125,6 +129,7 @@ def diff(
     """Compare two checkpoints of any formats and layouts, bit for bit, in bounded memory.
 
     Args:
+        a, b: the uninterrupted run's and the resumed one's, where that matters to a rule.
         layouts_differ: whether they come from different parallel layouts; None finds out.
         rules: what is no state, and left out.
         places: folders that stand in names and texts by their placeholders; None: the checkpoints' own.
@@ -156,6 +161,7 @@ class _Comparison:
     found: list[TensorDiff] = field(default_factory=list)
     compared: int = 0
     names: dict[str, int] = field(default_factory=dict)
+    as_allowed: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> StateDiff:
         apart = self._layouts_differ() if self.given is None else self.given
@@ -163,7 +169,7 @@ class _Comparison:
         left, right = ledger.judged(self.a), ledger.judged(self.b)
         both = sorted(left.keys() & right.keys(), key=lambda name: left[name].order)
         for name in both:
-            self._pair(left[name], right[name])
+            self._pair(left[name], right[name], ledger)
         for name in sorted(left.keys() - right.keys()):
             self._lone(left[name], right, "only in a")
         for name in sorted(right.keys() - left.keys()):
@@ -182,6 +188,7 @@ class _Comparison:
             apart,
             self.tallying.bytes_read,
             self.names,
+            self.as_allowed,
         )
 
     def _placed(self, difference: TensorDiff) -> TensorDiff:
@@ -203,15 +210,25 @@ class _Comparison:
 
     # -- one name ----------------------------------------------------------------------------
 
-    def _pair(self, a: Entry, b: Entry) -> None:
-        self.compared += 1
-        self.names[a.component] = self.names.get(a.component, 0) + 1
+    def _pair(self, a: Entry, b: Entry, ledger: Ledger) -> None:
         difference = self._compare(a, b)
+        allowed = False
         if difference is not None:
+            rule = ledger.conditional(self.a, a) if difference.reason == "values" else None
+            unlike = _unlike(rule, a, b) if rule is not None else ""
+            allowed = rule is not None and not unlike
+            if rule is not None and allowed:
+                ledger.met(rule, a.name)
+            else:
+                difference = replace(difference, detail=unlike or difference.detail)
+        counts = self.as_allowed if allowed else self.names
+        counts[a.component] = counts.get(a.component, 0) + 1
+        self.compared += not allowed
+        if difference is not None and not allowed:
             self.found.append(difference)
             return
         boxes = [[(p.offsets, p.sizes) for p in e.copies] for e in (a, b)]
-        if boxes[0] == boxes[1]:
+        if boxes[0] == boxes[1] and not allowed:
             pairs = [(one, two) for one, two in zip(a.copies, b.copies, strict=True)]
         else:
             # Other numbers of replicas: each must equal what it is a replica of.
@@ -331,6 +348,15 @@ class _Comparison:
                 self.found.append(self._untied(held[name], held[source], side))
 
 
+def _unlike(rule: Rule, a: Entry, b: Entry) -> str:
+    """What of two values is not as a rule's condition has it; empty where all is."""
+    if max(a.nbytes, b.nbytes) > BLOCK_BYTES:
+        return f"more than {BLOCK_BYTES >> 20} MiB, which no rule allows to differ"
+    with Reader() as reader:
+        one, two = (b"".join(bits.tobytes() for _, bits in reader.stream(entry)) for entry in (a, b))
+    return CONDITIONS[rule.when](one, two)
+
+
 def _differing_elements(a: Entry, b: Entry) -> tuple[int, ...]:
     """The places in two plain lists that differ; none where it is all of them, or they are no lists."""
     if a.plain != "list" or b.plain != "list" or a.data is None or b.data is None:
@@ -343,7 +369,8 @@ def _differing_elements(a: Entry, b: Entry) -> tuple[int, ...]:
 
 
 def _rank(name: str) -> str:
-    return name.partition(":")[0] if ":" in name else name.rpartition(".")[2]
+    own = components.rank_of_object(name)
+    return own or (name.partition(":")[0] if ":" in name else name.rpartition(".")[2])
 
 
 def _plain(value: object) -> str:

@@ -31,13 +31,34 @@ _FOREIGN = (
     ("buffers", r"running (?:mean|var)|num batches tracked|ema|buffers?|amax|scale inv|extra state"),
     ("experts", r"experts?|router|moe|gating"),
     ("embedding", r"embed\w*|lm head|output layer|unembed\w*|wte|wpe"),
-    ("iteration", r"iterations?|iter|steps?"),
+    ("iteration", r"iterations?|iter|steps?|so far$"),
     ("weights", r"\w*weights?|bias|biases|model|module|net|network|state dict|params?|parameters?"),
 )
 _FOREIGN_PATTERNS = tuple(
     (component, re.compile(rf"(?:^| )(?:{words})(?: |$)")) for component, words in _FOREIGN
 )
+#: Arguments that a script keeps beside its state speak of nothing that could be lost, whatever words they
+#: have; but those that say how far training has come.
+_ARGUMENT = re.compile(r"args\.(?P<name>.+)", re.DOTALL)
+_PROGRESS = (
+    (
+        "data-order",
+        re.compile(
+            r"(?:consumed|skipped|seen|processed)_(?:\w+_)?(?:samples|tokens|sequences|batches|bins)"
+            r"|(?:samples|tokens|sequences|batches)_(?:consumed|skipped|seen|processed)"
+            r"|(?:cur_|curr_|current_)?(?:epoch|position|cursor)"
+        ),
+    ),
+    ("iteration", re.compile(r"(?:cur_|curr_|current_|global_)?(?:iteration|iter|step)|\w+_so_far")),
+)
+#: The object in which Megatron-LM keeps what other versions of it have in ``common.pt``.
+_COMMON = re.compile(r"common_state/shard_\d+(?:\.\d+)*_\d+(?:\.\d+)*\.")
+#: Megatron-LM's files of an optimizer: a parameter in it is a master.
+_OPTIMIZER_FILE = re.compile(r"(?:.*/)?(?:distrib_optim|layer_wise_optimizer_\d+)\.pt")
+_OF_AN_OPTIMIZER = ("weights", "embedding", "experts", "buffers", "iteration", "unknown")
 _PER_RANK = re.compile(r"^rng\..*\.\d+_\d+_\d+$")
+#: Megatron-LM's: the place of the rank among how many, (pipeline, tensor).
+_RANK_S_OWN = re.compile(r"rng_state/shard_(?P<rank>[\d.]+_\d+(?:\.\d+)?)(?![\d])")
 
 
 def all_native(names: Collection[str]) -> bool:
@@ -48,6 +69,12 @@ def all_native(names: Collection[str]) -> bool:
 def is_per_rank(name: str) -> bool:
     """Whether a native name is one rank's own: ``rng.<stream>.<tp>_<pp>_<dp>``."""
     return bool(_PER_RANK.match(name))
+
+
+def rank_of_object(name: str) -> str | None:
+    """Whose own an object of a ``torch_dist`` checkpoint is, of how many: random streams; None for others."""
+    found = _RANK_S_OWN.match(name)
+    return found["rank"] if found else None
 
 
 def tied_source(name: str) -> str | None:
@@ -79,11 +106,34 @@ def native(name: str) -> str:
     return _NATIVE.get(kind, "unknown")
 
 
-def foreign(name: str) -> str:
-    """Component that the words of somebody else's name speak of; ``unknown`` when none do."""
+def key_of(name: str) -> str:
+    """What a name is called in the nest that it is of: what all ranks share may be an object of its own."""
+    return name[found.end() :] if (found := _COMMON.match(name)) else name
+
+
+def is_argument(key: str) -> bool:
+    """Whether a name, without its file's, is an argument's that says nothing of how far training has come."""
+    return key == "args" or (bool(_ARGUMENT.fullmatch(key)) and _progress(key) is None)
+
+
+def foreign(name: str, file: str = "") -> str:
+    """Component that the words of somebody else's name speak of; ``unknown`` when none do.
+
+    Args:
+        name: without its file's.
+        file: that file, relative to the checkpoint.
+    """
+    if is_argument(name):
+        return "unknown"
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     words = " ".join(re.findall(r"[a-z]+", spaced.lower()))
-    for found, pattern in _FOREIGN_PATTERNS:
-        if pattern.search(words):
-            return found
-    return "unknown"
+    of_words = next((found for found, pattern in _FOREIGN_PATTERNS if pattern.search(words)), "unknown")
+    found = _progress(name) or of_words
+    return "optimizer" if found in _OF_AN_OPTIMIZER and _OPTIMIZER_FILE.fullmatch(file) else found
+
+
+def _progress(key: str) -> str | None:
+    """The component of an argument that says how far training has come; None for any other name."""
+    match = _ARGUMENT.fullmatch(key)
+    names = ((found, pattern.fullmatch(match["name"])) for found, pattern in _PROGRESS) if match else ()
+    return next((found for found, matched in names if matched), None)

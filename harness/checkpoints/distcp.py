@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints.archives import unpickle
 from harness.checkpoints.extents import MOST_DIMENSIONS, Extent
-from harness.checkpoints.inert import ITEMSIZE, DType, Record
+from harness.checkpoints.inert import ITEMSIZE, DType, Record, Unknown
 from harness.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -45,11 +45,18 @@ class TensorMeta:
 
 @dataclass(frozen=True)
 class DistMetadata:
-    """What ``.metadata`` says."""
+    """What ``.metadata`` says. Where and how it was planned to be written, which it says too, is no state.
+
+    Args:
+        tensors, objects: by name.
+        planner_data: as stored.
+        unread: names of what is stored in a way that no table knows, and as what.
+    """
 
     tensors: Mapping[str, TensorMeta]
     objects: Mapping[str, Item]
     planner_data: Any
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 def _text(value: object, where: str) -> str:
@@ -69,9 +76,14 @@ def _numbers(values: object, where: str) -> tuple[int, ...]:
 
 
 def _record(value: object, kind: str, where: str) -> Record:
-    if not isinstance(value, Record) or not value.label.endswith("." + kind):
+    if not _is(value, kind):
         raise CheckpointError(f"{where}: found {reprlib.repr(value)}, expected {kind}", _TORN)
+    assert isinstance(value, Record)
     return value
+
+
+def _is(value: object, kind: str) -> bool:
+    return isinstance(value, Record) and value.label.endswith("." + kind)
 
 
 def _mapping(value: object, where: str) -> Mapping[Any, Any]:
@@ -80,10 +92,14 @@ def _mapping(value: object, where: str) -> Mapping[Any, Any]:
     return value
 
 
-def _items(path: Path, storage_data: object) -> dict[str, list[Item]]:
+def _items(path: Path, storage_data: object, unread: dict[str, str]) -> dict[str, list[Item]]:
     found: dict[str, list[Item]] = {}
     sizes: dict[str, int] = {}
-    for key, info in _mapping(storage_data, f"{path}: storage_data").items():
+    for number, (key, info) in enumerate(_mapping(storage_data, f"{path}: storage_data").items()):
+        strange = next((part for part in (key, info) if isinstance(part, Unknown)), None)
+        if strange is not None:
+            unread[_name_of(key) or f"storage_data.{number}"] = strange.label
+            continue
         index = _record(key, "MetadataIndex", str(path))
         place = _record(info, "_StorageInfo", str(path))
         name = _text(index.field("fqn"), str(path))
@@ -108,6 +124,29 @@ def _items(path: Path, storage_data: object) -> dict[str, list[Item]]:
         item = Item(name, offsets, (), target, start, length, index.field("index"))
         found.setdefault(name, []).append(item)
     return found
+
+
+def _name_of(index: object) -> str:
+    """The name that an index has; empty without."""
+    said = index.field("fqn") if isinstance(index, Record) else None
+    return said if isinstance(said, str) else ""
+
+
+def _strange(meta: Record) -> str:
+    """What is no table's of what a tensor is said to be; empty where all of it is known."""
+    properties, chunks = meta.field("properties"), meta.field("chunks")
+    parts = [properties, meta.field("size"), *(chunks if isinstance(chunks, (list, tuple)) else [chunks])]
+    state = properties.state if isinstance(properties, Record) else None
+    if isinstance(state, Mapping):
+        parts.append(state.get("dtype"))
+    elif isinstance(state, (tuple, list)):
+        parts += state[:1]
+    unknown = (part for part in parts if isinstance(part, Unknown) or _is_class(part))
+    return next((part.label for part in unknown), "")
+
+
+def _is_class(part: object) -> bool:
+    return isinstance(part, type) and issubclass(part, Record)
 
 
 def _tensor(path: Path, name: str, meta: Record, items: Iterable[Item]) -> TensorMeta:
@@ -145,12 +184,14 @@ def read_metadata(folder: Path) -> DistMetadata:
     path = folder / METADATA
     try:
         with path.open("rb") as file:
-            found = unpickle(file, str(path))
+            found = unpickle(file, str(path), unknown=True)
     except OSError as cause:
         advice = "the save was not finished: take an earlier checkpoint"
         raise CheckpointError(f"{path}: {cause.strerror or cause}", advice) from cause
     top = _record(found, "Metadata", str(path))
-    items = _items(path, top.field("storage_data"))
+    unread: dict[str, str] = {}
+    items = _items(path, top.field("storage_data"), unread)
+    hidden = next(iter(unread.values()), "")  # where something lies that has no name
     tensors: dict[str, TensorMeta] = {}
     objects: dict[str, Item] = {}
     files = {item.path for held in items.values() for item in held}
@@ -158,7 +199,12 @@ def read_metadata(folder: Path) -> DistMetadata:
     for key, meta in _mapping(top.field("state_dict_metadata"), str(path)).items():
         name = _text(key, str(path))
         held = items.get(name, [])
-        if isinstance(meta, Record) and meta.label.endswith(".TensorStorageMetadata"):
+        label = meta.label if isinstance(meta, Unknown) else ""
+        if _is(meta, "TensorStorageMetadata"):
+            label = _strange(meta)
+        if label or name in unread or (hidden and not held):
+            unread.setdefault(name, label or hidden)
+        elif _is(meta, "TensorStorageMetadata"):
             tensors[name] = _tensor(path, name, meta, held)
             for item in tensors[name].items:
                 extent.take(ITEMSIZE.get(tensors[name].dtype, 1), item.sizes)
@@ -167,7 +213,7 @@ def read_metadata(folder: Path) -> DistMetadata:
             if not held:
                 raise CheckpointError(f"{path}: {name} is not stored", _TORN)
             objects[name] = held[0]
-    return DistMetadata(tensors, objects, top.field("planner_data"))
+    return DistMetadata(tensors, objects, top.field("planner_data"), unread)
 
 
 def _plain(value: object) -> bool:
@@ -188,6 +234,11 @@ def _torch_metadata(found: DistMetadata, folder: Path) -> Metadata:
         raise CheckpointError(
             f"{folder / METADATA}: {name} is a pickled object",
             "nothing in a checkpoint is executed: save it as a tensor",
+        )
+    if found.unread:
+        name = min(found.unread)
+        raise CheckpointError(
+            f"{folder / METADATA}: {name} is stored as {found.unread[name]}, which is not read"
         )
     states: dict[str, Any] = {}
     storage: dict[Any, Any] = {}

@@ -31,7 +31,10 @@ BLOCK_BYTES = 1 << 20
 VALUE_ITEMSIZE = {
     "Python int": 8, "Python float": 8, "Python bool": 1, "Python complex": 16,
     "text": 1, "bytes": 1, "big int": 1, "None": 1, "empty dict": 1, "empty list": 1, "file": 1,
+    "unread": 1,
 }  # fmt: skip
+#: The type of what is stored in a way that is not read: it is never compared, and never held.
+UNREAD = "unread"
 #: A plain value: one float, any other one (a whole number, a text, nothing), or a list of numbers.
 Plain = Literal["", "float", "value", "list"]
 _TORN = "the file is torn: take an earlier checkpoint"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,13 @@ def fingerprint(path: Path) -> dict[str, str]:
     return dict(sorted(digests.items()))
 
 
-def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None = None) -> Fingerprint:
+def fingerprint_of(
+    path: Path,
+    rules: Iterable[Rule] = (),
+    places: Places | None = None,
+    *,
+    only: Collection[str] | None = None,
+) -> Fingerprint:
     """SHA-256 of each component's state.
 
     Over names in order, each with dtype, shape and bytes, so equal for both formats and for every
@@ -59,6 +65,7 @@ def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None
     Args:
         rules: what is no state, and left out.
         places: folders that stand in names and texts by their placeholders; None: none.
+        only: the components that are asked for; None: all.
 
     Raises:
         CheckpointError: torn, incomplete, or it would need code to be read.
@@ -72,10 +79,12 @@ def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None
     values: dict[str, dict[str, str]] = {}
     with Reader() as reader:
         for name, entry in judged:
+            if only is not None and entry.component not in only:
+                continue
             if _is_tied(checkpoint, entry, reader):
                 continue
             head = f"{name}\0{entry.dtype}\0{list(entry.shape)}\0".encode("utf-8", "surrogatepass")
-            if apart and entry.plain in _ONE:
+            if apart and entry.plain in _ONE and ledger.conditional(checkpoint, entry) is None:
                 value = hashlib.sha256(head + (entry.data or b"")).hexdigest()[:16]
                 values.setdefault(entry.component, {})[name] = value
                 continue
@@ -87,7 +96,11 @@ def fingerprint_of(path: Path, rules: Iterable[Rule] = (), places: Places | None
                 _add_odd_copy(digest, entry, copy, reader)
     for gap in find_gaps(checkpoint):
         digests.setdefault(gap.component, hashlib.sha256()).update(f"\0gap\0{gap.sentence}\0".encode())
-    found = {component: digest.hexdigest() for component, digest in sorted(digests.items())}
+    found = {
+        component: digest.hexdigest()
+        for component, digest in sorted(digests.items())
+        if only is None or component in only
+    }
     return Fingerprint(found, ledger.coverage(), values)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.checkpoints.inert import Attributed, DType, NumpyArray, Record, TensorRef
-from harness.checkpoints.pickles import sorted_set
+from harness.checkpoints.inert import Attributed, DType, Named, NumpyArray, Record, Refused, TensorRef
+from harness.checkpoints.texts import key_text, ordered, text_of
 from harness.errors import CheckpointError
 
 #: Beyond these a file is not a training state but an attack on memory.
@@ -47,13 +47,16 @@ def flatten(
         CheckpointError: deeper or bigger than any training state, or a value with no bytes of its own.
     """
     leaves: dict[str, TensorRef | Value] = {}
-    for found, leaf in _walk(nest, where, name, 0, said):
-        key = found
-        while key in leaves:
-            key += "'"  # {"a.b": 1, "a": {"b": 2}}: two leaves, one dotted name
-        leaves[key] = leaf
-        if len(leaves) > LEAF_LIMIT:
-            raise CheckpointError(f"{where}: more than {LEAF_LIMIT} values, which is not read")
+    try:
+        for found, leaf in _walk(nest, where, name, 0, said):
+            key = found
+            while key in leaves:
+                key += "'"  # {"a.b": 1, "a": {"b": 2}}: two leaves, one dotted name
+            leaves[key] = leaf
+            if len(leaves) > LEAF_LIMIT:
+                raise CheckpointError(f"{where}: more than {LEAF_LIMIT} values, which is not read")
+    except Refused as cause:
+        raise CheckpointError(f"{where}: {cause}, which is not read") from cause
     return leaves
 
 
@@ -74,7 +77,7 @@ def _walk(
     if isinstance(nest, NumpyArray):
         nest = _array(nest, f"{where}: {name}")
     if isinstance(nest, (set, frozenset)):
-        nest = sorted_set(nest)
+        nest = ordered(list(nest))
     if isinstance(nest, (TensorRef, Value)):
         yield name or "value", nest
         return
@@ -95,34 +98,23 @@ def _walk(
     empty = True
     for key, child in children:
         empty = False
-        word = said(key) if isinstance(key, str) and not key.isdecimal() else _key(key)
+        word = key_text(key, said)
         yield from _walk(child, where, f"{name}.{word}" if name else word, depth + 1, said)
     if empty:
         kind = "empty list" if isinstance(nest, (list, tuple)) else "empty dict"
         yield name or "value", Value(kind, (0,), b"")
 
 
-def _key(key: object) -> str:
-    """A key as a name has it: the same in every process, and another for "1" than for 1."""
-    if isinstance(key, (tuple, list)):
-        return f"({', '.join(map(_key, key))})"
-    if isinstance(key, DType):
-        return key.name
-    if isinstance(key, Record):
-        return f"{key.label}({', '.join(map(_key, key.arguments))})"
-    return repr(key) if isinstance(key, (str, int, float, bytes, type(None))) else type(key).__name__
-
-
-def _fields(record: Record) -> list[tuple[str, Any]]:
+def _fields(record: Record) -> list[tuple[Any, Any]]:
     """What a record holds: its ``__dict__``, or else what it was made from."""
     if record.label == "_io.BytesIO":
         state = record.state
         return [("bytes", state[0] if isinstance(state, tuple) and state else b"")]
-    fields: list[tuple[str, Any]] = []
+    fields: list[tuple[Any, Any]] = []
     if record.arguments:
         fields.append((record.label.rpartition(".")[2], list(record.arguments)))
     if isinstance(record.state, Mapping):
-        fields += [(str(key), value) for key, value in record.state.items()]
+        fields += record.state.items()
     elif record.state is not None:
         fields.append(("state", record.state))
     return fields or [("class", record.label)]
@@ -152,8 +144,10 @@ def _value(value: Any, where: str) -> Value:  # noqa: ANN401
         return Value("Python float", (), struct.pack("<d", value))
     if isinstance(value, complex):
         return Value("Python complex", (), struct.pack("<2d", value.real, value.imag))
-    if isinstance(value, DType):
-        value = value.name
+    if isinstance(value, (DType, Named)):
+        value = value.name if isinstance(value, DType) else value.text
+    elif isinstance(value, type) or callable(value):
+        value = text_of(value)  # a class or a function by its name
     if isinstance(value, str):
         data = value.encode("utf-8", "surrogatepass")
         return Value("text", (len(data),), data)

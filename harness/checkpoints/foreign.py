@@ -99,17 +99,18 @@ def part_of(ref: TensorRef, path: Path, offsets: tuple[int, ...], key: int = 0) 
 def _whole(
     key: str, leaf: TensorRef | Value, file: Path, where: str, order: int, places: Places, *, rank: bool
 ) -> Entry:
-    component = components.foreign(key)
+    name, key = key, components.key_of(key)
+    component = components.foreign(key, where)
     if isinstance(leaf, Value):
         dtype, shape, data = leaf.dtype, leaf.shape, leaf.data
         if dtype == "text":
             data = places.hide(data.decode("utf-8", "surrogatepass")).encode("utf-8", "surrogatepass")
             shape = (len(data),)
-        return Entry(key, component, dtype, shape, data=data, per_rank=rank, key=key, file=where)
+        return Entry(name, component, dtype, shape, data=data, per_rank=rank, key=key, file=where)
     part = part_of(leaf, file, (0,) * len(leaf.sizes), order)
     if component == "unknown" and leaf.sizes:
         component = "weights"
-    return Entry(key, component, leaf.dtype, leaf.sizes, (part,), per_rank=rank, key=key, file=where)
+    return Entry(name, component, leaf.dtype, leaf.sizes, (part,), per_rank=rank, key=key, file=where)
 
 
 def _entries(file: Path, where: str, places: Places) -> Iterator[Entry]:

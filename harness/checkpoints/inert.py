@@ -50,9 +50,36 @@ class Record(metaclass=Inert):
     def __setstate__(self, state: object) -> None:
         self.state = state
 
+    def __repr__(self) -> str:
+        return f"<{self.label}>"  # never where it lies in memory
+
     def field(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - untyped by nature
         """A value of the stored ``__dict__``."""
         return self.state.get(name, default) if isinstance(self.state, Mapping) else default
+
+
+class Unknown(Record):
+    """What was stored for something that no table knows, as a list, a table or an object of it."""
+
+    __slots__ = ("items",)
+
+    def append(self, item: object) -> None:
+        """One more part of a list, a set, a queue."""
+        self._held().append(item)
+
+    def extend(self, items: Iterable[object]) -> None:
+        """Several."""
+        self._held().extend(items)
+
+    add = append
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self._held().append((key, value))
+
+    def _held(self) -> list[object]:
+        if not hasattr(self, "items"):
+            self.items: list[object] = []
+        return self.items
 
 
 class NumpyArray(Record):
@@ -81,6 +108,42 @@ class DType(metaclass=Inert):
 
     def __setstate__(self, state: object) -> None:
         raise Refused("an assignment to a dtype")
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Named(metaclass=Inert):
+    """A device or a path: a text that is not equal to one that is only a text."""
+
+    __slots__ = ("kind", "text")
+
+    def __init__(self, kind: str, text: str) -> None:
+        self.kind, self.text = kind, text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Named) and (self.kind, self.text) == (other.kind, other.text)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.text))
+
+    def __repr__(self) -> str:
+        return f"{self.kind}({self.text})"
+
+    def __setstate__(self, state: object) -> None:
+        raise Refused(f"an assignment to a {self.kind}")
+
+
+class Frozen(tuple[Any, ...], metaclass=Inert):
+    """A frozen set as pickled, in an order that depends on what is in it alone; no equal of any tuple."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frozen) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash((Frozen.__name__, tuple(self)))
 
 
 class StorageType(DType):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from harness.checkpoints.checkpoint import Checkpoint
 from harness.checkpoints.coverage import AppliedRule, Count, Coverage
-from harness.checkpoints.entries import Entry
+from harness.checkpoints.entries import UNREAD, Entry
 from harness.checkpoints.places import LOAD, SAVE
 from harness.checkpoints.rules import Rule, Rules
 
@@ -47,22 +47,35 @@ class Ledger:
                         excluded.add(name)
         excluded |= self._loads
         self.excluded = frozenset(excluded | self.per_rank)
+        self.unread = frozenset(
+            name
+            for checkpoint in checkpoints
+            for name, entry in checkpoint.entries.items()
+            if entry.dtype == UNREAD and name not in self.excluded
+        )
+        self._as_allowed: set[str] = set()
 
     def judged(self, checkpoint: Checkpoint) -> dict[str, Entry]:
         """The entries that must be compared; without the words that are left out of texts."""
-        kept = {name: entry for name, entry in checkpoint.entries.items() if name not in self.excluded}
+        left_out = self.excluded | self.unread
+        kept = {name: entry for name, entry in checkpoint.entries.items() if name not in left_out}
         for name in self._words.keys() & kept.keys():
             kept[name] = kept[name].without_words(self._words[name])
         # What was loaded is what had been saved: a path below either is one and the same.
         return {name: _as_saved(entry) for name, entry in kept.items()}
 
-    def coverage(self, uncompared: Iterable[str] = ()) -> Coverage:
-        """The sums.
+    def conditional(self, checkpoint: Checkpoint, entry: Entry) -> Rule | None:
+        """The rule by which the values of an entry may differ in one way; None where in no way."""
+        return self._rules.conditional(entry.key or entry.name, checkpoint.files_of(entry))
 
-        Args:
-            uncompared: names that should have been compared, and were not.
-        """
-        missed = frozenset(uncompared)
+    def met(self, rule: Rule, name: str) -> None:
+        """The values of a name differ in that way: it is left out."""
+        self._rules.met(rule, name)
+        self._as_allowed.add(name)
+
+    def coverage(self) -> Coverage:
+        """The sums; what is not read was not compared."""
+        missed = self.unread
         files: dict[str, set[str]] = {}
         names: set[str] = set()
         copies: dict[str, int] = {}
@@ -91,7 +104,7 @@ class Ledger:
     def _place(self, name: str, missed: frozenset[str]) -> str:
         if name in missed:
             return "uncompared"
-        return "excluded" if name in self.excluded else "compared"
+        return "excluded" if name in self.excluded or name in self._as_allowed else "compared"
 
 
 def _is_load(entry: Entry) -> bool:

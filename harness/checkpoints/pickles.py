@@ -17,14 +17,18 @@ from harness.checkpoints.inert import (
     ITEMSIZE,
     Attributed,
     DType,
+    Frozen,
     Inert,
+    Named,
     NumpyArray,
     Record,
     Refused,
     Storage,
     StorageType,
     TensorRef,
+    Unknown,
 )
+from harness.checkpoints.texts import ordered
 
 _STORAGES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
@@ -51,18 +55,34 @@ _RECORDS = {
 }  # fmt: skip
 
 
-#: A set with more parts is no training state but an attack on memory.
-_SET_LIMIT = 1_000_000
-
-
 class _Call:
     """A function that a pickle may call: one of ours, with checks, in place of what it names."""
 
-    __slots__ = ("_run",)
+    __slots__ = ("_run", "label")
     _run: Callable[..., Any]
+    label: str
 
-    def __init__(self, run: Callable[..., Any]) -> None:
+    def __init__(self, run: Callable[..., Any], label: str = "") -> None:
         object.__setattr__(self, "_run", run)
+        object.__setattr__(self, "label", label)
+
+    def named(self, module: str, name: str) -> _Call:
+        """The same, for what a pickle calls so."""
+        return _Call(self._run, f"{module}.{name}")
+
+    def or_unknown(self) -> _Call:
+        """The same, and an inert record of the call where it is none of those that are expected."""
+
+        def run(*arguments: object) -> object:
+            try:
+                return self._run(*arguments)
+            except Exception:  # noqa: BLE001 - nearly anything, of arguments that are not as they should be
+                return _unknown_class(*self.label.rsplit(".", 1))(*arguments)
+
+        return _Call(run, self.label)
+
+    def __repr__(self) -> str:
+        return f"<{self.label}>"
 
     def __call__(self, *arguments: object) -> Any:  # noqa: ANN401 - untyped by nature
         return self._run(*arguments)
@@ -141,20 +161,20 @@ def _tensor_v3(
 
 def _parameter(data: object, grad: object = True, _hooks: object = None, state: object = None) -> object:  # noqa: FBT002
     """A Parameter needs its gradient unless it says otherwise."""
-    found = [] if grad is True else [("requires_grad", grad)]
+    found: list[tuple[Any, object]] = [] if grad is True else [("requires_grad", grad)]
     data = data.value if isinstance(data, Attributed) else data
     if state:
         found += _state(state)
     return Attributed(data, dict(found)) if found else data
 
 
-def _state(state: object) -> list[tuple[str, object]]:
+def _state(state: object) -> list[tuple[Any, object]]:
     """Attributes of an object: its ``__dict__``, alone or with its slots."""
     parts = state if isinstance(state, tuple) else (state,)
-    found: list[tuple[str, object]] = []
+    found: list[tuple[Any, object]] = []
     for part in parts:
         if isinstance(part, Mapping):
-            found += [(str(key), value) for key, value in part.items()]
+            found += part.items()
         elif part is not None:
             found.append(("state", part))
     return found
@@ -200,44 +220,29 @@ def _numpy_scalar(dtype: object, data: object = b"") -> NumpyArray:
     return array
 
 
-def _path(*parts: object) -> str:
-    return posixpath.join("", *_words(parts))
+def _path(*parts: object) -> Named:
+    return Named("path", posixpath.join("", *_words(parts)))
 
 
-def _device(*parts: object) -> str:
-    return ":".join(_words(parts))
+def _device(*parts: object) -> Named:
+    return Named("device", ":".join(_words(parts)))
 
 
 def _words(parts: Iterable[object]) -> Iterable[str]:
     for part in parts:
         # Of a nest that holds itself many times over there is no text that ends.
-        if not isinstance(part, (str, int)):
+        if not isinstance(part, (str, int, Named)):
             raise Refused(f"a path or a device of {reprlib.repr(part)}")
-        yield str(part)
+        yield part.text if isinstance(part, Named) else str(part)
 
 
-def sorted_set(items: Iterable[object] = ()) -> list[object]:
+def _set(items: Iterable[object] = ()) -> list[object]:
     """A set as a list, in an order that depends on what is in it alone."""
-    left = _SET_LIMIT
-
-    def text(item: object) -> str:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Refused(f"a set of more than {_SET_LIMIT} parts")
-        if isinstance(item, (tuple, list)):
-            return f"({','.join(map(text, item))})"
-        if isinstance(item, Record):
-            return f"{item.label}{text(item.arguments)}"
-        return (
-            item.name if isinstance(item, DType) else repr(item) if _is_plain(item) else type(item).__name__
-        )
-
-    return sorted(items, key=text)
+    return ordered(list(items))
 
 
-def _is_plain(item: object) -> bool:
-    return item is None or isinstance(item, (str, bytes, int, float, complex))
+def _frozen_set(items: Iterable[object] = ()) -> Frozen:
+    return Frozen(ordered(list(items)))
 
 
 @cache
@@ -268,8 +273,8 @@ def _table() -> dict[tuple[str, str], Any]:
     table |= {("torch", name): DType(name) for name in ITEMSIZE}
     for module in ("builtins", "__builtin__"):
         table |= {
-            (module, "set"): _Call(sorted_set),
-            (module, "frozenset"): _Call(sorted_set),
+            (module, "set"): _Call(_set),
+            (module, "frozenset"): _Call(_frozen_set),
             (module, "complex"): _Call(lambda re=0.0, im=0.0: complex(float(re), float(im))),
             (module, "bytes"): _Call(_bytes),
             (module, "bytearray"): _Call(_bytes),
@@ -293,33 +298,56 @@ def _record_class(module: str, name: str) -> type[Record]:
     return made
 
 
+@cache
+def _unknown_class(module: str, name: str) -> type[Unknown]:
+    made = Inert(name, (Unknown,), {"__slots__": (), "label": f"{module}.{name}"})
+    assert issubclass(made, Unknown)
+    return made
+
+
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], load_storage: Callable[[Any], Storage] | None) -> None:
+    def __init__(
+        self, file: IO[bytes], load_storage: Callable[[Any], Storage] | None, *, unknown: bool
+    ) -> None:
         super().__init__(file, encoding="utf-8")
-        self._load_storage = load_storage
+        self._load_storage, self._unknown = load_storage, unknown
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - untyped by nature
         found = _table().get((module, name))
+        if isinstance(found, _Call):
+            found = found.named(module, name)
+            return found.or_unknown() if self._unknown else found
         if found is not None:
             return found
         if (module, name) in _RECORDS or module.partition(".")[0] == "megatron":
             return _record_class(module, name)
+        if self._unknown:
+            return _unknown_class(module, name)
         raise Refused(f"{module}.{name}")
 
-    def persistent_load(self, pid: Any) -> Storage:  # noqa: ANN401 - untyped by nature
+    def persistent_load(self, pid: Any) -> Any:  # noqa: ANN401 - untyped by nature
+        if self._load_storage is None and self._unknown:
+            return _unknown_class("pickle", "persistent_load")(pid)
         if self._load_storage is None:
             raise Refused("a reference to something outside the file")
         return self._load_storage(pid)
 
 
-def load(file: IO[bytes], load_storage: Callable[[Any], Storage] | None = None) -> Any:  # noqa: ANN401
+def load(
+    file: IO[bytes],
+    load_storage: Callable[[Any], Storage] | None = None,
+    *,
+    unknown: bool = False,
+) -> Any:  # noqa: ANN401
     """Read one pickle into plain containers, :class:`Record`, :class:`TensorRef`.
 
     Args:
         load_storage: describes the storage of a persistent id; None where none may occur.
+        unknown: what the table does not know becomes :class:`Unknown`, as inert as all else; for whoever
+            takes of it only what it knows, and says so where that is not all.
 
     Raises:
         Refused: it names something outside the table.
         Exception: whatever a damaged pickle makes the unpickler raise.
     """
-    return _Unpickler(file, load_storage).load()
+    return _Unpickler(file, load_storage, unknown=unknown).load()

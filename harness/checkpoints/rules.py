@@ -36,6 +36,9 @@ class Rule:
             observed, ``#`` stands for a number or an id, and all else for itself.
         words: of a text, the places of the words that are no state, from 0, of a list those of its elements;
             empty for all of the entry.
+        when: one of :data:`~harness.checkpoints.conditions.CONDITIONS`: of an uninterrupted run and a resumed
+            one, the entry is left out only where its two values differ so; empty for always.
+        but: patterns of names that it does not leave out.
     """
 
     where: Where
@@ -43,10 +46,12 @@ class Rule:
     reason: str
     file: str = ""
     words: tuple[int, ...] = ()
+    when: str = ""
+    but: tuple[str, ...] = ()
 
     def matches(self, key: str, files: Iterable[str]) -> bool:
         """Whether it leaves out the name ``key`` of these files."""
-        if not self._entry.fullmatch(key):
+        if not self._entry.fullmatch(key) or any(one.fullmatch(key) for one in self._but):
             return False
         return not self.file or any(self._file.fullmatch(file) for file in files)
 
@@ -54,6 +59,10 @@ class Rule:
     def _entry(self) -> re.Pattern[str]:
         # What was observed is a name, to the letter.
         return re.compile(re.escape(self.entry)) if self.where == "observed" else _compiled(self.entry)
+
+    @cached_property
+    def _but(self) -> tuple[re.Pattern[str], ...]:
+        return tuple(map(_compiled, self.but))
 
     @cached_property
     def _file(self) -> re.Pattern[str]:
@@ -115,13 +124,21 @@ class Rules:
         words: set[int] = set()
         found = None
         for rule, names in self._matched.items():
-            if rule.matches(key, files):
+            if not rule.when and rule.matches(key, files):
                 names.add(name)
                 if not rule.words:
                     return rule
                 words.update(rule.words)
                 found = rule
         return replace(found, words=tuple(sorted(words))) if found else None
+
+    def conditional(self, key: str, files: Iterable[str]) -> Rule | None:
+        """The rule that leaves a name out where its two values differ as it says; None without one."""
+        return next((rule for rule in self._matched if rule.when and rule.matches(key, files)), None)
+
+    def met(self, rule: Rule, name: str) -> None:
+        """They do."""
+        self._matched[rule].add(name)
 
     def applied(self) -> tuple[AppliedRule, ...]:
         """All of them; those of a trainer's table only where they matched, for most never do."""

@@ -14,6 +14,7 @@ from harness.checks.result import Against, Check, Kind, Worst
 from harness.checks.tolerance import compare_by_tolerance
 
 if TYPE_CHECKING:
+    from harness.checks.edges import Edges
     from harness.metrics import Series
 
 Lane = Literal["exact", "tolerance", "envelope"]
@@ -33,6 +34,7 @@ def compare_curves(
     enforce_time: bool = True,
     rounding: str = "",
     note: str = "",
+    edges: Edges | None = None,
 ) -> list[Check]:
     """One check per metric of either side, over the steps ``first..last``.
 
@@ -50,14 +52,25 @@ def compare_curves(
         rounding: the precision of the model, where it is known that only the rounding of operations differs:
             then the tolerances are what was measured for that.
         note: added to every message, e.g. why this lane was taken.
+        edges: where the run was stopped and went on.
     """
     import numpy as np
 
-    said = f" ({note})" if note else ""
+    noted = f" ({note})" if note else ""
     found = []
     for metric in dict.fromkeys((*expected, *actual)):
         bounded = is_bounded(metric)
         left, right = expected.get(metric), actual.get(metric)
+        said = noted
+        if edges is not None:
+            known, (left, right, odd) = left, edges.without(metric, left, right)
+            said += odd
+            if not left and known and not right:  # it came no later than in the other run's own beginning
+                message = f"it was not logged{said}"
+                found.append(
+                    Check(f"{against}: {metric}", metric, against, "present", passed=True, message=message)
+                )
+                continue
         unjudged = is_speed(metric) or (bounded and against == "continuous")
         if unjudged or (metrics and metric not in metrics):
             unnamed = bool(metrics) and metric not in metrics
@@ -86,7 +99,7 @@ def compare_curves(
                 check = compare_by_tolerance(both, said, rounding)
         found.append(check)
     for metric in sorted(set(metrics) - expected.keys() - actual.keys()):
-        message = f"neither side has it, though the case names it{said}"
+        message = f"neither side has it, though the case names it{noted}"
         found.append(Check(f"{against}: {metric}", metric, against, "present", passed=False, message=message))
     return found
 

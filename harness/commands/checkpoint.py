@@ -10,7 +10,9 @@ from harness.commands.output import as_json, flag_json, line, table
 from harness.errors import EXIT_FAILED, EXIT_PASSED
 
 if TYPE_CHECKING:
-    from harness.checkpoints import StateDiff, TensorDiff
+    from collections.abc import Iterable
+
+    from harness.checkpoints import Checkpoint, StateDiff, TensorDiff
 
 _ONE = "an iteration's folder, a folder of checkpoints (its latest), or a file"
 _SHOWN = 40  # rows of a table; --json has all of them
@@ -29,6 +31,9 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     command = verbs.add_parser("show", help="names, types, shapes, and a digest of each component")
     command.set_defaults(do=_show)
     command.add_argument("path", metavar="PATH", type=Path, help=_ONE)
+    command.add_argument(
+        "--all", action="store_true", help="each of a script's arguments, not one row for all"
+    )
     flag_json(command)
     command = verbs.add_parser("verify", help="whether everything is there, and as it was saved")
     command.set_defaults(do=_verify)
@@ -102,7 +107,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
     checkpoint = open_checkpoint(arguments.path)
     digests = fingerprint(arguments.path)
-    rows = [
+    rows: list[dict[str, object]] = [
         {"name": name, "component": entry.component, "dtype": entry.dtype, "shape": list(entry.shape)}
         for name, entry in sorted(checkpoint.entries.items())
     ]
@@ -120,10 +125,28 @@ def _show(arguments: argparse.Namespace) -> int:
     layout = ", ".join(f"{key.upper()} {value}" for key, value in checkpoint.layout.items())
     line(f"{checkpoint.path}: {checkpoint.format}, {len(rows)} names{f', {layout}' if layout else ''}")
     keys = ("component", "name", "dtype", "shape")
-    table(("component", "name", "type", "shape"), [[row[key] for key in keys] for row in rows])
+    shown = rows if arguments.all else _folded(checkpoint, rows)
+    table(("component", "name", "type", "shape"), [[row[key] for key in keys] for row in shown])
     for component, digest in digests.items():
         line(f"{component}: sha256 {digest}")
     return EXIT_PASSED
+
+
+def _folded(checkpoint: Checkpoint, rows: Iterable[dict[str, object]]) -> list[dict[str, object]]:
+    """Rows by name, those of a script's arguments as one: they are hundreds, and none of them is state."""
+    from harness.checkpoints.components import is_argument
+
+    kept: dict[str, dict[str, object]] = {}
+    for row in rows:
+        name = str(row["name"])
+        key = checkpoint.entries[name].key or name
+        if not is_argument(key):
+            kept[name] = row
+            continue
+        folded = f"{name.removesuffix(key)}args.*"
+        whole = kept.setdefault(folded, {**row, "name": folded, "dtype": "arguments", "shape": 0})
+        whole["shape"] = int(str(whole["shape"])) + 1
+    return list(kept.values())
 
 
 def _verify(arguments: argparse.Namespace) -> int:

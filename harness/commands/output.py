@@ -8,9 +8,6 @@ from collections.abc import Iterable, Sequence
 
 from harness.text import strict_json
 
-#: Columns when nobody looks: wide enough for two paths, so that grep finds a row on one line.
-_WIDE = 400
-
 
 def flag_json(command: argparse.ArgumentParser) -> None:
     """Add ``--json``."""
@@ -46,13 +43,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from harness.report.tables import print_table
+
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
         shown.add_column(column, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(plain(str(cell))) for cell in row))
-    wide = None if sys.stdout.isatty() else _WIDE
-    Console(file=sys.stdout, highlight=False, markup=False, width=wide).print(shown)
+    print_table(Console(file=sys.stdout, highlight=False, markup=False), shown)
 
 
 def line(text: str) -> None:

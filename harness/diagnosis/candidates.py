@@ -134,7 +134,7 @@ def judged(known: Known) -> Judged:
     ruled_out = [one.candidate for one in weighed if one.out]
     said = [f"not {one.component}: {'; '.join(one.against)}" for one in ruled_out]
     certain = known.every and known.first.kind in _TRAINING
-    if certain and len(left) == 1 and left[0].component != "buffers":
+    if certain and len(left) == 1 and left[0].component not in ("buffers", "nondeterminism"):
         return Judged(left[0].component, (*left[0].speaks_for, *left[0].against, *said))
     if known.first.kind == "other":
         said.append(f"what `{known.first.metric}` tells of training, its name does not say")
@@ -227,6 +227,9 @@ class _Weighing:
         if self.component in _IN_THE_UPDATE:
             return self._part_in_the_update()
         if first.kind == "validation":
+            later = [line.metric for line in self.known.lines if line.kind in _TRAINING and line.off]
+            if later:
+                return [f"validation is off before any curve of training is (`{later[0]}`)"]
             return ["validation is off and no curve of training is, of those that were compared"]
         if self.component in _IN_THE_LOSS:
             return [f"`{first.metric}`, the first that is off, depends on it"]
@@ -306,6 +309,7 @@ class _Weighing:
         if not equal or self._accumulated or (known.first.kind == "validation" and self.component == "rng"):
             return
         held = (known.held_at_the_end or {}).get(self.component, equal)
+        held -= known.state.as_allowed.get(self.component, 0) if known.state is not None else 0
         of = f"{equal} of its {held} entries" if held > equal else _all(equal)
         self.against.append(f"{of} {'is' if equal == 1 else 'are'} equal at {known.end}")
         whole = held <= equal and known.first.kind != "validation"

@@ -35,7 +35,8 @@ IMPLIED: Mapping[Tells, tuple[str, ...]] = {
 }
 _ENOUGH = 3  # values in a row that must agree before two stretches of a curve count as the same
 _ALIKE = 1e-6  # relative
-_BY_VALUE = ("exact", "tolerance", "envelope")
+#: Kinds of checks that compared values of a curve of training, one with another.
+BY_VALUE = ("exact", "tolerance", "envelope")
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def compared(
     found = []
     for check in checks:
         name = check.metric
-        if name is None or check.kind not in _BY_VALUE or is_bounded(name):
+        if name is None or check.kind not in BY_VALUE or is_bounded(name):
             continue
         if name not in expected or name not in actual or (not check.passed and name not in since):
             continue

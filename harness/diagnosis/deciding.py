@@ -63,7 +63,8 @@ def diagnose(
     if all(check.passed for check in checks):
         return None
     if golden_only:
-        sound = any(c.passed and c.metric and c.name.startswith("continuous:") for c in checks)
+        same = [c for c in checks if c.metric and c.kind == "exact" and c.against == "continuous"]
+        sound = bool(same) and all(check.passed for check in same)
         return training_changed(checks, continuous, deterministic=deterministic, repeats=sound)
     return _Resume(
         checks, continuous, resumed, k, n, state, probe, deterministic, arguments, stops_otherwise
@@ -136,7 +137,12 @@ class _Resume:
             "anything was resumed"
         )
         if not self.stops_otherwise:
-            return Diagnosis("nondeterminism", (f"{said}: training does not repeat itself",))
+            tried = (
+                "training does not repeat itself"
+                if self.stops_otherwise is False
+                else "it was not tried again"
+            )
+            return Diagnosis("nondeterminism", (f"{said}: {tried}",))
         said += f": {first.values}" if first.expected is not None else ""
         why = (
             f"run again, the one that stops at {self.k} comes out the same way: it trains otherwise because "
@@ -231,7 +237,7 @@ class _Resume:
     def _partly_loaded(self) -> Diagnosis | None:
         """Several parts that have nothing to do with each other are gone: the checkpoint is not whole."""
         groups = self._changed
-        kinds = {"weights" if c in PARAMETERS else c for c in groups}
+        kinds = {"weights" if c in PARAMETERS else c for c in groups if c != "unknown"}
         if len(kinds) < _PARTLY_LOADED:
             return None
         said = [
@@ -335,11 +341,15 @@ class _Resume:
             if len(seen) == 1:
                 component, said = next(iter(seen.items()))
                 return Judged(component, tuple(said))
+            if not seen and not self._off and (said := sentences.of_trackers(self.failed)):
+                return Judged("checkpoint", tuple(said))
             why = () if seen or self._off else self._messages()
             return Judged("unknown", why, candidates.listed(seen, CAUSES))
         known = self._known(first, seen)
         if first.kind in ("data", "rate", "scale"):
             component = curves.IMPLIED[first.kind][0]
+            if first.kind == "rate" and differences.began_anew(self._at_the_end):
+                return Judged("optimizer", (*seen["optimizer"], *seen.get("lr-schedule", ())))
             if first.kind == "rate" and self._moves_in_step(first):
                 lost = doubts.rate_of_the_optimizer(known)
                 component = "optimizer" if lost else component
@@ -362,6 +372,8 @@ class _Resume:
     def _named(self, found: Mapping[str, Sequence[str]]) -> str | None:
         """Of what was lost at k: what the curves agree with, or the only one."""
         first = self._first
+        if first is not None and first.kind == "rate" and differences.began_anew(self._changed):
+            return "optimizer"  # the rate lies in its groups
         for component in curves.IMPLIED[first.kind] if first is not None else ():
             if component in found:
                 return component
@@ -386,14 +398,6 @@ class _Resume:
 
     def _in_passing(self) -> list[str]:
         """What else a reader should know."""
-        said = []
         last = curves.last_step(self.resumed or self._empty)
-        if last is not None and last < self._end:
-            said.append(f"the resumed run ended after iteration {last} of {self.n}, without an error")
-        golden = curves.deviations(c for c in self.failed if c.against == "golden")
-        if golden:
-            said.append(
-                f"the uninterrupted run is not the golden's either, from iteration {golden[0].step} on "
-                f"(`{golden[0].metric}`)"
-            )
-        return said
+        early = last if last is not None and last < self._end else None
+        return sentences.in_passing(self.failed, early, self.n)

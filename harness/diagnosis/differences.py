@@ -24,7 +24,10 @@ _APART_FROM_WEIGHTS = ("data-order", "lr-schedule", "rng", "iteration")
 _HYPERPARAMETERS = re.compile(
     r"(?:^|[._])(?:betas?\d?|eps|momentum|dampening|nesterov|amsgrad|maximize)(?:\.\d+)?$"
 )
+#: Of a parameter group: what a schedule, or whoever sets it up, writes into it.
+_SCHEDULED = re.compile(rf"{_HYPERPARAMETERS.pattern}|(?:^|[._])(?:lr|wd|weight_decay)(?:_mult)?(?:\.\d+)?$")
 _OPTIMIZER = re.compile(r"^optimizer\.(?P<kind>[^.]+)\.(?P<parameter>.+)$")
+_IN_THE_OPTIMIZER = re.compile(r"(?:^|[:/.])optimizer\.")
 _MODEL = "model."
 _LARGEST = 16 << 20  # elements of a tensor that is read whole, to see where its rows went
 
@@ -40,6 +43,7 @@ def components(entries: Iterable[TensorDiff]) -> Groups:
         groups.setdefault(entry.component, []).append(entry)
     _masters_are_weights(groups)
     _moments_follow(groups)
+    _whole_optimizer(groups)
     kinds = [kind for kind in PARAMETERS if kind in groups]
     if len(kinds) > 1:
         groups["weights"] = [entry for kind in kinds for entry in groups.pop(kind)]
@@ -73,6 +77,13 @@ def _moments_follow(groups: Groups) -> None:
 def _is_moment_of(name: str, parameters: set[str]) -> bool:
     match = _OPTIMIZER.match(name)
     return bool(match) and match["parameter"] in parameters  # type: ignore[index]
+
+
+def _whole_optimizer(groups: Groups) -> None:
+    """Masters that were lost with the moments beside them, and no weight: that is the whole optimizer."""
+    found = [entry for kind in PARAMETERS for entry in groups.get(kind, ())]
+    if found and began_anew(groups) and all(_IN_THE_OPTIMIZER.search(entry.name) for entry in found):
+        groups["optimizer"] += [entry for kind in PARAMETERS for entry in groups.pop(kind, ())]
 
 
 def _whole_groups(groups: Groups) -> None:
@@ -113,6 +124,15 @@ def _is_count(entry: TensorDiff) -> bool:
         return False
     return all(
         isinstance(v, (int, float)) and float(v).is_integer() and abs(v) < 1 << 53 for v in (entry.a, entry.b)
+    )
+
+
+def began_anew(groups: Groups) -> bool:
+    """Whether moments or step counts of the optimizer differ: no rate and no schedule moves those."""
+    return any(
+        (entry.elements > 1 or _is_count(entry) or entry.reason != "values")
+        and not _SCHEDULED.search(entry.name)
+        for entry in groups.get("optimizer", ())
     )
 
 

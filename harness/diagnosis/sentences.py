@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.diagnosis import curves
@@ -11,6 +11,7 @@ from harness.diagnosis.result import number
 from harness.metrics.known import about
 
 if TYPE_CHECKING:
+    from harness.checks import Check
     from harness.metrics import Series
 
 #: In the order of cause.
@@ -52,6 +53,32 @@ def of_curves(
     if held:
         said += f"; {listed(held)} {'is' if len(held) == 1 else 'are'} right there"
     return [said]
+
+
+def of_trackers(failed: Iterable[Check]) -> list[str]:
+    """What a phase left does not name its last checkpoint: whoever resumes by that starts elsewhere."""
+    named = [c for c in failed if c.kind == "present" and ": tracker names iteration" in c.name]
+    return [f"{c.message}; expected iteration {c.name.rpartition(' ')[2]}" for c in named]
+
+
+def in_passing(failed: Sequence[Check], early: int | None, n: int) -> list[str]:
+    """What else a reader should know.
+
+    Args:
+        failed: the checks that did not hold.
+        early: the iteration that the resumed run ended after, where that is too early.
+        n: the iterations of the whole run.
+    """
+    said = of_trackers(failed)
+    if early is not None:
+        said.append(f"the resumed run ended after iteration {early} of {n}, without an error")
+    golden = curves.deviations(c for c in failed if c.against == "golden")
+    if golden:
+        said.append(
+            f"the uninterrupted run is not the golden's either, from iteration {golden[0].step} on "
+            f"(`{golden[0].metric}`)"
+        )
+    return said
 
 
 def _held(step: int, kind: str, lines: Sequence[Compared]) -> list[str]:

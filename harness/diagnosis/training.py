@@ -113,7 +113,7 @@ def _state_only(checks: Sequence[Check]) -> Diagnosis | None:
     states = [c.name.removeprefix(_STATE) for c in checks if c.name.startswith(_STATE) and not c.passed]
     if not states:
         return None
-    alike = any(c.passed and c.metric and not is_bounded(c.metric) for c in checks)
+    alike = any(c.passed and c.metric and c.kind in curves.BY_VALUE for c in checks)
     before = "every curve that was compared is the golden's, and " if alike else ""
     said = f"{before}the saved state at the end is not the golden's: {', '.join(states)}"
     named = [component for component in states if component in COMPONENTS]

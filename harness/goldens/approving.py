@@ -134,7 +134,7 @@ def golden_of(
         remarks += [f"another subject: {what}" for what in changes(old, provenance)]
     except GoldenError:
         pass  # what cannot be read is replaced
-    state, subject = provenance.get("state"), provenance.get("subject")
+    state, subject, resumed = (provenance.get(key) for key in ("state", "subject", "resumed"))
     return Planned(
         target,
         series,
@@ -146,6 +146,7 @@ def golden_of(
             subject=subject if isinstance(subject, dict) else None,
             circumstances=provenance.get("circumstances") or (),
             values=provenance.get("values"),
+            resumed=resumed if isinstance(resumed, dict) else None,
         )
         | {"run": {key: provenance[key] for key in ("finished", "commit") if provenance.get(key)}},
         folder,

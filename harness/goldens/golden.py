@@ -57,6 +57,11 @@ class Golden:
         found = self.provenance.get("state")
         return found if isinstance(found, dict) else {}
 
+    def state_of(self, *, resumed: bool) -> Mapping[str, str]:
+        """The same of a run of that kind: a resumed one's may have moved, where a rule allows it to."""
+        moved = self.provenance.get("resumed") if resumed else None
+        return {**self.state, **moved} if isinstance(moved, dict) else self.state
+
     @property
     def subject(self) -> Mapping[str, Mapping[str, Any]]:
         """Arguments and variables of the case, as it was then; empty where they were not recorded."""
@@ -131,15 +136,16 @@ def read(path: Path, *, fallback: bool = False) -> Golden:
 
 def _provenance(side: Path) -> dict[str, Any]:
     found = _parse(side, _bytes(side, "a provenance"), "a provenance")
-    for key in ("fingerprint", "state", "statistics", "subject"):
+    for key in ("fingerprint", "resumed", "state", "statistics", "subject"):
         if not isinstance(found.get(key, {}), dict):
             raise GoldenError(f"{side}: {key}: found {type(found[key]).__name__}, expected an object")
     for part, values in found.get("subject", {}).items():
         if not isinstance(values, dict):
             raise GoldenError(f"{side}: subject: {part}: found {values!r:.40}, expected values by name")
-    for component, digest in found.get("state", {}).items():
-        if not isinstance(digest, str):
-            raise GoldenError(f"{side}: state: {component}: found {digest!r:.40}, expected a SHA-256")
+    for key in ("state", "resumed"):
+        for component, digest in found.get(key, {}).items():
+            if not isinstance(digest, str):
+                raise GoldenError(f"{side}: {key}: {component}: found {digest!r:.40}, expected a SHA-256")
     for metric, about in found.get("statistics", {}).items():
         if not isinstance(about, dict) or type(about.get("repeats", 3)) is not int:
             raise GoldenError(f"{side}: statistics: {metric}: found {about!r:.40}, expected what repeats say")

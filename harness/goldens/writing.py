@@ -55,6 +55,7 @@ def provenance_of(
     subject: Mapping[str, Any] | None = None,
     circumstances: Sequence[Mapping[str, str]] = (),
     values: Mapping[str, Mapping[str, str]] | None = None,
+    resumed: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The content of a side file.
 
@@ -64,6 +65,7 @@ def provenance_of(
         subject: what the case says that decides numbers, see :mod:`harness.goldens.subjects`.
         circumstances: what of the state was left out of its digests, as :meth:`Rule.as_dict` has it.
         values: hashes of plain values, by component and name, which no digest holds.
+        resumed: the digests that the resumed run's state had, where a rule allowed them to be others.
     """
     return {
         "how": how,
@@ -74,6 +76,7 @@ def provenance_of(
         "fingerprint": dict(fingerprint),
         **({"subject": dict(subject)} if subject else {}),
         "state": dict(state),
+        **({"resumed": dict(resumed)} if resumed else {}),
         **({"statistics": dict(statistics)} if statistics else {}),
         **({"values": {component: dict(group) for component, group in values.items()}} if values else {}),
         **({"circumstances": list(circumstances)} if circumstances else {}),

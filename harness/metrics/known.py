@@ -167,6 +167,8 @@ METRICS: Final = Metrics((
     Metric("lr", "rate", "rate"),
     Metric("weight-decay", "rate"),
     Metric("iteration-time", "time"),
+    Metric("iter-energy/gpu", "finite"),
+    Metric("power/gpu", "finite"),
     # Families, by what trainers call such things. How they are judged:
     Metric(_family(r" vs samples$"), "unread"),  # Megatron-LM logs each curve again, over another axis
     # Work per second: the time says the same.

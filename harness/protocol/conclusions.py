@@ -76,6 +76,7 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
         subject=steps.subject(),
         circumstances=[rule.as_dict() for rule in steps.states.observed],
         values=state.values,
+        resumed=_moved(steps, findings),
     )
     try:
         change = goldens.write(path, run.series, provenance, metrics=plan.case.metrics)
@@ -83,6 +84,19 @@ def record_golden(steps: Steps, findings: Findings) -> Found:
         said = f"{path} cannot be written ({error.strerror or error}); nothing was changed"
         return Found(checks=(judge.not_recorded(said),))
     return Found(checks=(judge.golden_recorded(change),))
+
+
+def _moved(steps: Steps, findings: Findings) -> dict[str, str]:
+    """What of the state's digests is another one in the resumed run, though nothing was lost.
+
+    Raises:
+        CheckpointError: its state cannot be read any more.
+    """
+    state, resumed = findings.last(SavedState), findings.phase("resumed")
+    continuous = findings.phase("continuous")
+    if state is None or state.probed is not None or resumed is None or continuous is None:
+        return {}
+    return steps.states.moved(resumed, continuous, state.difference)
 
 
 def _statistics(
@@ -154,6 +168,9 @@ def verdict_of(
     checks = tuple(map(relative.check, findings.checks))
     if diagnosis is not None and _of_a_script(steps, findings, failure):
         diagnosis = with_recipes(diagnosis)
+    provenance = _provenance(protocol, steps, findings, failure)
+    if steps.phases.notes:
+        provenance["notes"] = [relative.text(said) for said in steps.phases.notes]
     held = bool(checks) and all(check.passed for check in checks)
     return Verdict(
         cell=steps.plan.cell.id,
@@ -161,7 +178,7 @@ def verdict_of(
         checks=checks,
         diagnosis=relative.diagnosis(diagnosis),
         timing={name: round(seconds, 3) for name, seconds in steps.phases.timing().items()},
-        provenance=_provenance(protocol, steps, findings, failure),
+        provenance=provenance,
         reproduce=steps.plan.reproduce,
         coverage=_coverage(steps, findings),
         message=message_of(checks, diagnosis, ended=failure is None),
@@ -201,6 +218,8 @@ def _provenance(
             found["state"] = known.digests
             if known.values:
                 found["values"] = known.values
+            if known.digests and (moved := _moved(steps, findings)):
+                found["resumed"] = moved
             if steps.states.observed:
                 found["circumstances"] = [rule.as_dict() for rule in steps.states.observed]
     found |= {

@@ -232,7 +232,7 @@ class GoldenState:
 
 
 def golden_state(
-    golden: Golden, digests: Mapping[str, str], values: Mapping[str, Mapping[str, str]]
+    golden: Golden, digests: Mapping[str, str], values: Mapping[str, Mapping[str, str]], *, resumed: bool
 ) -> GoldenState:
     """The saved state at N against the digests of the golden, component by component.
 
@@ -241,10 +241,12 @@ def golden_state(
 
     Args:
         digests, values: of the state, as in :class:`harness.checkpoints.fingerprints.Fingerprint`.
+        resumed: it is a resumed run's.
     """
     checks, noted = [], False
-    for component in sorted({*golden.state, *golden.values, *digests, *values} if golden.has_state else ()):
-        expected, actual = golden.state.get(component), digests.get(component)
+    recorded = golden.state_of(resumed=resumed)
+    for component in sorted({*recorded, *golden.values, *digests, *values} if golden.has_state else ()):
+        expected, actual = recorded.get(component), digests.get(component)
         same = actual == expected
         there = "other bits than recorded" if expected and actual else "is not there"
         said = "the same bits" if same else there if expected else "was not there when it was recorded"

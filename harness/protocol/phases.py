@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import CheckpointError, NothingLogged
 from harness.launch.launcher import Launcher
+from harness.matrix import CASE_FILE
 from harness.protocol.findings import Recorded
 from harness.protocol.observer import Observer
 from harness.protocol.plan import Plan
@@ -67,6 +68,8 @@ class Phases:
         self.plan, self.folder, self.observer = plan, folder, observer
         self._devices = devices
         self._launcher, self._lent = launcher or Launcher(), launcher is not None
+        #: What a person should know of the case and of how it is started; said once a cell.
+        self.notes: tuple[str, ...] = ()
         self._timing: dict[str, float] = {}
         self._began = time.monotonic()
 
@@ -176,8 +179,12 @@ class Phases:
 
         self.observer.phase_started(name, phase.start, phase.stop)
         launch = plan.trainer.launch(phase)
-        for said in launch.notes if not self._timing else ():
-            self.observer.note(said)
+        if not self._timing:
+            file = plan.case.directory / CASE_FILE
+            warned = (f"warning: {file}: {said}" for said in plan.case.warnings)
+            self.notes = (*warned, *launch.notes)
+            for said in self.notes:
+                self.observer.note(said)
         outcome = self._launcher.run(
             replace(launch, env={**launch.env, **self._devices}),
             phase=name,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import traceback
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cases import find_case
-from harness.errors import HarnessError, MetricsError, UsageError
+from harness.errors import HarnessError, MetricsError, Unforeseen, UsageError
 from harness.machine.leases import lease
 from harness.matrix import Cell
 from harness.protocol import judge
@@ -21,7 +23,7 @@ from harness.protocol.observer import Observer, Silent
 from harness.protocol.phases import Phases
 from harness.protocol.plan import Options, Plan, prepare
 from harness.protocol.protocols import PROTOCOLS, choose
-from harness.protocol.refusal import command_line, refused
+from harness.protocol.refusal import command_line, refused, sentence
 from harness.protocol.results import ResultsFolder, claim
 from harness.protocol.steps import Steps
 from harness.text import utc_now
@@ -86,7 +88,7 @@ def run_cell(
                 protocol = choose(plan)
                 devices = held.enter_context(lease(cell.hardware, plan.world_size, observer.note))
                 phases = held.enter_context(Phases(plan, folder, observer, devices, launcher))
-            except (HarnessError, OSError) as error:
+            except Exception as error:
                 folders = [("cases", cases, Path("test_cases")), ("goldens", goldens, Path("goldens")),
                            ("results", results, Path("results"))]  # fmt: skip
                 named = asked or (str(case.directory) if case else cell.case)
@@ -96,7 +98,10 @@ def run_cell(
             steps, findings = Steps(phases), Findings()
             diagnosis, failure = _judge(protocol, steps, findings)
         verdict = verdict_of(protocol, steps, findings, diagnosis, failure, run)
-        _write_state_diff(folder, findings, verdict.diagnosis)
+        try:
+            _write_state_diff(folder, findings, verdict.diagnosis)
+        except OSError as error:
+            observer.note(f"state_diff.json: {sentence(error)}")
         verdict.write(folder.verdict)
         if report is not None:
             try:
@@ -128,6 +133,22 @@ def _judge(protocol: str, steps: Steps, findings: Findings) -> tuple[Diagnosis |
         from harness.diagnosis import crash
 
         return crash(error), error
+    except Exception as error:  # noqa: BLE001 - whatever it is, the cell ends with a verdict that says so
+        from harness.diagnosis import crash
+
+        failure = _unforeseen(error, steps.phases.folder.path)
+        return crash(failure), failure
+
+
+def _unforeseen(error: Exception, folder: Path) -> Unforeseen:
+    """In one sentence; where it happened stands in a file, unless the disk is what it is about."""
+    if isinstance(error, OSError):
+        return Unforeseen(f"the run could not go on: {sentence(error)}")
+    told = folder / "traceback.txt"
+    with contextlib.suppress(OSError):
+        told.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    said = f"the harness itself has failed: {type(error).__name__}: {sentence(error)}"
+    return Unforeseen(said, f"report it, with {told}")
 
 
 def _write_state_diff(folder: ResultsFolder, findings: Findings, diagnosis: Diagnosis | None) -> None:

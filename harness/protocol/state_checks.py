@@ -11,6 +11,7 @@ from harness.protocol.judge import present
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff, TensorDiff
+    from harness.checkpoints.coverage import Coverage
 
 #: How many times as far apart as two uninterrupted runs floats may be; the distance of a few elements varies.
 _FAR, _MANY = 4.0, 16
@@ -56,6 +57,8 @@ def saved_state(
     checks = []
     for component in sorted({*components, *groups}):
         found = groups.get(component, ())
+        if not found and not difference.names.get(component):
+            continue  # a rule has left out all of it, or only the state at the end has any
         worst = None
         if found:
             entry = max(found, key=lambda one: one.max_abs or 0.0)
@@ -69,7 +72,7 @@ def saved_state(
                 passed=not found,
                 first_bad_step=n if found else None,
                 worst=worst,
-                message=_said(found) or f"{component}: every bit is the same",
+                message=_said(found) or _same(component, difference.as_allowed.get(component, 0)),
             )
         )
     if not difference.compared:
@@ -82,6 +85,19 @@ def saved_state(
     for sentence, gap in lacking.items():
         checks.append(present(f"{name}: {gap.component} is saved", "state", passed=False, message=sentence))
     return checks
+
+
+def all_is_read(coverage: Coverage) -> tuple[Check, ...]:
+    """A failed check where a state holds what no digest of it can be made of."""
+    if not coverage.uncompared:
+        return ()
+    message = f"{coverage.uncompared} of the state were not read: {coverage.sentence()}"
+    return (present("state: all of it is read", "state", passed=False, message=message),)
+
+
+def _same(component: str, allowed: int) -> str:
+    but = f", but for {allowed} of its entries, which a rule leaves out" if allowed else ""
+    return f"{component}: every bit is the same{but}"
 
 
 def state_by_distance(
@@ -126,7 +142,10 @@ def state_by_distance(
     if not difference.compared:
         message = f"{difference.a} and {difference.b} hold nothing that could be compared"
         checks.append(present("state: something to compare", "state", passed=False, message=message))
-    elif not checks:
+    if missed := difference.coverage.uncompared:
+        message = f"{missed} of the two states were not compared: {difference.coverage.sentence()}"
+        checks.append(present("state: all of it is compared", "state", passed=False, message=message))
+    elif difference.compared and not checks:
         message = "every bit is the same, though the case is not deterministic"
         checks.append(present("state: compared", "state", passed=True, message=message))
     return checks

@@ -41,13 +41,20 @@ class States:
         self.observed: tuple[Rule, ...] = ()
         self._digests: dict[tuple[Path, tuple[Rule, ...]], Digests] = {}
 
-    def diff(self, a: Path, b: Path) -> StateDiff:
-        """Two states; raises CheckpointError."""
+    def diff(self, a: Path, b: Path, *, resumed: bool, probed: bool = False) -> StateDiff:
+        """Two states; raises CheckpointError.
+
+        Args:
+            resumed: ``b`` is a resumed run's, and ``a`` is not: what resuming may move, it may have moved.
+            probed: ``b`` is ``a``, loaded and saved at once.
+        """
         from harness.checkpoints import diff
 
         with self.phases.timed("state"):
             rules = (*self.rules, *_logs(a), *_logs(b), *self.observed)
-            return diff(a, b, rules=rules, places=self.places)
+            rules += self.plan.trainer.probed if probed else ()
+            kept = [rule for rule in rules if resumed or not rule.when]
+            return diff(a, b, rules=kept, places=self.places)
 
     def digests(self, run: Recorded, observed: Iterable[Rule] | None = None) -> Digests:
         """Of the state at the end of a run; read once.
@@ -62,11 +69,35 @@ class States:
             with self.phases.timed("state"):
                 try:
                     found = fingerprint_of(run.saved, (*_logs(run.saved), *rules), self.places)
-                    known = Digests(digests=found.digests, coverage=found.coverage, values=found.values)
+                    known = Digests(
+                        checks=state_checks.all_is_read(found.coverage),
+                        digests=found.digests,
+                        coverage=found.coverage,
+                        values=found.values,
+                    )
                 except CheckpointError as error:  # the other comparisons still tell what is missing
                     known = Digests(checks=(judge.not_whole(run.saved_at, error),))
                 self._digests[run.saved, rules] = known
         return self._digests[run.saved, rules]
+
+    def moved(self, resumed: Recorded, continuous: Recorded, difference: StateDiff | None) -> dict[str, str]:
+        """Digests of a resumed run's state that are not the uninterrupted one's, because a rule allows it.
+
+        Args:
+            difference: of their states.
+
+        Raises:
+            CheckpointError: the resumed run's cannot be read any more.
+        """
+        if difference is None or not difference.as_allowed:
+            return {}
+        from harness.checkpoints.fingerprints import fingerprint_of
+
+        theirs, rules = self.digests(continuous).digests, (*self.rules, *self.observed)
+        rules = (*_logs(resumed.saved), *rules)
+        with self.phases.timed("state"):
+            mine = fingerprint_of(resumed.saved, rules, self.places, only=difference.as_allowed).digests
+        return {component: digest for component, digest in mine.items() if theirs.get(component) != digest}
 
     def coverage(self, run: Recorded) -> Coverage | None:
         """What the digests of a run's state are made of, as far as they were needed."""
@@ -96,7 +127,7 @@ class States:
             a, b = (self.plan.trainer.saved(run.phase, iteration, alone=early) for run in (other, one))
             if early and a == other.saved:
                 return Observed()  # its only checkpoint, which is of a later iteration
-            difference = self.diff(a, b)
+            difference = self.diff(a, b, resumed=False)
         except CheckpointError:
             return Observed()  # one of them has none of that iteration (any more)
         rules, rest = circumstances(
@@ -122,10 +153,10 @@ class States:
 
         seen = Observed()
         try:
-            difference = self.diff(continuous.saved, resumed.saved)
+            difference = self.diff(continuous.saved, resumed.saved, resumed=True)
             if repeat is not None and only_plain(difference):
                 seen = self.observe(repeat(), continuous, continuous.saved_at, alike=True)
-                difference = self.diff(continuous.saved, resumed.saved)
+                difference = self.diff(continuous.saved, resumed.saved, resumed=True)
         except CheckpointError as error:  # a phase that ended early has left none of N
             return SavedState(checks=(judge.not_whole(self.plan.n, error),), difference=None)
         known = self.digests(continuous)
@@ -159,8 +190,8 @@ class States:
             for _ in range(_YARDSTICKS):
                 again = repeat()
                 self.observe(again, continuous, continuous.saved_at, alike=False)
-                yardstick = self.diff(continuous.saved, again.saved)
-                difference = self.diff(continuous.saved, resumed.saved)
+                yardstick = self.diff(continuous.saved, again.saved, resumed=False)
+                difference = self.diff(continuous.saved, resumed.saved, resumed=True)
                 with self.phases.timed("state"):
                     found = distances(difference, self.places)
                     for name, apart in distances(yardstick, self.places).items():

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.checks.edges import Edges
 from harness.errors import CheckpointError, HarnessError, TrainerFailed
 from harness.metrics import join
 from harness.protocol import continuation, judge
@@ -117,7 +118,7 @@ class Steps:
             self.plan.trainer.rewind(source.phase, load, k)
             probe = self._phase("probe", load=load, start=k, stop=k)
             saved = self.plan.trainer.saved(source.phase, k)
-            return Probed(difference=self.states.diff(saved, probe.saved))
+            return Probed(difference=self.states.diff(saved, probe.saved, resumed=True, probed=True))
         except HarnessError as error:  # the diagnosis then goes without it
             self.phases.observer.note(f"probe: {error}")
             return Probed(problem=error)
@@ -151,7 +152,10 @@ class Steps:
         with self.phases.timed("checks"):
             # A resumed phase may have another layout, and the golden is of none that was resumed.
             about = interrupted if self.plan.layouts_differ else resumed
-            found = self._against_golden(join(interrupted.series, resumed.series), resumed, about)
+            golden, end = self.plan.golden, _last(interrupted.series)
+            edges = Edges(golden.series, resumed.phase.start, end) if golden is not None else None
+            joined = join(interrupted.series, resumed.series)
+            found = self._against_golden(joined, resumed, about, edges)
         exact = found.comparison is not None and found.comparison.whole
         if exact and found.held and found.alike:
             return Joined(checks=found.checks, comparison=found.comparison, equal=True)
@@ -171,7 +175,8 @@ class Steps:
         with self.phases.timed("checks"):
             known = continuation.before(source.series, resumed.phase.start)
             expected = continuation.after(continuous.series, known, resumed.phase.start, self.plan.n)
-            return Found(checks=tuple(self._curves(expected, resumed.series)))
+            edges = Edges(continuous.series, resumed.phase.start)
+            return Found(checks=tuple(self._curves(expected, resumed.series, edges)))
 
     def compare_before(self, interrupted: Recorded, continuous: Recorded) -> Observed:
         """Two runs of the same steps 1..k, and their states at k: a difference is no fault of resuming.
@@ -249,7 +254,9 @@ class Steps:
 
         return subject_of(self.plan.case, self.plan.cell.hardware)
 
-    def _curves(self, expected: Mapping[str, Series], actual: Mapping[str, Series]) -> list[Check]:
+    def _curves(
+        self, expected: Mapping[str, Series], actual: Mapping[str, Series], edges: Edges | None = None
+    ) -> list[Check]:
         from harness.checks import compare_curves
 
         plan = self.plan
@@ -266,10 +273,15 @@ class Steps:
             metrics=plan.case.metrics,
             statistics=statistics or None,
             note="" if exact else "another layout" if plan.layouts_differ else "not deterministic",
+            edges=edges,
         )
 
     def _against_golden(
-        self, series: Mapping[str, Series], run: Recorded, about: Recorded | None = None
+        self,
+        series: Mapping[str, Series],
+        run: Recorded,
+        about: Recorded | None = None,
+        edges: Edges | None = None,
     ) -> AgainstGolden:
         """Compare.
 
@@ -277,6 +289,7 @@ class Steps:
             series: over 1..N.
             run: whose state is the one at N.
             about: whose fingerprint is compared; ``run``'s without.
+            edges: where the series were stopped and went on; None for those of one process.
         """
         from harness.checks import compare_curves
 
@@ -300,11 +313,13 @@ class Steps:
             enforce_bounds=comparison.same_machine,
             enforce_time=self.plan.cell.hardware != "cpu",  # others may use its cores, and do
             rounding=comparison.rounding,
+            edges=edges,
         )
         alike = True
         if comparison.whole:
             state = self.states.digests(run, golden.circumstances)
-            judged = judge.golden_state(golden, state.digests, state.values)
+            resumed = run.phase.load is not None
+            judged = judge.golden_state(golden, state.digests, state.values, resumed=resumed)
             checks, alike = [*state.checks, *checks, *judged.checks], judged.alike
         if comparison.subject:
             checks.insert(0, judge.another_subject(comparison.subject, self.plan))

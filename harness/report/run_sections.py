@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LOGS = 128
 #: Keys of a provenance that are shown in another place, or that no person compares by eye.
-_ELSEWHERE = ("fingerprint", "golden", "golden_provenance", "state", "subject")
+_ELSEWHERE = ("fingerprint", "golden", "golden_provenance", "resumed", "state", "subject")
 #: What no rank can lose.
 _NOWHERE = ("performance", "memory", "nondeterminism", "unknown", "crash", "checkpoint")
 
@@ -86,7 +86,7 @@ def provenance(verdict: Verdict, golden: Golden | None) -> Markup:
     ours = {**_flat(fingerprint(verdict)), **ours}
     theirs = _flat(golden.fingerprint) if golden else {}
     side = {k: v for k, v in (golden.provenance if golden else {}).items()
-            if k not in ("fingerprint", "state", "statistics", "subject")}  # fmt: skip
+            if k not in ("fingerprint", "resumed", "state", "statistics", "subject")}  # fmt: skip
     rows = []
     for key in dict.fromkeys((*theirs, *ours)):
         differs = key in theirs and (key not in ours or ours[key] != theirs[key])

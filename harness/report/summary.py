@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.night.headline import Headline, headline, resumed_after
 from harness.night.outcome import SIGNS, STATES
+from harness.report.tables import print_table
 from harness.text import count, duration, one_line
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def summary_of(results: Path, cells: Iterable[Cell], console: Console) -> None:
 
 def show(lines: Sequence[Line], console: Console) -> None:
     """Print the table, the lines of each red cell, and last how many there are of which."""
-    console.print(table(lines))
+    print_table(console, table(lines))
     for line in lines:
         if line.said is not None:
             _red(line, line.said, console)

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.checks.wording import OTHER_VALUE
+from harness.report.tables import print_table
 from harness.text import exact, one_line
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Terminal:
                 self._say(f"recipe: {recipe} of resume-harness")
         shown = verdict.failures[:_WORTH_SHOWING]
         if shown:
-            self._console.print(_table(shown))
+            print_table(self._console, _table(shown))
         for check in _telling(shown):
             self._say(f"  {check.name}: {check.message}")
         if more := len(verdict.failures) - len(shown):

@@ -93,8 +93,12 @@ class Trainer(Protocol):
     name: ClassVar[str]
     #: Whether a finished run's checkpoint folder can be put back to an earlier iteration.
     can_rewind: ClassVar[bool]
-    #: What of its checkpoints is no state, each with the reason.
-    rules: ClassVar[tuple[Rule, ...]]
+    #: Of a checkpoint that was loaded and saved at once, what is no state either.
+    probed: ClassVar[tuple[Rule, ...]]
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What of its checkpoints is no state, each with the reason."""
 
     @property
     def case(self) -> Case:

@@ -58,12 +58,13 @@ def ranks(
     return folder
 
 
-def dist(folder: Path, tensors: Mapping[str, Any]) -> Path:
-    """torch's distributed format."""
+def dist(folder: Path, tensors: Mapping[str, Any], *, flat: bool = True, **options: Any) -> Path:
+    """torch's distributed format; without ``flat``, a nest is one pickled object, as Megatron-core has it."""
     folder.mkdir(parents=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.save(dict(tensors), checkpoint_id=folder, no_dist=True)
+        planner = dcp.DefaultSavePlanner(flatten_state_dict=flat)
+        dcp.save(dict(tensors), checkpoint_id=folder, no_dist=True, planner=planner, **options)
     return folder
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from harness.checkpoints import components, open_checkpoint
 from harness.checkpoints.gaps import find_gaps
 from harness.diagnosis import COMPONENTS
-from tests.checkpoints.made import WEIGHT, ranks, save, state
+from tests.checkpoints.made import WEIGHT, dist, ranks, save, state
+
+MADE = torch.ones(2)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,60 @@ def test_native_name_belongs_to_its_component(name: str, component: str) -> None
 )  # fmt: skip
 def test_foreign_name_is_judged_by_its_words(name: str, component: str) -> None:
     assert components.foreign(name) == component
+
+
+@pytest.mark.parametrize(
+    ("name", "component"),
+    [
+        ("weight_decay", "unknown"), ("num_experts", "unknown"), ("seed", "unknown"), ("lr", "unknown"),
+        ("data_parallel_random_init", "unknown"), ("embedding_path", "unknown"), ("loss_scale", "unknown"),
+        ("optimizer", "unknown"), ("train_iters", "unknown"), ("rampup_batch_size", "unknown"),
+        ("data_path", "unknown"), ("attention_backend.AttnBackend", "unknown"), ("skip_train", "unknown"),
+        ("consumed_train_samples", "data-order"), ("consumed_valid_samples", "data-order"),
+        ("skipped_train_samples", "data-order"), ("consumed_train_bins", "data-order"),
+        ("consumed_train_tokens", "data-order"), ("iteration", "iteration"), ("curr_iteration", "iteration"),
+        ("num_floating_point_operations_so_far", "iteration"),
+    ],
+)  # fmt: skip
+def test_an_argument_is_no_state_whatever_its_words_but_for_what_says_how_far_training_has_come(
+    name: str, component: str, tmp_path: Path
+) -> None:
+    value = SimpleNamespace(**{name.partition(".")[0]: {name.rpartition(".")[2]: 1} if "." in name else 1})
+    common = dist(tmp_path / "d", {"common_state/shard_0_1": [{"args": value}]}, flat=False)
+    old = save({"args": value}, tmp_path / "r" / "mp_rank_00" / "model_optim_rng.pt").parent.parent
+    for folder in (common, old):
+        (entry,) = (one for key, one in open_checkpoint(folder).entries.items() if "args." in key)
+        assert (entry.component, entry.key) == (component, f"args.{name}")
+
+
+@pytest.mark.parametrize(
+    ("file", "nest", "component"),
+    [
+        ("distrib_optim.pt", {0: {(torch.bfloat16, torch.float32): {"param": MADE}}}, "optimizer"),
+        ("distrib_optim.pt", [{0: {(torch.bfloat16, torch.float32): {"param": MADE}}}], "optimizer"),
+        ("layer_wise_optimizer_0.pt", {"fp32_from_fp16_params": [[MADE]]}, "optimizer"),
+        ("layer_wise_optimizer_0.pt", [{"optimizer": {"param_groups": [{"lr": 1.0}]}}], "lr-schedule"),
+        ("model_optim_rng.pt", {"optimizer": {"fp32_from_fp16_params": [[MADE]]}}, "optimizer"),
+        ("model_optim_rng.pt", {"optimizer": {0: {"fp32_from_fp16_params": [[MADE]]}}}, "optimizer"),
+        ("model_optim_rng.pt", {"model": {"decoder.weight": MADE}}, "weights"),
+    ],
+)
+def test_masters_are_of_the_optimizer_wherever_megatron_keeps_them(
+    file: str, nest: object, component: str, tmp_path: Path
+) -> None:
+    folder = save(nest, tmp_path / "mp_rank_00" / file).parent.parent
+    assert {entry.component for entry in open_checkpoint(folder).entries.values()} == {component}
+
+
+def test_masters_of_the_distributed_format_are_of_the_optimizer_too(tmp_path: Path) -> None:
+    names = (
+        "optimizer.state.fp32_param.decoder.layers.mlp.experts.experts.linear_fc1.weight",
+        "optimizer.distributed.dp_group_idx_0.gbuf_idx_0.dtype_(torch.bfloat16, torch.float32)"
+        ".bucket_idx_0.param",
+        "chained_0.optimizer.state.fp32_param.embedding.word_embeddings.weight",
+    )
+    folder = dist(tmp_path / "d", dict.fromkeys(names, MADE), flat=False)
+    assert {entry.component for entry in open_checkpoint(folder).entries.values()} == {"optimizer"}
 
 
 def gaps(folder: Path) -> dict[str, str]:

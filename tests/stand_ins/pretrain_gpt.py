@@ -4,7 +4,8 @@ Started by the real torchrun with the real arguments, in real processes that mee
 writes TensorBoard events (last rank) and checkpoints (``mp_rank_TT[_PPP]/model_optim_rng.pt`` of
 data-parallel rank 0, the tracker after all of them) where Megatron-LM does, and resumes from them.
 What it trains is a toy: one matrix per model-parallel rank, noise from a saved RNG stream, and Adam
-by hand (torch's own costs each rank an import of seconds).
+by hand (torch's own costs each rank an import of seconds). As there, what training draws comes of the
+device's stream, and the host's is restored before the loaders' iterators draw a seed each from it.
 
 ``STAND_IN_FORGETS=optimizer,rng,scheduler,iteration`` plants a resume bug: what is named is not
 restored. ``STAND_IN_FAILS_AT=7`` makes the last rank exit with status 3 at iteration 7.
@@ -41,6 +42,8 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     for name in ("save", "load", "tensorboard-dir"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--exit-interval", type=int, default=0)
+    parser.add_argument("--ckpt-convert-format")
+    parser.add_argument("--ckpt-convert-save", type=Path)
     parser.add_argument("--timing-log-level", type=int, default=0)
     parser.add_argument("--global-batch-size", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -62,6 +65,7 @@ class Training:
         self.file = Path(name, "model_optim_rng.pt")
         torch.manual_seed(1234 + 100 * self.pp_rank + self.tp_rank)
         self.weight = (torch.randn(SIZE, SIZE) / SIZE).requires_grad_()
+        self.device = torch.Generator().manual_seed(torch.initial_seed())
         self.moments = {"exp_avg": torch.zeros(SIZE, SIZE), "exp_avg_sq": torch.zeros(SIZE, SIZE)}
         self.iteration = 0
         self.scheduler_steps = 0
@@ -75,7 +79,8 @@ class Training:
         """One iteration; the loss over all ranks, and how many gradients are zero."""
         data = torch.Generator().manual_seed(self.iteration)
         x, y = torch.randn(16, SIZE, generator=data), torch.randn(16, SIZE, generator=data)
-        noisy = torch.nn.functional.dropout(x @ self.weight, 0.1)
+        made = x @ self.weight
+        noisy = made * torch.rand(made.shape, generator=self.device).gt(0.1) / 0.9
         loss = (noisy - y).square().mean()
         (gradient,) = torch.autograd.grad(loss, self.weight)
         first = self.moments["exp_avg"].lerp_(gradient, 0.1)
@@ -100,7 +105,7 @@ class Training:
                 "optimizer": {"optimizer": adam},
                 "opt_param_scheduler": {"max_lr": self.args.lr, "num_steps": self.scheduler_steps},
                 "rng_state": [
-                    {"torch_rng_state": torch.get_rng_state(), "cuda_rng_state": torch.cuda.get_rng_state()}
+                    {"torch_rng_state": torch.get_rng_state(), "cuda_rng_state": self.device.get_state()}
                 ],
             }
             torch.save(state, path)
@@ -127,16 +132,28 @@ class Training:
             self.scheduler_steps = state["opt_param_scheduler"]["num_steps"]
         if "rng" not in forgotten:
             torch.set_rng_state(state["rng_state"][0]["torch_rng_state"])
-            torch.cuda.set_rng_state(state["rng_state"][0]["cuda_rng_state"])
+            self.device.set_state(state["rng_state"][0]["cuda_rng_state"])
+
+    def make_iterators(self) -> None:
+        """For training, validation and testing: each draws an int64 from the host's stream, as torch's do."""
+        for _ in range(3):
+            torch.empty((), dtype=torch.int64).random_()
 
 
-def write(writer: EventFileWriter, training: Training, loss: float, zeros: float, began: float) -> None:
-    """The series that Megatron-LM writes: also times, and curves over samples instead of steps."""
+def write(
+    writer: EventFileWriter, training: Training, loss: float, zeros: float, began: float, *, first: bool
+) -> None:
+    """The series that Megatron-LM writes: also times, and curves over samples instead of steps.
+
+    The time of an iteration is not among them at the first one of a process.
+    """
     step = training.iteration
     samples = step * training.args.global_batch_size
     took = time.monotonic() - began
     curves = {"lm loss": loss, "num-zeros": zeros, "learning-rate": training.rate()}
-    found = {**curves, "iteration-time": took, "mem-allocated-bytes": 1e6, "mem-max-allocated-bytes": 2e6}
+    found = {**curves, "mem-allocated-bytes": 1e6, "mem-max-allocated-bytes": 2e6}
+    if not first:
+        found["iteration-time"] = took
     if training.args.timing_log_level > 0:
         found["forward-backward-time"] = 0.9 * took
     writer.add_event(event(step, found))
@@ -158,6 +175,11 @@ def main() -> None:
     last = dist.get_rank() == dist.get_world_size() - 1
     training = Training(args)
     training.load()
+    if args.ckpt_convert_format is not None:
+        args.save = args.ckpt_convert_save / args.ckpt_convert_format
+        training.save()
+        sys.exit()
+    training.make_iterators()
     writer = None
     if last:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -166,19 +188,24 @@ def main() -> None:
         told = {"argv": sys.argv, "environment": dict(os.environ), "cwd": os.getcwd(), "pid": os.getpid()}
         (args.tensorboard_dir / "started.json").write_text(json.dumps(told))
     print(f"rank {dist.get_rank()}: {len(others)} other arguments", flush=True)
+    started = training.iteration
     while training.iteration < args.train_iters:
         began = time.monotonic()
         if last and os.environ.get("STAND_IN_FAILS_AT") == str(training.iteration + 1):
             sys.exit(3)
         loss, zeros = training.step()
         if writer is not None:
-            write(writer, training, loss, zeros, began)
+            write(writer, training, loss, zeros, began, first=training.iteration == started + 1)
         leaving = args.exit_interval and training.iteration % args.exit_interval == 0
         ends = leaving or training.iteration == args.train_iters
         if ends or training.iteration % args.save_interval == 0:
             training.save()
         if leaving:
             break
+    else:  # whoever exits before that does not validate
+        if writer is not None:
+            validation = {"lm loss validation": training.weight.square().mean().item()}
+            writer.add_event(event(training.iteration, validation))
     if writer is not None:
         writer.close()
     dist.barrier()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.cases.arguments import substitute
+from harness.cases.arguments import substitute, variables
 from harness.errors import CaseError, CheckpointError, UsageError
 from harness.machine.environment import device, version_of
 from harness.machine.hardware import cores
@@ -52,6 +52,7 @@ class CommandTrainer:
     rules: ClassVar[tuple[Rule, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[bool] = True
+    probed: ClassVar[tuple[Rule, ...]] = ()
 
     def check(self) -> None:
         """Refuse a command or a script that is not there; raises CaseError and UsageError."""
@@ -94,9 +95,10 @@ class CommandTrainer:
             raise UsageError("a command cannot be asked to load and save without a step")
         case = self.case
         train, resume = _commands(case)
-        values = {**os.environ, **placeholders(case, phase)}
+        given = {**os.environ, **placeholders(case, phase)}
+        env = variables(case.env_vars, given)
+        values = {**env, **given}
         argv = substitute(resume if phase.load else train, values)
-        env = dict(zip(case.env_vars, substitute(case.env_vars.values(), values), strict=True))
         # ``python`` and ``torchrun`` are those of the environment that the harness runs in.
         path = env.get("PATH", os.environ.get("PATH", ""))
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -20,18 +20,20 @@ from harness.errors import CaseError, UsageError
 from harness.machine.environment import device, version_of
 from harness.trainers.base import Launch, Phase
 from harness.trainers.megatron import on_cpu, recipes
-from harness.trainers.megatron.checkout import CHECKOUT, checkout, core_version
+from harness.trainers.megatron.checkout import CHECKOUT, checkout, core_version, script_of
 from harness.trainers.megatron.command_line import (
+    RESUMES,
+    Launcher,
     arguments,
+    converted,
     distributed,
     environment,
     launcher,
     paths,
-    which,
     with_scripts,
 )
 from harness.trainers.megatron.recipes import Product
-from harness.trainers.megatron.rules import RULES
+from harness.trainers.megatron.rules import PROBED, rules_of
 from harness.trainers.rewind import rewind_folder, saved_until
 
 if TYPE_CHECKING:
@@ -44,16 +46,6 @@ _GPUS = 8  # what _run_training.sh takes for granted
 
 #: Whose recipe is taken for a platform that no recipe names.
 _LIKE = ("dgx_h100", "dgx_a100")
-#: The training script of a family, for a case that no recipe of the checkout names.
-_SCRIPTS = {
-    "bert": "pretrain_bert.py",
-    "t5": "pretrain_t5.py",
-    "hybrid": "pretrain_hybrid.py",
-    "mamba": "pretrain_mamba.py",
-    "multimodal-llava": "pretrain_vlm.py",
-}
-_SCRIPT = "pretrain_gpt.py"
-_RESUMES = ("ckpt-resume", "frozen-resume")
 _NOT_RUN = {
     "frozen-start": "starts from a stored checkpoint, and resumes nothing of its own",
     "release": "trains to convergence over several jobs; no two runs of it are compared",
@@ -67,6 +59,8 @@ _PARALLEL = (
     ("TP", "tensor-model"), ("PP", "pipeline-model"), ("CP", "context"), ("EP", "expert-model"),
     ("ETP", "expert-tensor"),
 )  # fmt: skip
+#: Without ft_launcher's restarts: no hardware fails by chance, and what fails once fails each time.
+_ON_CPU = Launcher((sys.executable, str(on_cpu.LAUNCH)))
 _SWITCHES = ("NCCL_ALGO", "NVTE_ALLOW_NONDETERMINISTIC_ALGO", "CUBLAS_WORKSPACE_CONFIG")
 
 
@@ -76,8 +70,10 @@ def reason_not_run(case: Case) -> str | None:
         return f"MODE {case.mode}: it {_MODES_NOT_RUN[case.mode]}"
     if case.test_type in _NOT_RUN:
         return f"TEST_TYPE {case.test_type}: it {_NOT_RUN[case.test_type]}"
-    if case.test_type not in (*_RESUMES, "regular"):
+    if case.test_type not in (*RESUMES, "regular"):
         return f"TEST_TYPE {case.test_type}: it is none that the harness knows"
+    if case.starts_nemo:
+        return "its scripts start NeMo, which is no part of Megatron-LM's checkout"
     if case.test_evaluation == "xpass":
         return "TEST_EVALUATION xpass: its training is expected to fail"
     return None
@@ -105,7 +101,12 @@ class MegatronTrainer:
 
     name: ClassVar[str] = "megatron"
     can_rewind: ClassVar[bool] = True
-    rules: ClassVar[tuple[Rule, ...]] = RULES
+    probed: ClassVar[tuple[Rule, ...]] = PROBED
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The table's, and what MODEL_ARGS_2 has otherwise."""
+        return rules_of(*(self.case.arguments(self.hardware, resumed=r) for r in (False, True)))
 
     @property
     def stand_in(self) -> bool:
@@ -125,7 +126,7 @@ class MegatronTrainer:
     @property
     def resumes(self) -> bool:
         """A ``regular`` test is one phase, as in Megatron-LM: only its golden is compared."""
-        return self.case.test_type in _RESUMES
+        return self.case.test_type in RESUMES
 
     def check(self) -> None:
         """Refuse what cannot be run; raises CaseError or UsageError."""
@@ -141,11 +142,6 @@ class MegatronTrainer:
         script = checkout() / self.node.script
         if not script.is_file():
             raise UsageError(f"{script}: is not there", f"does {CHECKOUT} name the checkout?")
-        if not self.stand_in and case.launcher == "ft_launcher" and not which("ft_launcher"):
-            raise UsageError(
-                "LAUNCHER: ft_launcher is not installed here",
-                "install nvidia-resiliency-ext, or take LAUNCHER out of the case",
-            )
         nowhere, n = Path(os.devnull), case.train_iters(self.hardware)
         self.launch(Phase("continuous", nowhere, nowhere, None, 0, n, n, 0))
         if self.resumes:
@@ -171,7 +167,7 @@ class MegatronTrainer:
         script = product.script if product else None
         return Node(
             gpus=said or (product.gpus if product else _GPUS),
-            script=script or _SCRIPTS.get(case.family, _SCRIPT),
+            script=script_of(checkout(), case.family, script),
         )
 
     @property
@@ -181,15 +177,11 @@ class MegatronTrainer:
 
     def launch(self, phase: Phase) -> Launch:
         """What torchrun (or ft_launcher) is given, as an argument list; raises CaseError."""
-        if phase.name == "probe":
-            raise UsageError("Megatron-LM saves after a step only, so what loading alone loses is not told")
         case, root, node = self.case, checkout(), self.node
         values = {**os.environ, **paths(case, phase)}
-        starts = [sys.executable, str(on_cpu.LAUNCH)] if self.stand_in else launcher(case)
-        # Without hardware that fails by chance nothing is started again: what fails once fails thrice.
-        started = replace(case, launcher="torchrun") if self.stand_in else case
-        command = [*starts, *distributed(started, node.gpus, phase.folder / "logs" / "1")]
-        command += [node.script, *arguments(case, self.hardware, phase, values)]
+        starter = _ON_CPU if self.stand_in else launcher(case)
+        command = [*starter.words, *distributed(starter, node.gpus, phase.folder / "logs" / "1")]
+        command += [node.script, *arguments(case, self.hardware, phase, values, script=node.script)]
         beside = on_cpu.variables() if self.stand_in else {}
         return Launch(
             kind="exec",
@@ -197,6 +189,7 @@ class MegatronTrainer:
             argv=with_scripts(case, command),
             env={**beside, **environment(case, root, values)},
             cwd=root,
+            notes=(starter.note,) if starter.note else (),
         )
 
     def rewind(self, source: Phase, target: Path, k: int) -> None:
@@ -209,6 +202,10 @@ class MegatronTrainer:
 
     def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:  # noqa: ARG002
         """``iter_<iteration>``, whether it is there or not."""
+        if phase.name == "probe":  # converting makes a folder of its own
+            return iter_dir(
+                phase.save / converted(self.case.arguments(self.hardware, resumed=True)), iteration
+            )
         return iter_dir(phase.save, iteration)
 
     def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:

@@ -10,6 +10,17 @@ from pathlib import Path
 from harness.errors import UsageError
 
 CHECKOUT = "MEGATRON_LM_PATH"
+#: The training scripts of a family, for a case that no recipe of the checkout names: the first that is there.
+_SCRIPTS = {
+    "bert": ("pretrain_bert.py",),
+    "t5": ("pretrain_t5.py",),
+    "hybrid": ("pretrain_hybrid.py", "pretrain_mamba.py"),
+    "mamba": ("pretrain_mamba.py", "pretrain_hybrid.py"),
+    "nemotron": ("pretrain_hybrid.py", "pretrain_mamba.py"),
+    "multimodal-llava": ("pretrain_vlm.py",),
+    "mimo": ("examples/mimo/train.py",),
+}
+_SCRIPT = ("pretrain_gpt.py",)
 
 
 def checkout() -> Path:
@@ -48,6 +59,33 @@ def _configured() -> str | None:
         named = found.get("megatron-lm")
         return str(folder / named) if named else None
     return None
+
+
+def script_of(root: Path, family: str, named: str | None) -> str:
+    """The training script of a case, relative to the checkout ``root``; it need not be there.
+
+    Args:
+        root: the checkout.
+        family: the case's.
+        named: what its recipe says; None without one.
+
+    A script that does not lie where it is said to be is looked for by its name: at the root, then below
+    ``examples``, where newer checkouts have those of bert and t5.
+    """
+    wanted = (named,) if named else _SCRIPTS.get(family, _SCRIPT)
+    for script in wanted:
+        if (root / script).is_file():
+            return script
+    for script in wanted:
+        name = Path(script).name
+        below = [
+            path for depth in ("*", "*/*") for path in sorted((root / "examples").glob(f"{depth}/{name}"))
+        ]
+        below.sort(key=lambda path: family not in path.parts)
+        for path in [root / name, *below]:
+            if path.is_file():
+                return path.relative_to(root).as_posix()
+    return wanted[0]
 
 
 def core_version(root: Path) -> str:

@@ -7,11 +7,13 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cases.arguments import substitute, to_argv
-from harness.errors import CaseError
+from harness.cases.arguments import expanded, variables
+from harness.errors import CaseError, UsageError
 from harness.trainers.base import Phase, placeholders
 
 if TYPE_CHECKING:
@@ -28,6 +30,16 @@ _DEFAULTS = {
     "TORCH_NCCL_AVOID_RECORD_STREAMS": "1",
     "WANDB_API_KEY": "",
 }
+#: TEST_TYPEs that are trained twice.
+RESUMES = ("ckpt-resume", "frozen-resume")
+_WORDS = {"torchrun": (sys.executable, "-m", "torch.distributed.run"), "ft_launcher": ("ft_launcher",)}
+#: What a case that asks for the other launcher has to know of one.
+_APART = {
+    "torchrun": "restarts no crashed phase inside itself",
+    "ft_launcher": "may restart a crashed phase inside itself",
+}
+#: The formats of ``--ckpt-convert-format``.
+_CONVERTED = ("torch", "torch_dist")
 #: The scripts' variables that are paths of a phase.
 _EXPORTED = (
     "OUTPUT_PATH", "TENSORBOARD_PATH", "CHECKPOINT_SAVE_PATH", "CHECKPOINT_LOAD_PATH",
@@ -60,40 +72,106 @@ def paths(case: Case, phase: Phase) -> dict[str, str]:
 
 
 def environment(case: Case, root: Path, values: Mapping[str, str]) -> dict[str, str]:
-    """What the scripts export, and the case's own variables on top; ``values``: of each ``${NAME}``."""
+    """What the scripts export, and the case's own variables on top.
+
+    Args:
+        case, root: what is run, and the checkout.
+        values: of each ``${NAME}``: variables of the environment, and the phase's paths.
+    """
     # As ${NAME:-default} in a shell: an empty variable counts as none.
     env = {name: os.environ.get(name) or value for name, value in _DEFAULTS.items()}
     env |= {name: values[name] for name in _EXPORTED}
     env["ONE_LOGGER_JOB_CATEGORY"] = "test"
-    names = list(case.env_vars)
-    env |= dict(zip(names, substitute(case.env_vars.values(), values), strict=True))
+    if case.lightweight:
+        env["SKIP_PYTEST"] = "1"
+    env |= variables(case.env_vars, values)
     env["PYTHONPATH"] = f"{root}:{env.get('PYTHONPATH', os.environ.get('PYTHONPATH', ''))}"
     return env
 
 
-def arguments(case: Case, hardware: str, phase: Phase, values: Mapping[str, str]) -> list[str]:
+def arguments(
+    case: Case, hardware: str, phase: Phase, values: Mapping[str, str], *, script: str = ""
+) -> list[str]:
     """The training script's arguments in a phase; raises CaseError for an unknown ``${NAME}``."""
+    second = phase.load is not None and case.model_args_2 is not None
     found = dict(case.arguments(hardware, resumed=phase.load is not None))
-    # run_ci_test.sh writes it into MODEL_ARGS and not into MODEL_ARGS_2; a phase that ends before N
-    # needs it in either.
-    if not phase.load or case.model_args_2 is None or phase.stop < phase.train_iters:
+    # run_ci_test.sh writes them into MODEL_ARGS, not into MODEL_ARGS_2. A phase that comes to --train-iters
+    # validates behind its last step, one that exits before does not: all phases must end alike.
+    if not is_nemo(script):
         found["--exit-interval"] = str(phase.stop)
+        if case.lightweight and not second and case.test_type in RESUMES:
+            found["--save-interval"] = str(case.save_interval(hardware))
+    if phase.name == "probe":
+        found.pop("--async-save", None)  # it ends without waiting for one
+        found |= {"--ckpt-convert-format": converted(found), "--ckpt-convert-save": str(phase.save)}
     # A profile's ``false`` has taken its argument out; the file's own is text to the scripts.
-    return substitute(
-        to_argv({key: "false" if value is False else value for key, value in found.items()}), values
-    )
+    texts = {key: "false" if value is False else value for key, value in found.items()}
+    own = variables(case.env_vars, values)
+    return expanded(texts, {**own, **values}, own.keys() - values.keys(), joined=is_nemo(script))
 
 
-def launcher(case: Case) -> list[str]:
-    """Torchrun of this Python, or ft_launcher."""
-    if case.launcher == "ft_launcher":
-        return [which("ft_launcher") or "ft_launcher"]
-    return [sys.executable, "-m", "torch.distributed.run"]
+def is_nemo(script: str) -> bool:
+    """Whether the scripts start NeMo, whose arguments are Hydra's: ``key=value`` in one word."""
+    return "nemo" in script.lower()
 
 
-def distributed(case: Case, gpus: int, logs: Path) -> list[str]:
+@dataclass(frozen=True)
+class Launcher:
+    """What starts the ranks.
+
+    Args:
+        words: the program.
+        more: what it is told beyond what every launcher is told.
+        note: a sentence where it is another one than the case asks for; empty otherwise.
+    """
+
+    words: tuple[str, ...]
+    more: tuple[str, ...] = ()
+    note: str = ""
+
+
+def launcher(case: Case) -> Launcher:
+    """The one that the case names; where only the other one is here, that one, with a note."""
+    here = {"torchrun": _torchrun(), "ft_launcher": _ft_launcher()}
+    found, note = case.launcher, ""
+    other = next(name for name in here if name != found)
+    if here[other] and not here[found]:
+        note = f"LAUNCHER: {found} is not installed here: {other} starts the ranks, and {_APART[other]}"
+        found = other
+    words = here[found] or _WORDS[found]
+    return Launcher(words, ("--max-restarts=3",) if found == "ft_launcher" else (), note)
+
+
+def _torchrun() -> tuple[str, ...]:
+    """Torchrun of this Python, or one on PATH."""
+    if find_spec("torch"):
+        return _WORDS["torchrun"]
+    found = which("torchrun")
+    return (found,) if found else ()
+
+
+def _ft_launcher() -> tuple[str, ...]:
+    found = which("ft_launcher")
+    return (found,) if found else ()
+
+
+def converted(given: Mapping[str, object]) -> str:
+    """The format that a phase's checkpoints have, if Megatron-LM can convert to it.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    found = str(given.get("--ckpt-format", "torch_dist"))
+    if found not in _CONVERTED:
+        raise UsageError(
+            f"Megatron-LM saves what it has loaded at once only in the formats {' and '.join(_CONVERTED)}, "
+            f"and this case has {found}: what loading alone loses is not told"
+        )
+    return found
+
+
+def distributed(launcher: Launcher, gpus: int, logs: Path) -> list[str]:
     """What the launcher is told: ``gpus`` processes on this node, logs by rank below ``logs``."""
-    restarts = ["--max-restarts=3"] if case.launcher == "ft_launcher" else []
     return [
         "--nproc_per_node", str(gpus),
         "--nnodes", "1",
@@ -103,7 +181,7 @@ def distributed(case: Case, gpus: int, logs: Path) -> list[str]:
         "--log-dir", str(logs),
         "--tee", f"0:3,{gpus - 1}:3",
         "--redirects", "3",
-        *restarts,
+        *launcher.more,
     ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.cases.arguments import substitute, to_argv
+from harness.cases.arguments import expanded, variables
 from harness.checkpoints.folders import iter_dir
 from harness.machine.portable import kept, portable
 from harness.trainers.base import Launch, Phase, placeholders
@@ -35,6 +35,7 @@ class NativeTrainer:
     rules: ClassVar[tuple[Rule, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[bool] = True
+    probed: ClassVar[tuple[Rule, ...]] = ()
 
     def check(self) -> None:
         """Parse the arguments of both kinds of phase as the ranks will; raises CaseError."""
@@ -67,7 +68,7 @@ class NativeTrainer:
                 # On a GPU the host draws the first weights and counts, which they do not change.
                 **(portable(*set_already) if cpu else {}),
                 "HARNESS_DEVICE": "cpu" if cpu else "cuda",
-                **self.case.env_vars,
+                **variables(self.case.env_vars, {**os.environ, **placeholders(self.case, phase)}),
             },
             cwd=phase.folder,
             notes=tuple(f"{one} is set here, and kept: {_BITS}" for one in kept(*set_already) if cpu),
@@ -100,7 +101,11 @@ class NativeTrainer:
 
         arguments = dict(self.case.arguments(self.hardware, resumed=phase.load is not None))
         arguments.setdefault("--save-interval", str(self.case.save_interval(self.hardware)))
-        argv = substitute(to_argv(arguments), placeholders(self.case, phase))
+        values = placeholders(self.case, phase)
+        own = variables(self.case.env_vars, {**os.environ, **values})
+        # Megatron-LM's scripts pass `True` on as a word, which is a flag in nobody's mind.
+        arguments = {key: True if value in ("True", "TRUE") else value for key, value in arguments.items()}
+        argv = expanded(arguments, {**own, **values}, own.keys() - values.keys())
         argv = [*argv, "--harness-exit-iters", str(phase.stop)]
         parse(argv, self.world_size)
         return tuple(argv)
