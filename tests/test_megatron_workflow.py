@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,6 @@ def test_the_house_s_rules_hold() -> None:
             assert step["with"]["persist-credentials"] is False
 
 
-@pytest.mark.skipif(find_spec("tests.megatron") is None, reason="the session megatron is not there")
 def test_it_is_run_by_a_session_of_the_noxfile() -> None:
     assert re.search(r"^def megatron\(session", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
 
@@ -124,7 +122,6 @@ class Runner:
 
 
 @pytest.mark.torch
-@pytest.mark.skipif(find_spec("tests.megatron") is None, reason="the session megatron is not there")
 def test_its_steps_run_as_written_and_a_lost_state_is_told_at_the_pull_request(tmp_path: Path) -> None:
     runner = Runner(tmp_path, "tp1_torch")
     assert runner.run("Install nox").stdout.split() == ["pip", "nox[uv]"]
