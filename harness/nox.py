@@ -20,7 +20,7 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
-from harness.environment import install, is_here, listed, make, one_line, pins
+from harness.environment import GPU_PYTHON, install, is_here, listed, make, one_line, pins
 from harness.errors import EXIT_NOTHING, EXIT_USAGE, HardwareMissing, HarnessError
 from harness.machine.hardware import driver_here, require
 from harness.matrix import Cell, cases_by_name
@@ -106,5 +106,7 @@ def _session(here: Repository, hardware: str, cases: str, names: list[str], swee
     ]
     backend = None if made else "none"
     name, tags = f"case({hardware})", [hardware]
-    session = nox.session(name=name, tags=tags, python=PYTHON, allow_parallel=True, venv_backend=backend)
+    compiled = hardware != "cpu" and any(track.gpu_group for track in here.tracks.values())
+    python = GPU_PYTHON if compiled and made else PYTHON
+    session = nox.session(name=name, tags=tags, python=python, allow_parallel=True, venv_backend=backend)
     session(nox.parametrize("track,case", some)(run_cell) if some else run_cell)

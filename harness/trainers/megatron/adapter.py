@@ -59,6 +59,8 @@ _PARALLEL = (
     ("TP", "tensor-model"), ("PP", "pipeline-model"), ("CP", "context"), ("EP", "expert-model"),
     ("ETP", "expert-tensor"),
 )  # fmt: skip
+#: Without ft_launcher's restarts: no hardware fails by chance, and what fails once fails each time.
+_ON_CPU = Launcher((sys.executable, str(on_cpu.LAUNCH)))
 _SWITCHES = ("NCCL_ALGO", "NVTE_ALLOW_NONDETERMINISTIC_ALGO", "CUBLAS_WORKSPACE_CONFIG")
 
 
@@ -185,7 +187,7 @@ class MegatronTrainer:
         """What torchrun (or ft_launcher) is given, as an argument list; raises CaseError."""
         case, root, node = self.case, checkout(), self.node
         values = {**os.environ, **paths(case, phase)}
-        starter = Launcher((sys.executable, str(on_cpu.LAUNCH))) if self.stand_in else launcher(case)
+        starter = _ON_CPU if self.stand_in else launcher(case)
         command = [*starter.words, *distributed(starter, node.gpus, phase.folder / "logs" / "1")]
         command += [node.script, *arguments(case, self.hardware, phase, values, script=node.script)]
         beside = on_cpu.variables() if self.stand_in else {}
