@@ -1,4 +1,4 @@
-"""The environment of a cell's track, made by nox: standard library and nox only."""
+"""The environment of a track, as nox makes it, or one line where there can be none: no other packages."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from pathlib import Path
 import nox
 from nox.virtualenv import UV
 
-from harness.machine.hardware import driver_here
+from harness.machine.hardware import devices_of, driver_here, of_amd
 from harness.matrix import Cell
 from harness.repository import DISTRIBUTION, Repository, installed_as, repository
 
 #: Where packages come from: who has set one of these is not overruled.
 _SAID = {f"UV_{name}" for name in ("TORCH_BACKEND", "FIND_LINKS", "OFFLINE", "NO_INDEX", "INDEX")}
 _SAID |= {f"UV_{name}" for name in ("DEFAULT_INDEX", "INDEX_URL", "EXTRA_INDEX_URL")}
+#: Options of nox by which sessions are chosen, or a program is told of them: then all of them are there.
+_CHOOSES = ("-s", "--session", "-e", "-t", "--tags", "-k", "--keywords", "-p", "--python", "--json", "-f")
 
 
 def make(session: nox.Session, here: Repository, cell: Cell) -> tuple[str, ...]:
@@ -26,6 +28,11 @@ def make(session: nox.Session, here: Repository, cell: Cell) -> tuple[str, ...]:
     track = here.tracks[cell.track]
     if track.group is None:
         return (_python_here(session, cell.track), "-m", "pytest")
+    if of_amd(cell.hardware):
+        # PyTorch's own index has a torch for ROCm, which uv picks by the driver; the GPU groups are CUDA's.
+        with_rocm = {} if _SAID & set(os.environ) else {"UV_TORCH_BACKEND": "auto"}
+        session.install(*repository().words(), *pins(session, track.group), env=with_rocm)
+        return ("pytest",)
     install(session, group=track.group)
     if cell.hardware != "cpu" and track.gpu_group:
         if track.build_group:
@@ -85,3 +92,27 @@ def pins(session: nox.Session, group: str) -> list[str]:
             f"pyproject.toml: [dependency-groups]: {group}: {said}; defined here: {defined}. Define "
             "it, or name another in [tool.harness.tracks], or none (group = false) where all is installed"
         )
+
+
+def listed(words: list[str]) -> bool:
+    """Whether nox lists everything, for a person: then a kind of GPU that is not here is one line."""
+    listing = {"-l", "--list", "--list-sessions"}.intersection(words)
+    return bool(listing) and not any(word.startswith(_CHOOSES) for word in words)
+
+
+def is_here(hardware: str) -> bool:
+    """Whether this machine has it."""
+    return hardware == "cpu" or (driver_here(hardware) and bool(devices_of(hardware)))
+
+
+def one_line(here: Repository, hardware: str, names: list[str]) -> None:
+    """Of hardware that is not on this machine: what there is, in one line."""
+    some = " or ".join(here.hardware[hardware].device_names)
+
+    def not_here(session: nox.Session) -> None:
+        session.error("nox lists, and runs nothing")
+
+    not_here.__doc__ = (
+        f"{len(names)} cases × {', '.join(here.tracks)}: no {some} is here; -t {hardware} -l lists them."
+    )
+    nox.session(name=f"case({hardware})", tags=[hardware], venv_backend="none", default=False)(not_here)

@@ -6,6 +6,9 @@ Raised where the failure is understood, printed once by the command line or the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 EXIT_PASSED = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -92,6 +95,46 @@ class NothingToDo(HarnessError):
     exit_code = EXIT_NOTHING
 
 
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a traceback, as a log tells it; ``source``: its line of code, empty where none is told."""
+
+    file: str
+    line: int
+    function: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception, as a log tells it.
+
+    Args:
+        kind: the name of its class, with its module where the log has it.
+        message: what it says, in one line.
+        frames: outermost first.
+        cause: the one that was raised before it, and led to it.
+        link: how: ``caused by`` or ``while handling``.
+    """
+
+    kind: str
+    message: str
+    frames: tuple[Frame, ...] = ()
+    cause: Raised | None = None
+    link: str = ""
+
+    def chain(self) -> Iterator[Raised]:
+        """It and those before it; the one that was raised first is the last."""
+        one: Raised | None = self
+        while one is not None:
+            yield one
+            one = one.cause
+
+    def words(self) -> str:
+        """``ValueError: what it says``, without what led to it."""
+        return f"{self.kind}: {self.message}" if self.message else self.kind
+
+
 class TrainerFailed(HarnessError):
     """A rank died, hung, or ended with an error; every other rank has been ended.
 
@@ -101,17 +144,29 @@ class TrainerFailed(HarnessError):
         reason: what happened to it, e.g. ``was killed by SIGKILL after iteration 17``.
         log_tail: the last lines of that rank's log.
         log: path of that log.
+        raised: the exception that ended it, as its log tells it; None where none did.
+        evidence: what else its logs tell, a sentence each.
     """
 
     exit_code = EXIT_CRASHED
 
     def __init__(
-        self, *, phase: str, rank: int | None, reason: str, log_tail: str = "", log: str = ""
+        self,
+        *,
+        phase: str,
+        rank: int | None,
+        reason: str,
+        log_tail: str = "",
+        log: str = "",
+        raised: Raised | None = None,
+        evidence: tuple[str, ...] = (),
     ) -> None:
         self.phase = phase
         self.rank = rank
         self.reason = reason
         self.log_tail = log_tail
         self.log = log
+        self.raised = raised
+        self.evidence = evidence
         who = f"rank {rank}" if rank is not None else "the trainer"
         super().__init__(f"{phase}: {who} {reason}", f"its log: {log}" if log else "")

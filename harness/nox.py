@@ -20,7 +20,7 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
-from harness.environment import install, make, pins
+from harness.environment import install, is_here, listed, make, one_line, pins
 from harness.errors import EXIT_NOTHING, EXIT_USAGE, HardwareMissing, HarnessError
 from harness.machine.hardware import driver_here, require
 from harness.matrix import Cell, cases_by_name
@@ -62,12 +62,15 @@ def sessions(cases: str = "test_cases") -> None:
         sys.exit(EXIT_USAGE)
     sweep = Sweep.of_this_nox()
     for hardware in here.hardware:
-        _session(here, hardware, cases, names, sweep)
+        if listed(sys.argv[1:]) and not is_here(hardware):
+            one_line(here, hardware, names)
+        else:
+            _session(here, hardware, cases, names, sweep)
 
 
 def _session(here: Repository, hardware: str, cases: str, names: list[str], sweep: Sweep) -> None:
     # Without a driver nothing can run, and no environment need be made in order to say so.
-    possible = hardware == "cpu" or driver_here()
+    possible = hardware == "cpu" or driver_here(hardware)
     made = possible and any(track.group is not None for track in here.tracks.values())
     by_default = "dev" if "dev" in here.tracks else next(iter(here.tracks))
 

@@ -76,6 +76,10 @@ HARDWARE: Mapping[str, Hardware] = {
     "a100": Hardware("dgx_a100", ("A100",)),
     "h100": Hardware("dgx_h100", ("H100",)),
     "h200": Hardware("dgx_h200", ("H200",)),
+    "b200": Hardware("dgx_b200", ("B200",)),
+    "gb200": Hardware("dgx_gb200", ("GB200",)),
+    "gb300": Hardware("dgx_gb300", ("GB300",)),
+    "mi300x": Hardware("mi300x", ("MI300X",)),
     "cpu": Hardware("cpu"),
 }
 TRACKS: Mapping[str, Track] = {

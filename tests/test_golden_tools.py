@@ -407,12 +407,17 @@ def test_every_scheme_goes_where_its_track_and_platform_say(tree: Path, tmp_path
         for name in (
             "golden_values_dev_dgx_h100.json", "golden_values_lts_dgx_a100.json",
             "golden_values_dev_dgx_a100.json", "golden_values_lts.json", "golden_values_dev.json",
+            "golden_values_dev_dgx_gb200.json",
         )
     }  # fmt: skip
     reasons = {each.file.name: each.reason for each in found.left}
-    assert len(reasons) == len(SCHEMES) - 5
+    assert len(reasons) == len(SCHEMES) - 6
     assert reasons["golden_values.json"] == reasons["golden_values_0.8.0.json"] == "its name says no track"
-    assert reasons["golden_values_dev_dgx_gb200.json"] == "no hardware known here is a dgx_gb200"
+    write(tree / "golden_values_dev_dgx_v100.json", golden(0))
+    (other,) = [
+        each for each in plan(tree.parent.parent, tmp_path / "goldens").left if "v100" in each.file.name
+    ]
+    assert other.reason == "no hardware known here is a dgx_v100"
     assert reasons["golden_values_dev_dgxh100_eos.json"] == (
         "golden_values_dev_dgx_h100.json is the golden of that track and platform"
     )

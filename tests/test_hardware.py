@@ -67,6 +67,23 @@ def test_eight_gpus_are_enough_for_eight_ranks_and_too_few_for_nine(smi: Install
     assert refusal("h100", 9) == f"case(h100) needs 9 H100 GPUs, and nvidia-smi found 8 × {H100}"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("NVIDIA H200", "h200"), ("NVIDIA H200 NVL", "h200"), ("NVIDIA B200", "b200"),
+        ("NVIDIA GB200", "gb200"), ("NVIDIA GB300", "gb300"),
+        ("NVIDIA GH200 480GB", None), ("NVIDIA B300 SXM6 AC", None),
+    ],
+)  # fmt: skip
+def test_todays_gpus_are_known_by_their_product_names(name: str, kind: str | None, smi: Installs) -> None:
+    smi(gpu(0, name))
+    (device,) = hardware.detect()
+    assert device.hardware == kind
+    if kind:
+        hardware.require(kind, 1)
+        assert HARDWARE[kind].platform == f"dgx_{kind}"
+
+
 def test_another_kind_of_gpu_is_named_not_used(smi: Installs) -> None:
     smi(gpu(0, A100), gpu(1, A100))
     assert refusal("h100", 1) == f"case(h100) needs 1 H100 GPU, and nvidia-smi found 2 × {A100}"

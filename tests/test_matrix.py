@@ -44,8 +44,8 @@ def test_what_is_no_cell_is_refused_with_the_part_that_is_wrong(text: str, said:
 
 
 def test_the_goldens_of_shipped_hardware_are_called_as_megatron_calls_them() -> None:
-    for name, platform in {"a100": "dgx_a100", "h100": "dgx_h100", "h200": "dgx_h200", "cpu": "cpu"}.items():
-        assert HARDWARE[name].platform == platform
+    gpus = {name: f"dgx_{name}" for name in ("a100", "h100", "h200", "b200", "gb200", "gb300")}
+    assert {name: one.platform for name, one in HARDWARE.items()} == gpus | {"mi300x": "mi300x", "cpu": "cpu"}
 
 
 def test_no_two_kinds_of_hardware_share_their_goldens() -> None:

@@ -198,9 +198,8 @@ def test_lint_warns_of_a_repeated_key_and_finds_nothing_wrong(
 def test_hydras_arguments_are_read_and_passed_as_the_scripts_pass_them(tmp_path: Path) -> None:
     text = "MODEL_ARGS: {--train-iters: 8, ++model.width: 3, +new: a b, trainer.devices: 8, ~gone: true}\n"
     given = words(case(tmp_path, text))
-    assert given == ["--train-iters", "8", "++model.width", "3", "+new", "a b",
-                     "trainer.devices", "8", "~gone",
-                     "--exit-interval", "8"]  # fmt: skip
+    hydra = ["++model.width", "3", "+new", "a b", "trainer.devices", "8", "~gone"]
+    assert given == ["--train-iters", "8", *hydra, "--exit-interval", "8"]
 
 
 def test_nemos_arguments_are_one_word_each_and_its_cases_are_not_run(tmp_path: Path) -> None:

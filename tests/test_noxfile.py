@@ -67,6 +67,16 @@ def listed(project: Path, *words: str) -> list[dict[str, Any]]:
     return found
 
 
+def test_for_a_person_a_kind_of_gpu_that_is_not_here_is_one_line(project: Path, tmp_path: Path) -> None:
+    found = nox(project, "-l", path=str(tmp_path)).stdout.splitlines()
+    about = [line for line in found if "case(gb200)" in line]
+    assert about == ["- case(gb200) [gb200] -> 3 cases × lts, dev: no GB200 is here; -t gb200 -l lists them."]
+    assert sum(line[2:].startswith("case(cpu)(") for line in found) == 6
+    chosen = nox(project, "-l", "-t", "gb200", path=str(tmp_path)).stdout
+    assert sum(line.startswith("* case(gb200)(") for line in chosen.splitlines()) == 6
+    assert "case(gb200)(dev,first)" in sessions(project, "-t", "gb200")
+
+
 def sessions(project: Path, *words: str) -> list[str]:
     return [entry["session"] for entry in listed(project, *words)]
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from harness.checks import Check
 from harness.checks.result import Against, Kind
 from harness.diagnosis import Diagnosis
+from harness.errors import TrainerFailed
 from harness.protocol.judge import NO_GOLDEN
 from harness.protocol.telling import RECORDED, message_of
 from harness.report.terminal import Terminal, render
@@ -25,6 +26,7 @@ LOST = check("continuous: loss", "continuous", passed=False)
 SAME, CHANGED = (check("golden: loss", "golden", passed=passed) for passed in (True, False))
 NONE = check(NO_GOLDEN, "golden", passed=False, kind="present")
 WRITTEN = check(RECORDED, "golden", passed=False, kind="present")
+UNLOADED = check("resume: load iteration 5", "state", passed=False, kind="present")
 SILENT = check("state: something to compare", "state", passed=False, kind="present")
 
 
@@ -44,16 +46,20 @@ SILENT = check("state: something to compare", "state", passed=False, kind="prese
         ((CHANGED, SOUND), "performance", "it needs more time than it may, resuming is sound"),
         ((WRITTEN, SOUND), None, "golden recorded, resuming is sound"),
         ((WRITTEN, LOST), None, "golden not recorded, resuming does not continue the same training"),
+        ((SAME, UNLOADED), "checkpoint", "the checkpoint could not be loaded"),
+        ((SAME, UNLOADED), "optimizer", "the checkpoint could not be loaded: optimizer"),
         ((SAME, SILENT), "unknown", "not everything could be compared (state: something to compare)"),
     ],
 )
 def test_each_red_has_its_own_words(checks: tuple[Check, ...], component: str | None, said: str) -> None:
     diagnosis = Diagnosis(component, ()) if component else None
-    assert message_of(checks, diagnosis, ended=True) == said
+    assert message_of(checks, diagnosis) == said
 
 
 def test_what_did_not_end_says_so() -> None:
-    assert message_of((LOST,), Diagnosis("crash", ()), ended=False) == "could not be run to its end"
+    failed = TrainerFailed(phase="resumed", rank=1, reason="failed: ValueError: boom", log="a.log")
+    said = "could not be run to its end: resumed: rank 1 failed: ValueError: boom"
+    assert message_of((LOST,), Diagnosis("crash", ()), failed) == said
 
 
 def test_the_last_line_of_a_run_and_the_first_of_a_test_say_it() -> None:

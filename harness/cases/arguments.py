@@ -38,7 +38,7 @@ def expanded(
         arguments: by name.
         values: what the names stand for.
         own: names that only the case's ENV_VARS set. The scripts leave these to ``eval``, which splits them
-            at white space where they stand outside of quotes; others they put into the file before.
+            at white space where they stand outside of quotes; others are in the file before it is read.
         joined: ``key=value`` in one word, as the scripts have it for NeMo.
 
     Raises:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from harness.goldens.compare import MetricDiff
     from harness.goldens.store import Planned
 
+#: What can be said of imported figures.
+_SOURCE = ("repository", "commit", "licence", "data")
 _WHAT = "a golden's file, a cell (HARDWARE/TRACK/CASE), or the folder of a cell's results"
 
 
@@ -49,6 +51,11 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     for option, names in (("--track", TRACKS), ("--hardware", HARDWARE)):
         command.add_argument(option, action="append", choices=list(names), default=[], help="only this one's")
     command.add_argument("--replace", action="store_true", help="also what was recorded or approved here")
+    for key in _SOURCE:
+        said = " (git says it in a checkout)" if key in ("repository", "commit") else ""
+        command.add_argument(
+            f"--{key}", metavar="TEXT", default="", help=f"of the figures, for their provenance{said}"
+        )
     _dry_run(command)
     command = verb("approve", _approve, "make the values of finished runs the goldens; all of them or none")
     command.add_argument("results", metavar="RESULTS", type=Path, help="of one cell, or a folder above some")
@@ -181,6 +188,7 @@ def _import(arguments: argparse.Namespace) -> int:
     found = plan(
         arguments.path, arguments.goldens,
         tracks=arguments.track, hardware=arguments.hardware, replace=arguments.replace,
+        told={key: getattr(arguments, key) for key in _SOURCE},
     )  # fmt: skip
     changes = [_changes(golden) for golden in found.planned]
     if not arguments.dry_run:

@@ -154,12 +154,14 @@ def listed(seen: Mapping[str, Sequence[str]], order: Sequence[str]) -> tuple[Can
 
 def _held(diff: StateDiff | None) -> Mapping[str, int] | None:
     from harness.checkpoints import open_checkpoint
+    from harness.checkpoints.entries import UNREAD
     from harness.errors import CheckpointError
 
     if diff is None:
         return None
     try:
-        return Counter(entry.component for entry in open_checkpoint(Path(diff.a)).entries.values())
+        held = open_checkpoint(Path(diff.a)).entries.values()
+        return Counter(entry.component for entry in held if entry.dtype != UNREAD)
     except CheckpointError:
         return None
 

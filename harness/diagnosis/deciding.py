@@ -14,7 +14,6 @@ from harness.diagnosis.curves import Compared, Deviation
 from harness.diagnosis.recipes import STOP_AT_K
 from harness.diagnosis.result import CAUSES, PARAMETERS, Candidate, Diagnosis, Finding
 from harness.diagnosis.training import training_changed
-from harness.errors import CheckpointError, HarnessError, TrainerFailed
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 _FEW = 3  # sentences of what is not the decisive one
 #: So many unrelated parts of a training state do not get lost one by one.
 _PARTLY_LOADED = 3
+_AGAIN = {None: "it was not tried again", False: "training does not repeat itself"}
 
 
 def diagnose(
@@ -39,6 +39,7 @@ def diagnose(
     golden_only: bool = False,
     arguments: Mapping[str, Any] | None = None,
     stops_otherwise: bool | None = None,
+    not_loaded: str = "checkpoint",
 ) -> Diagnosis | None:
     """Name what was lost.
 
@@ -54,6 +55,7 @@ def diagnose(
         arguments: the trainer's, which say what its checkpoints should hold.
         stops_otherwise: where the interrupted run was not the uninterrupted one's beginning: it comes out the
             same way when it is run again; None where that was not tried.
+        not_loaded: what the resumed run could not load, where it says that it could not.
 
     Returns:
         None where no check failed, or none that says anything of training.
@@ -67,19 +69,9 @@ def diagnose(
         sound = bool(same) and all(check.passed for check in same)
         return training_changed(checks, continuous, deterministic=deterministic, repeats=sound)
     return _Resume(
-        checks, continuous, resumed, k, n, state, probe, deterministic, arguments, stops_otherwise
-    ).diagnosis()
-
-
-def crash(error: HarnessError) -> Diagnosis:
-    """What ended the run before it could be judged."""
-    cause = error.__cause__ if isinstance(error, TrainerFailed) else error
-    said = [error.message]
-    if isinstance(cause, CheckpointError):
-        return Diagnosis("checkpoint", tuple(dict.fromkeys([cause.message, *said])))
-    if isinstance(error, TrainerFailed) and error.log_tail.strip():
-        said.append(f"its log ends with: {error.log_tail.strip().splitlines()[-1].strip()}")
-    return Diagnosis("crash", tuple(said))
+        checks, continuous, resumed, k, n, state, probe, deterministic, arguments, stops_otherwise,
+        not_loaded,
+    ).diagnosis()  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,6 +86,7 @@ class _Resume:
     deterministic: bool
     arguments: Mapping[str, Any] | None = None
     stops_otherwise: bool | None = None
+    not_loaded: str = "checkpoint"
     _empty: Mapping[str, Series] = field(default_factory=dict)
 
     @cached_property
@@ -137,12 +130,7 @@ class _Resume:
             "anything was resumed"
         )
         if not self.stops_otherwise:
-            tried = (
-                "training does not repeat itself"
-                if self.stops_otherwise is False
-                else "it was not tried again"
-            )
-            return Diagnosis("nondeterminism", (f"{said}: {tried}",))
+            return Diagnosis("nondeterminism", (f"{said}: {_AGAIN[self.stops_otherwise]}",))
         said += f": {first.values}" if first.expected is not None else ""
         why = (
             f"run again, the one that stops at {self.k} comes out the same way: it trains otherwise because "
@@ -156,7 +144,7 @@ class _Resume:
             return None
         said = [c.message for c in self.failed if (c.kind, c.against) == ("present", "state")]
         if said:
-            return Diagnosis("checkpoint", tuple(said))
+            return Diagnosis(self.not_loaded, tuple(said))
         changed = training_changed(
             self.checks, self.continuous, deterministic=self.deterministic, repeats=False
         )

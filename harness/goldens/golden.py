@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.checkpoints.rules import Rule
 from harness.errors import GoldenError
+from harness.goldens.reading import FULL
 from harness.metrics import Series
 from harness.metrics.series import WHOLE
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIZE_LIMIT = 64 << 20  # bytes; 900 metrics of 10,000 steps have less
+#: Of a value that Megatron-LM has rounded; those of a metric with ``value_precision: full`` it has not.
+DECIMALS = 5
+_OWN = ("recorded", "approved")
 _FIELDS = ("start_step", "end_step", "step_interval", "values")
 
 
@@ -38,12 +42,31 @@ class Golden:
         fallback: it is not this platform's own (``golden_values_<track>.json``); never exact.
         series: by metric.
         provenance: what the side file says; empty without one.
+        rounded: metrics of Megatron-LM's that were written down with :data:`DECIMALS`.
     """
 
     path: Path
     fallback: bool
     series: Mapping[str, Series]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    rounded: frozenset[str] = frozenset()
+
+    def alike(self, series: Mapping[str, Series]) -> dict[str, Series]:
+        """A run's series as this golden's were written down: rounded, and every so many steps, if they were.
+
+        Megatron-LM's tools kept every fifth step once. What was recorded here is neither.
+        """
+        import numpy as np
+
+        found = dict(series)
+        for name, theirs in self.series.items():
+            if name not in found or self.provenance.get("how") in _OWN:
+                continue
+            if len(theirs) > 2 and int(np.diff(theirs.steps[1:]).min()) > 1:
+                found[name] = found[name].kept(np.isin(found[name].steps, theirs.steps))
+            if name in self.rounded:
+                found[name] = found[name].rounded(DECIMALS)
+        return found
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
@@ -131,7 +154,15 @@ def read(path: Path, *, fallback: bool = False) -> Golden:
         raise GoldenError(f"{path}: holds no metric")
     side = side_file(path)
     about = _provenance(side) if side.exists() else {}
-    return Golden(path, fallback, series, about)
+    return Golden(path, fallback, series, about, _rounded(path, raw, about))
+
+
+def _rounded(path: Path, raw: bytes, about: Mapping[str, Any]) -> frozenset[str]:
+    """Metrics that do not say that they are in full; what was recorded here is, and need not say so."""
+    if about.get("how") in _OWN:
+        return frozenset()
+    found = _parse(path, raw, "metrics by name")
+    return frozenset(name for name, one in found.items() if one.get("value_precision") != FULL)
 
 
 def _provenance(side: Path) -> dict[str, Any]:

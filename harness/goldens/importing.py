@@ -6,7 +6,7 @@ they were recorded with, so an imported golden has no fingerprint and is never c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from harness.errors import GoldenError
 from harness.goldens import names, reading
 from harness.goldens.lint import json_files
 from harness.goldens.names import GoldenName
+from harness.goldens.origins import origin
 from harness.goldens.reading import Content, Curve
 from harness.goldens.sources import provenance
 from harness.goldens.store import Planned
@@ -54,6 +55,7 @@ def plan(
     tracks: Collection[str] = (),
     hardware: Collection[str] = (),
     replace: bool = False,
+    told: Mapping[str, str] | None = None,
 ) -> Import:
     """Read a tree and say what of it goes where.
 
@@ -62,6 +64,7 @@ def plan(
         store: our own.
         tracks, hardware: only goldens that these use; all when empty.
         replace: also goldens that were recorded or approved here.
+        told: what is known of where they are from, see :mod:`harness.goldens.origins`.
 
     Raises:
         GoldenError: there is nothing at ``path``.
@@ -70,6 +73,7 @@ def plan(
         what = "is a symbolic link that leads nowhere" if path.is_symlink() else "is not there"
         raise GoldenError(f"{path}: {what}, expected goldens of Megatron-LM", "check the path")
     importer = _Importer(store, known_cases(path), tracks or TRACKS, hardware or HARDWARE, replace=replace)
+    importer.told = told or {}
     odd: list[Path] = []
     root = root_of(path) if path.is_dir() else path
     for folder, files in json_files(root, odd.append):
@@ -91,6 +95,7 @@ class _Importer:
         self.store, self.cases, self.tracks, self.replace = store, cases, tracks, replace
         self.platforms = {HARDWARE[name].platform for name in hardware}
         self.known = {hardware.platform for hardware in HARDWARE.values()}
+        self.told: Mapping[str, str] = {}
         self.planned: list[Planned] = []
         self.same: list[Path] = []
         self.left: list[Left] = []
@@ -155,7 +160,8 @@ class _Importer:
         target = self.store / path.absolute().parent.name / name.file
         if self._there(path, target, curves):
             return True
-        self.planned.append(_planned(path, target, curves, remarks))
+        rounded = [name for name in curves if not content.curves[name].full]
+        self.planned.append(_planned(path, target, curves, remarks, rounded, self.told))
         return True
 
     def _there(self, path: Path, target: Path, curves: dict[str, dict[int, float]]) -> bool:
@@ -219,7 +225,14 @@ def _holes(curve: Curve) -> Iterator[int]:
             yield step
 
 
-def _planned(path: Path, target: Path, curves: dict[str, dict[int, float]], remarks: list[str]) -> Planned:
+def _planned(
+    path: Path,
+    target: Path,
+    curves: dict[str, dict[int, float]],
+    remarks: Iterable[str],
+    rounded: Iterable[str],
+    told: Mapping[str, str],
+) -> Planned:
     from harness.goldens import provenance_of
     from harness.metrics import Series
 
@@ -227,4 +240,6 @@ def _planned(path: Path, target: Path, curves: dict[str, dict[int, float]], rema
     about = provenance_of({}, {}, how="imported") | {"from": "/".join(path.absolute().parts[-3:])}
     for unknown in ("protocol", "repeats", "state"):
         del about[unknown]
-    return Planned(target, series, about, path, tuple(remarks))
+    if source := origin(path, told):
+        about["source"] = source
+    return Planned(target, series, about, path, tuple(remarks), tuple(rounded))

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 #: No store in the wild has a golden of a tenth of that.
 SIZE_LIMIT = 32 << 20
+FULL = "full"
 _FIELDS = {"start_step", "end_step", "step_interval", "values"}
 _INTEGERS = ("start_step", "end_step", "step_interval")
 
@@ -38,12 +39,14 @@ class Curve:
     Args:
         start, end, interval: as the file says.
         values: by step; None where the file has something that is no finite number.
+        full: its values were not rounded, says the file (``value_precision: full``).
     """
 
     start: int
     end: int
     interval: int
     values: Mapping[int, float | None]
+    full: bool = False
 
     def finite(self) -> dict[int, float]:
         """The steps that have a number."""
@@ -182,7 +185,10 @@ def _curve(name: str, value: Any, problems: list[Problem]) -> Curve | None:  # n
         shown = json.dumps(number)[:40]
         rest = f"; {len(odd)} of its {len(values)} values are no numbers" if len(odd) > 1 else ""
         problem("not-finite", f"found {shown} at step {step}, expected a number{rest}", step)
-    curve = Curve(start, end, interval, values)
+    precision = value.get("value_precision", "")
+    if not isinstance(precision, str):
+        problem("precision", f"value_precision: found {json.dumps(precision)[:40]}, expected full or nothing")
+    curve = Curve(start, end, interval, values, full=precision == FULL)
     problems.extend(_steps(name, curve))
     return curve
 

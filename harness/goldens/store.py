@@ -28,6 +28,7 @@ class Planned:
         provenance: its side file.
         source: where the values are from.
         remarks: what is not as the source has it.
+        rounded: metrics that the source has rounded.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Planned:
     provenance: Mapping[str, Any]
     source: Path
     remarks: tuple[str, ...] = ()
+    rounded: tuple[str, ...] = ()
 
     def changes(self) -> list[MetricDiff] | str:
         """The old golden (A) against this one (B); a sentence where there is no old one to read."""
@@ -77,5 +79,5 @@ def _put(store: Path, planned: Sequence[Planned], folder: Path) -> None:
             raise GoldenError(f"{golden.path}: {'; '.join(problems)}", "the run is not fit to record")
     news = [folder / "new" / golden.path.relative_to(store) for golden in planned]
     for golden, new in zip(planned, news, strict=True):
-        write(new, golden.series, golden.provenance)
+        write(new, golden.series, golden.provenance, rounded=golden.rounded)
     swap([(new, golden.path) for golden, new in zip(planned, news, strict=True)], aside=folder / "old")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from harness import __version__
 from harness.errors import GoldenError
 from harness.goldens.golden import read, side_file
+from harness.goldens.reading import FULL
 from harness.goldens.swapping import swap
 
 if TYPE_CHECKING:
@@ -89,11 +90,13 @@ def write(
     provenance: Mapping[str, Any],
     *,
     metrics: Collection[str] = (),
+    rounded: Collection[str] = (),
 ) -> Change:
     """Write a golden and its side file: both are new afterwards, or both are what they were.
 
     Args:
         metrics: which of the series; all when empty.
+        rounded: those that were rounded by whoever wrote them down; the others are marked as in full.
 
     Raises:
         GoldenError: a series that no golden may hold, see :func:`unfit`.
@@ -103,7 +106,7 @@ def write(
     if problems:
         raise GoldenError(f"{path}: {'; '.join(problems)}", "the run is not fit to record")
     wanted = {name: one for name, one in series.items() if not metrics or name in metrics}
-    body = {name: _plain(one) for name, one in sorted(wanted.items())}
+    body = {name: _plain(one, full=name not in rounded) for name, one in sorted(wanted.items())}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
         before = _as_far_as_readable(path) if path.exists() else None
@@ -147,12 +150,13 @@ def _first_twice(steps: list[int]) -> int:
     return next(step for step in steps if step in seen or seen.add(step))  # type: ignore[func-returns-value]
 
 
-def _plain(series: Series) -> dict[str, Any]:
+def _plain(series: Series, *, full: bool) -> dict[str, Any]:
     steps, values = series.steps.tolist(), series.numbers()
     return {
         "start_step": steps[0],
         "end_step": steps[-1],
         "step_interval": _interval(steps),
+        **({"value_precision": FULL} if full else {}),
         "values": {str(step): value for step, value in zip(steps, values, strict=True)},
     }
 

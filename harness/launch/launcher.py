@@ -31,13 +31,13 @@ from types import TracebackType
 from typing import IO, Any
 
 from harness import errors
-from harness.errors import HarnessError, TrainerFailed
+from harness.errors import HarnessError, Raised, TrainerFailed
 from harness.trainers.base import Launch
 
 MARK = "HARNESS_LAUNCH"
 HEARTBEAT_TIMEOUT = {"fork": 120.0, "exec": 1800.0}  # s; exec: a silent command may be compiling
 STARTUP_TIMEOUT = {"fork": 300.0, "exec": 1800.0}  # s; imports from a slow disk, first kernels
-_TAIL_LINES = 40
+_TAIL_LINES, _TAIL_BYTES = 40, 65536
 
 #: One thread a rank: more would change the order of sums, and there is one rank per core already.
 #: The NVML check lets torch count GPUs without the driver, which no fork would survive.
@@ -137,7 +137,7 @@ class Launcher:
                 elif event["event"] == "done":
                     return Outcome(time.monotonic() - began, asked - began + event["startup"])
                 elif event["event"] == "failed":
-                    raise _failure(phase, event)  # noqa: TRY301 - the cleanup below is for all others
+                    raise _failure(phase, event, launch, folder)  # noqa: TRY301 - the cleanup below is for all others
         except TrainerFailed:
             raise
         except BaseException:
@@ -237,8 +237,9 @@ class _Parent:
             reason = f"lost its parent process, killed by {signal.Signals(-status).name}"
         elif not reason:
             reason = "could not be loaded"
-        self._log.seek(0)
-        tail = _last_lines(self._log.read())
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - _TAIL_BYTES))
+        tail = "\n".join(self._log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
         last = tail.splitlines()[-1].strip() if tail and "loaded" in reason else ""
         self.end()
         why = f"{reason}: {last}" if last else reason
@@ -279,11 +280,35 @@ def end_marked(mark: str) -> None:
         psutil.wait_procs(found, timeout=1)
 
 
-def _failure(phase: str, event: dict[str, Any]) -> TrainerFailed:
-    log = Path(event["log"])
-    tail = _last_lines(log.read_bytes()) if log.exists() else ""
+def _failure(phase: str, event: dict[str, Any], launch: Launch, folder: Path) -> TrainerFailed:
+    from harness.launch import root_cause
+    from harness.machine.secrets import Secrets
+    from harness.text import one_line
+
+    secrets = Secrets(os.environ, launch.env)
+    log, rank, reason = Path(event["log"]), event["rank"], event["reason"]
+    tail = _last_lines(log) if log.exists() else ""
+
+    def clean(text: str) -> str:
+        return secrets.text(one_line(text))
+
+    raised: Raised | None = None
+    evidence: tuple[str, ...] = ()
+    killed, status = event.get("signal") or 0, event.get("status") or 0  # of one that hangs, neither
+    if launch.kind == "fork" and status and not killed:
+        raised, evidence = root_cause.of_rank(log, clean)
+    elif launch.kind == "exec" and (killed or status):
+        found = root_cause.of_command(folder, log, clean, killed=killed, status=status)
+        rank, reason, log = found.rank, found.reason, found.log
+        raised, evidence = found.raised, found.evidence
     failure = TrainerFailed(
-        phase=phase, rank=event["rank"], reason=event["reason"], log_tail=tail, log=str(log)
+        phase=phase,
+        rank=rank,
+        reason=secrets.text(reason),
+        log_tail=secrets.text(tail),
+        log=str(log),
+        raised=raised,
+        evidence=evidence,
     )
     error = event["error"]
     cls = getattr(errors, error["class"], None) if error and error["ours"] else None
@@ -292,6 +317,8 @@ def _failure(phase: str, event: dict[str, Any]) -> TrainerFailed:
     return failure
 
 
-def _last_lines(data: bytes) -> str:
-    lines = data[-65536:].decode(errors="replace").splitlines()
+def _last_lines(log: Path) -> str:
+    from harness.launch.rank_logs import Reader
+
+    lines = Reader().end(log, _TAIL_BYTES).splitlines()
     return "\n".join(lines[-_TAIL_LINES:])

@@ -60,7 +60,7 @@ class Ending:
         abort is what NCCL's watchdog and gloo's threads do when a *peer* has gone.
         """
         if self.error is not None:
-            return 3 if self.error["peer"] else 1
+            return (1, 2, 3)[self.error["peer"]]
         if self.signal:
             return 2 if self.signal == signal.SIGABRT else 0
         return 1
@@ -209,7 +209,11 @@ class Phase:
 
     def _failed(self, bad: list[Ending]) -> dict[str, Any]:
         first = min(bad, key=lambda e: (e.suspicion, e.when, e.rank))
-        return self._answer(first.rank, self._reason(first), first.error)
+        return {
+            **self._answer(first.rank, self._reason(first), first.error),
+            "signal": first.signal,
+            "status": first.status,
+        }
 
     def _answer(self, rank: int, reason: str, error: dict[str, Any] | None) -> dict[str, Any]:
         exec_ = self.request["kind"] == "exec"

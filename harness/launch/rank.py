@@ -21,30 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.launch import peers
 
 STARTING, RUNNING, RETURNED, RAISED = range(4)
 STACK_SIGNAL = signal.SIGUSR1
 _PR_SET_PDEATHSIG = 1
 _CELLS = 4  # state, iteration, time of the last beat, time of the exception
 _TEXT = 32768  # one exception as JSON; the most that _describe makes, every character escaped
-
-#: How a broken or aborted connection to another rank shows in gloo, NCCL and torch's stores. A
-#: rank that ends with one of these was told of a failure; it is not where the failure happened.
-_PEER_MARKS = (
-    "connection closed by peer",
-    "connection reset by peer",
-    "connection refused",
-    "broken pipe",
-    "remote process",
-    "communicator was aborted",
-    "application timeout caused pair closure",
-    "timed out waiting",
-    "socket timeout",
-    "socket closed",
-    "got 0 bytes",
-    "heartbeatmonitor",
-)
-_PEER_TYPES = ("DistNetworkError", "DistStoreError", "BrokenPipeError", "ConnectionError")
 
 
 class Board:
@@ -102,7 +85,7 @@ class Board:
 
 
 def _describe(error: BaseException) -> dict[str, Any]:
-    """One exception as plain data: its class, its sentence, whether a peer caused it."""
+    """One exception as plain data: its class, its sentence, how likely a peer caused it."""
     ours = isinstance(error, HarnessError)
     message = error.message if isinstance(error, HarnessError) else " ".join(str(error).split())
     return {
@@ -110,20 +93,16 @@ def _describe(error: BaseException) -> dict[str, Any]:
         "message": message[:1000],
         "advice": error.advice[:500] if isinstance(error, HarnessError) else "",
         "ours": ours,
-        "peer": not ours and _caused_by_peer(error),
+        "peer": peers.OWN if ours else _suspicion(error),
     }
 
 
-def _caused_by_peer(error: BaseException | None) -> bool:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        text = str(error).lower()
-        names = {cls.__name__ for cls in type(error).__mro__}
-        if names.intersection(_PEER_TYPES) or any(mark in text for mark in _PEER_MARKS):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _suspicion(error: BaseException | None) -> int:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return peers.suspicion([([cls.__name__ for cls in type(one).__mro__], str(one)) for one in seen])
 
 
 def die_with_parent(parent: int) -> None:

@@ -1,7 +1,8 @@
 """What this machine has. Standard library only: the noxfile asks before anything is installed.
 
-GPUs are those that ``nvidia-smi`` tells of and ``CUDA_VISIBLE_DEVICES`` leaves visible. A slice of one (MIG)
-is named, and never taken for the whole: neither its times nor its memory are those of a golden.
+GPUs are those that ``nvidia-smi`` tells of and ``CUDA_VISIBLE_DEVICES`` leaves visible, and AMD's
+(``harness/machine/amd.py``). A slice of one (MIG) is named, and never taken for the whole: neither its times
+nor its memory are those of a golden.
 """
 
 from __future__ import annotations
@@ -11,69 +12,55 @@ import os
 import platform
 import re
 import shutil
-import subprocess
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from harness.errors import HardwareMissing, UsageError
+from harness.machine import amd
+from harness.machine.device import Device, is_amd, names_of
+from harness.machine.tools import TIMEOUT, ask
 from harness.matrix import HARDWARE
 
 _SMI = "nvidia-smi"
-_SMI_TIMEOUT = 60.0  # s; without the persistence daemon eight GPUs take 20 to wake up
+_SMI_TIMEOUT = TIMEOUT
 _FIELDS = ("index", "uuid", "memory.total", "mig.mode.current", "name")  # the name may hold a comma
 _SLICE = re.compile(r"\s+MIG\s+(?P<profile>\S+)\s+Device\s+\d+:\s+\(UUID:\s*(?P<uuid>\S+?)\)")
 _WHOLE = re.compile(r"GPU\s+\d+:.*\(UUID:\s*(?P<uuid>\S+?)\)")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_NVIDIA = "/dev/nvidiactl"
 
 
-@dataclass(frozen=True)
-class Device:
-    """A GPU, or a slice of one.
-
-    Args:
-        name: its product name, e.g. ``NVIDIA H100 80GB HBM3``.
-        index: its number, in the order of the bus; a slice has that of its GPU.
-        uuid: its own name, as ``CUDA_VISIBLE_DEVICES`` takes it.
-        memory: bytes; 0 when the driver does not say.
-        mig: the profile of a slice (``1g.10gb``); empty for a whole GPU.
-    """
-
-    name: str
-    index: int
-    uuid: str
-    memory: int
-    mig: str = ""
-
-    @property
-    def hardware(self) -> str | None:
-        """Its key in :data:`HARDWARE`; None for a slice, and for what no golden is kept for.
-
-        Words are compared whole: a GH200 is no H200.
-        """
-        words = set(re.split(r"[^A-Za-z0-9]+", self.name))
-        kinds = (key for key, kind in HARDWARE.items() if words.intersection(kind.device_names))
-        return None if self.mig else next(kinds, None)
-
-    def __str__(self) -> str:
-        return f"MIG {self.mig} of {self.name}" if self.mig else self.name
+def driver_here(hardware: str = "") -> bool:
+    """Whether there is any sign of a driver, of that hardware where it is named; takes no time."""
+    nvidia = shutil.which(_SMI) is not None or os.path.exists(_NVIDIA)
+    if hardware:
+        return amd.driver_here() if of_amd(hardware) else nvidia
+    return nvidia or amd.driver_here()
 
 
-def driver_here() -> bool:
-    """Whether there is any sign of an NVIDIA driver; takes no time."""
-    return shutil.which(_SMI) is not None or os.path.exists("/dev/nvidiactl")
+def of_amd(hardware: str) -> bool:
+    """Whether that kind of hardware is AMD's, and runs ROCm."""
+    return hardware in HARDWARE and is_amd(HARDWARE[hardware].device_names)
 
 
 def detect() -> tuple[Device, ...]:
     """The GPUs, and slices of GPUs, that a process started now would see; in its order."""
-    return _look()[0]
+    return (*_look()[0], *amd.look()[0])
 
 
 def devices_of(hardware: str) -> tuple[Device, ...]:
     """The GPUs of one kind that a process started now would see."""
-    return tuple(device for device in detect() if device.hardware == hardware)
+    found, _ = amd.look() if of_amd(hardware) else _look()
+    return tuple(device for device in found if device.hardware == hardware)
+
+
+def showing(hardware: str, devices: Sequence[str]) -> dict[str, str]:
+    """What to set for a process that is to see these devices only, by their own names; none for the CPU."""
+    if of_amd(hardware):
+        return {amd.VISIBLE[0]: ",".join(devices)}
+    return {_VISIBLE: "" if hardware == "cpu" else ",".join(devices)}
 
 
 def hardware_here() -> str:
@@ -85,7 +72,7 @@ def hardware_here() -> str:
     kinds = sorted({device.hardware for device in detect() if device.hardware})
     if len(kinds) > 1:
         raise UsageError(
-            f"this machine has several kinds of GPU: {_names(detect())}",
+            f"this machine has several kinds of GPU: {names_of(detect())}",
             f"say which is meant: --hardware {' or '.join(kinds)}",
         )
     return kinds[0] if kinds else "cpu"
@@ -107,7 +94,7 @@ def require(hardware: str, world: int) -> None:
     kind = HARDWARE[hardware].device_names
     if not kind:
         return
-    devices, found = _look()
+    devices, found = amd.look() if is_amd(kind) else _look()
     if sum(device.hardware == hardware for device in devices) < world:
         wanted = f"{world} {' or '.join(kind)} GPU{'s' if world > 1 else ''}"
         raise HardwareMissing(f"case({hardware}) needs {wanted}, and {found}")
@@ -152,7 +139,7 @@ def _look() -> tuple[tuple[Device, ...], str]:
     smi = shutil.which(_SMI)
     if smi is None:
         beside = " though there is a driver (in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility)"
-        return (), f"{_SMI} is not on PATH{beside if driver_here() else ''}"
+        return (), f"{_SMI} is not on PATH{beside if os.path.exists(_NVIDIA) else ''}"
     present, found = _ask(smi)
     setting = os.environ.get(_VISIBLE)
     if setting is None or not present:
@@ -164,7 +151,7 @@ def _look() -> tuple[tuple[Device, ...], str]:
         why = "counts in an order of its own: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID"
         return (), f"{found}, of which {_VISIBLE}={setting} {why}"
     visible = _visible(present, setting)
-    return visible, f"{found}, of which {_VISIBLE}={setting} shows {_names(visible)}"
+    return visible, f"{found}, of which {_VISIBLE}={setting} shows {names_of(visible)}"
 
 
 def _visible(present: Sequence[Device], setting: str) -> tuple[Device, ...]:
@@ -188,7 +175,9 @@ def _visible(present: Sequence[Device], setting: str) -> tuple[Device, ...]:
 @lru_cache
 def _ask(smi: str) -> tuple[tuple[Device, ...], str]:
     """Every device, whoever may see it; asked once a process, for it takes up to seconds."""
-    lines, problem = _run(smi, f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits")
+    lines, problem = ask(
+        smi, f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits", timeout=_SMI_TIMEOUT
+    )
     if problem:
         return (), problem
     devices: list[Device] = []
@@ -202,11 +191,11 @@ def _ask(smi: str) -> tuple[tuple[Device, ...], str]:
         if mig == "Enabled":
             sliced.add(uuid)
     if sliced:
-        lines, problem = _run(smi, "-L")
+        lines, problem = ask(smi, "-L", timeout=_SMI_TIMEOUT)
         if problem:
             return (), problem
         devices = list(_with_slices(devices, sliced, lines))
-    return tuple(devices), f"{_SMI} found {_names(devices)}"
+    return tuple(devices), f"{_SMI} found {names_of(devices)}"
 
 
 def _with_slices(devices: Iterable[Device], sliced: set[str], lines: Iterable[str]) -> Iterable[Device]:
@@ -225,32 +214,3 @@ def _with_slices(devices: Iterable[Device], sliced: set[str], lines: Iterable[st
             yield replace(device, mig="(no slice)")
         for part in slices.get(device.uuid, []):
             yield replace(device, uuid=part["uuid"], memory=0, mig=part["profile"])
-
-
-def _run(smi: str, *arguments: str) -> tuple[list[str], str]:
-    """Its lines, or what went wrong as the end of a sentence."""
-    try:
-        done = subprocess.run(
-            [smi, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SMI_TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return [], f"{_SMI} gave no answer in {_SMI_TIMEOUT:.0f} s"
-    except OSError as error:
-        return [], f"{_SMI} cannot be started: {error.strerror}"
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
-    if done.returncode or (lines and lines[0].startswith("No devices")):
-        said = " ".join([*lines, *done.stderr.split("\n")]).strip() or f"exit status {done.returncode}"
-        return [], f"{_SMI} failed: {' '.join(said.split())[:200].rstrip('.')}"
-    return lines, ""
-
-
-def _names(devices: Iterable[Device]) -> str:
-    """``2 × NVIDIA A100-SXM4-80GB and 1 × …``."""
-    counts: Mapping[str, int] = Counter(str(device) for device in devices)
-    return " and ".join(f"{count} × {name}" for name, count in counts.items()) or "no GPU"

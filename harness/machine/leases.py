@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, UsageError
-from harness.machine.hardware import cores, devices_of, require
+from harness.machine.hardware import cores, devices_of, of_amd, require, showing
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -29,6 +29,7 @@ FOLDER_VARIABLE = "HARNESS_LEASES"
 #: How often a ticket that does not fit yet lets others by. Of 24 random cells on 2 cores or 8 GPUs, 16 keeps
 #: slots as busy as no limit at all does (simulated: within 1 %), and nobody waits for ever.
 OVERTAKEN = 16
+_AMD = "AMD GPU "
 _LOOK = 0.02  # s; how often those in line look whether the line has changed
 _SWEEP = 1.0  # s; how often they look for holders that are dead, which change nothing themselves
 
@@ -68,7 +69,8 @@ def lease(
         waiting: told, in one sentence, what is waited for, and again when the line has moved.
 
     Yields:
-        What to set in the environment of everything that is started: ``CUDA_VISIBLE_DEVICES``.
+        What to set in the environment of everything that is started: ``CUDA_VISIBLE_DEVICES``, or what it is
+        for AMD's.
 
     Raises:
         HardwareMissing: the machine has not so many.
@@ -79,7 +81,8 @@ def lease(
         slots = tuple(f"core {number}" for number in range(cores()))
         what = "core"
     else:
-        slots = tuple(device.uuid for device in devices_of(hardware))
+        of_whom = _AMD if of_amd(hardware) else ""  # theirs are numbers
+        slots = tuple(of_whom + device.uuid for device in devices_of(hardware))
         what = f"{hardware.upper()} GPU"
     line = _Line(folder())
     with line.ticket(slots, min(count, len(slots))) as number:
@@ -90,7 +93,7 @@ def lease(
                 waiting(text)
             said = text
             line.wait()
-        yield {"CUDA_VISIBLE_DEVICES": "" if hardware == "cpu" else ",".join(held)}
+        yield showing(hardware, [name.removeprefix(_AMD) for name in held])
 
 
 def folder() -> Path:

@@ -110,6 +110,12 @@ class Series:
         rest = None if self.rest is None else self.rest[mask]
         return Series(self.name, self.steps[mask], self.values[mask], rest)
 
+    def rounded(self, decimals: int) -> Series:
+        """With as many decimals, as somebody may have written them down."""
+        import numpy as np
+
+        return Series(self.name, self.steps, np.round(self.values, decimals), self.rest)
+
     def followed_by(self, later: Series) -> Series:
         """This series and then ``later``, as one run would have logged them."""
         import numpy as np

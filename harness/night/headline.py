@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.diagnosis import COMPONENTS
-from harness.protocol.judge import NO_GOLDEN, NOT_LOGGED
+from harness.protocol.judge import LOAD, NO_GOLDEN, NOT_LOGGED
 from harness.text import count, one_line
 from harness.verdict import NOT_RUN
 
@@ -79,6 +79,10 @@ def _what(verdict: Verdict) -> str:
     for check in verdict.failures:
         if check.name == NOT_LOGGED:
             return one_line(check.message.partition(" — ")[0])  # what to do is in the verdict
+        if check.name.startswith(LOAD):
+            return one_line(
+                f"the checkpoint could not be loaded: {check.message.partition('; its log: ')[0]}"
+            )
     against = {check.against for check in verdict.failures}
     resume = bool(against & {"continuous", "state"})
     if resume and "golden" not in against:

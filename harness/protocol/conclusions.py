@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import GoldenError, HarnessError
 from harness.protocol import judge
-from harness.protocol.findings import AgainstGolden, Findings, Found, Recorded, SavedState
+from harness.protocol.findings import AgainstGolden, Findings, Found, NotResumed, Recorded, SavedState
 from harness.protocol.relative import Relative
 from harness.protocol.telling import message_of
 from harness.text import utc_now
@@ -121,8 +121,8 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
     from harness.diagnosis import diagnose
 
     resume_failed = any(check.against != "golden" for check in failed)
-    probed = findings.probed
-    if resume_failed and probed is None and findings.source is not None:
+    probed, not_resumed = findings.probed, findings.last(NotResumed)
+    if resume_failed and not_resumed is None and probed is None and findings.source is not None:
         probed = steps.probe(findings.source)
     continuous, resumed = findings.phase("continuous"), findings.phase("resumed")
     state = findings.last(SavedState)
@@ -143,6 +143,7 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
             golden_only=not resume_failed,
             arguments=plan.case.arguments(plan.cell.hardware),
             stops_otherwise=again,
+            not_loaded=not_resumed.component if not_resumed else "checkpoint",
         )
 
 
@@ -181,7 +182,7 @@ def verdict_of(
         provenance=provenance,
         reproduce=steps.plan.reproduce,
         coverage=_coverage(steps, findings),
-        message=message_of(checks, diagnosis, ended=failure is None),
+        message=relative.text(message_of(checks, diagnosis, failure)),
         run=replace(run, finished=utc_now()),
     )
 

@@ -66,7 +66,13 @@ class Observed(Found):
 
 @dataclass(frozen=True, kw_only=True)
 class NotResumed(Found):
-    """A checkpoint that could not be loaded: there is no resumed run to compare."""
+    """A checkpoint that could not be loaded: there is no resumed run to compare.
+
+    Args:
+        component: what of it, where the error says so; else the checkpoint itself.
+    """
+
+    component: str = "checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)

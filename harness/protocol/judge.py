@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness.checks import Against, Check, Worst
 from harness.checks.wording import OTHER_VALUE
-from harness.errors import CheckpointError, HarnessError, MetricsError
+from harness.errors import CheckpointError, HarnessError, MetricsError, TrainerFailed
 
 if TYPE_CHECKING:
     from harness.goldens import Change, Golden
@@ -20,6 +20,8 @@ Lane = Literal["exact", "tolerance", "envelope"]
 NO_GOLDEN: Final = "golden: is there"
 #: The check that fails a cell of which there are no curves.
 NOT_LOGGED: Final = "metrics: can be read"
+#: How the check begins that fails where a resumed phase could not load its checkpoint.
+LOAD: Final = "resume: load iteration"
 _SHOWN = 3  # names and sentences; the rest is in state_diff.json
 _MORE_SHOWN = 8  # of what differs from the golden's; the rest is in verdict.json's provenance
 
@@ -49,9 +51,22 @@ def tracker_names(stop: int, save: Path, phase: str) -> Check:
     return present(name, "state", passed=found == stop, message=message, worst=Worst(stop, stop, found))
 
 
-def not_loaded(k: int, error: CheckpointError) -> Check:
-    """The resumed phase ended because it could not read its checkpoint."""
-    return present(f"resume: load iteration {k}", "state", passed=False, message=str(error))
+def not_loaded(k: int, error: CheckpointError | TrainerFailed) -> Check:
+    """The resumed phase ended because it could not load its checkpoint."""
+    said = _crashed(error) if isinstance(error, TrainerFailed) else str(error)
+    return present(f"{LOAD} {k}", "state", passed=False, message=said)
+
+
+def not_ended(error: TrainerFailed) -> Check:
+    """A phase that could not be run to its end."""
+    name = f"{error.phase}: runs to its end"
+    return present(name, "continuous", passed=False, message=_crashed(error))
+
+
+def _crashed(error: TrainerFailed) -> str:
+    where = [said for said in error.evidence if said.startswith("raised in ")]
+    log = [f"its log: {error.log}"] if error.log else []
+    return "; ".join([error.message, *where, *log])
 
 
 def not_whole(iteration: int, error: CheckpointError) -> Check:

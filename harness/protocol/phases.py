@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import CheckpointError, NothingLogged
+from harness.errors import CheckpointError, MetricsError, NothingLogged
 from harness.launch.launcher import Launcher
 from harness.matrix import CASE_FILE
 from harness.protocol.findings import Recorded
@@ -110,6 +111,30 @@ class Phases:
                 raise
             saved, of = self.plan.trainer.saved(phase, end), end
         return Recorded(phase=phase, series=series, saved=saved, end=end, saved_at=of)
+
+    def trained(self, name: PhaseName, *, behind: int) -> bool:
+        """Whether a phase that has failed had logged a step by then.
+
+        Args:
+            name: which.
+            behind: the iteration that it was to go on from; some count it as the first.
+        """
+        from harness.metrics import read_metrics
+
+        phase = self.made(name, load=None, start=behind, stop=self.plan.n)
+        try:
+            series = read_metrics(phase.tensorboard, phase.folder)
+        except MetricsError:
+            return False
+        return any((line.steps >= behind).any() for line in series.values())
+
+    def last_words(self, name: PhaseName) -> list[str]:
+        """The last lines of a phase's logs."""
+        from harness.launch.root_cause import words_at_the_end
+        from harness.machine.secrets import Secrets
+
+        secrets, folder = Secrets(os.environ), self.folder.phase(name)
+        return words_at_the_end(folder, folder / "logs" / "trainer.log", secrets.text)
 
     def _logged(self, phase: Phase) -> Mapping[str, Series]:
         """What a phase logged; raises MetricsError."""

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cases import find_case
-from harness.errors import HarnessError, MetricsError, Unforeseen, UsageError
+from harness.errors import (
+    CheckpointError,
+    HarnessError,
+    MetricsError,
+    TrainerFailed,
+    Unforeseen,
+    UsageError,
+)
 from harness.machine.leases import lease
 from harness.matrix import Cell
 from harness.protocol import judge
@@ -132,6 +139,8 @@ def _judge(protocol: str, steps: Steps, findings: Findings) -> tuple[Diagnosis |
     except HarnessError as error:
         from harness.diagnosis import crash
 
+        if isinstance(error, TrainerFailed) and not isinstance(error.__cause__, CheckpointError):
+            findings.add(Found(checks=(judge.not_ended(error),)))
         return crash(error), error
     except Exception as error:  # noqa: BLE001 - whatever it is, the cell ends with a verdict that says so
         from harness.diagnosis import crash

@@ -78,13 +78,19 @@ def saved_state(
     if not difference.compared:
         message = f"{difference.a} and {difference.b} hold nothing that could be compared"
         checks.append(present(f"{name}: something to compare", "state", passed=False, message=message))
-    if missed := difference.coverage.uncompared:
-        message = f"{missed} of the two states were not compared: {difference.coverage.sentence()}"
-        checks.append(present(f"{name}: all of it is compared", "state", passed=False, message=message))
+    checks += _overlooked(difference, name)
     lacking = {gap.sentence: gap for gap in (*difference.gaps_a, *difference.gaps_b)}
     for sentence, gap in lacking.items():
         checks.append(present(f"{name}: {gap.component} is saved", "state", passed=False, message=sentence))
     return checks
+
+
+def _overlooked(difference: StateDiff, name: str) -> list[Check]:
+    """A failed check where not everything was compared."""
+    if not (missed := difference.coverage.uncompared):
+        return []
+    message = f"{missed} of the two states were not compared: {difference.coverage.sentence()}"
+    return [present(f"{name}: all of it is compared", "state", passed=False, message=message)]
 
 
 def all_is_read(coverage: Coverage) -> tuple[Check, ...]:
@@ -148,7 +154,7 @@ def state_by_distance(
     elif difference.compared and not checks:
         message = "every bit is the same, though the case is not deterministic"
         checks.append(present("state: compared", "state", passed=True, message=message))
-    return checks
+    return checks + _overlooked(difference, "state")
 
 
 def _allowed(yardstick: StateDiff, usual: Mapping[str, float]) -> Callable[[TensorDiff], float | None]:

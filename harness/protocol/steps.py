@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checks.edges import Edges
-from harness.errors import CheckpointError, HarnessError, TrainerFailed
+from harness.errors import CheckpointError, HarnessError, NothingLogged, TrainerFailed, Unforeseen
 from harness.metrics import join
 from harness.protocol import continuation, judge
 from harness.protocol.findings import (
@@ -26,6 +26,7 @@ from harness.protocol.findings import (
     SavedState,
 )
 from harness.protocol.phases import Phases
+from harness.protocol.refusal import sentence
 from harness.protocol.states import States
 from harness.trainers.base import PhaseName
 
@@ -92,9 +93,16 @@ class Steps:
             resumed = self._phase("resumed", load=load, start=at, stop=self.plan.n)
         except (CheckpointError, TrainerFailed) as error:
             cause = error.__cause__ if isinstance(error, TrainerFailed) else error
-            if not isinstance(cause, CheckpointError):
+            if isinstance(cause, CheckpointError):
+                return NotResumed(checks=(judge.not_loaded(at, cause),))
+            lost = self._not_loaded(error, load, at)
+            if lost is None:
                 raise
-            return NotResumed(checks=(judge.not_loaded(at, cause),))
+            return NotResumed(checks=(judge.not_loaded(at, error),), component=lost)
+        except NothingLogged:
+            if (unable := self._said_unable(at)) is None:
+                raise
+            return unable
         after = trainer.saved_until(load, at) | trainer.saved_until(resumed.phase.save, at)
         known = continuation.before(source.series, at)
         # A run that trains 1..k again saves on the way, as the uninterrupted one does: if that one has a
@@ -105,6 +113,29 @@ class Steps:
         )
         went_on = continuation.went_on(resumed.series, known, like, at, trained_again=again, n=self.plan.n)
         return replace(resumed, series=went_on.series, checks=(*resumed.checks, went_on.check))
+
+    def _not_loaded(self, error: HarnessError, load: Path, at: int) -> str | None:
+        """What the resumed phase could not load; None where it ended for another reason, or had trained."""
+        from harness.diagnosis import could_not_load, said_unable
+
+        if not isinstance(error, TrainerFailed) or self.phases.trained("resumed", behind=at):
+            return None
+        if error.raised is None and error.reason.startswith("exited"):
+            return said_unable(error.reason)
+        return could_not_load(error.raised, str(load))
+
+    def _said_unable(self, at: int) -> NotResumed | None:
+        """Some say that they cannot load, and end as if all were well."""
+        from harness.diagnosis import said_unable
+
+        said = [(lost, words) for words in self.phases.last_words("resumed") if (lost := said_unable(words))]
+        if not said:
+            return None
+        lost, words = said[-1]
+        error = CheckpointError(
+            f"resumed: it ended without an error and without a step; its log says: {words}"
+        )
+        return NotResumed(checks=(judge.not_loaded(at, error),), component=lost)
 
     def probe(self, source: Recorded) -> Probed:
         """Load ``source``'s checkpoint of k and save it again without a step; tried once."""
@@ -119,9 +150,10 @@ class Steps:
             probe = self._phase("probe", load=load, start=k, stop=k)
             saved = self.plan.trainer.saved(source.phase, k)
             return Probed(difference=self.states.diff(saved, probe.saved, resumed=True, probed=True))
-        except HarnessError as error:  # the diagnosis then goes without it
-            self.phases.observer.note(f"probe: {error}")
-            return Probed(problem=error)
+        except (HarnessError, OSError) as error:  # the diagnosis then goes without it
+            problem = error if isinstance(error, HarnessError) else Unforeseen(sentence(error))
+            self.phases.observer.note(f"probe: {problem}")
+            return Probed(problem=problem)
 
     def _phase(
         self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = ""
@@ -197,8 +229,8 @@ class Steps:
             again = self._phase(
                 "interrupted", load=None, start=0, stop=self.plan.k, folder="interrupted-again"
             )
-        except HarnessError as error:
-            self.phases.observer.note(f"interrupted again: {error}")
+        except (HarnessError, OSError) as error:
+            self.phases.observer.note(f"interrupted again: {sentence(error)}")
             return None
         with self.phases.timed("checks"):
             checks = self._curves(*continuation.common(interrupted.series, again.series))
@@ -300,6 +332,8 @@ class Steps:
             golden, self.fingerprint(about or run), self.subject(), deterministic=self.plan.deterministic
         )
         exact = comparison.lane == "exact"
+        if not exact:
+            series = golden.alike(series)
         checks = compare_curves(
             golden.series,
             series,

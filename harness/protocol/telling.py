@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from harness.protocol.judge import NO_GOLDEN, NOT_LOGGED
+from harness.protocol.judge import LOAD, NO_GOLDEN, NOT_LOGGED
 
 if TYPE_CHECKING:
     from harness.checks import Check
     from harness.diagnosis import Diagnosis
+    from harness.errors import HarnessError
 
 RECORDED: Final = "golden: recorded"
 #: Components that are no state which resuming could lose.
@@ -22,14 +23,16 @@ _NOT_STATE: Final = {
 }
 
 
-def message_of(checks: Sequence[Check], diagnosis: Diagnosis | None, *, ended: bool) -> str:
+def message_of(
+    checks: Sequence[Check], diagnosis: Diagnosis | None, failure: HarnessError | None = None
+) -> str:
     """What tells this red from another; empty where everything held.
 
     Args:
-        ended: whether it could be run to its end.
+        failure: what kept it from being run to its end; None where nothing did.
     """
-    if not ended:
-        return "could not be run to its end"
+    if failure is not None:
+        return f"could not be run to its end: {failure.message}"
     failed = [check for check in checks if not check.passed]
     golden = {check.name for check in failed if check.against == "golden"}
     resume = [check for check in failed if check.against != "golden"]
@@ -47,6 +50,9 @@ def message_of(checks: Sequence[Check], diagnosis: Diagnosis | None, *, ended: b
 
 
 def _resume(failed: Sequence[Check], diagnosis: Diagnosis | None) -> str:
+    if any(check.name.startswith(LOAD) for check in failed):
+        what = diagnosis.component if diagnosis is not None else "checkpoint"
+        return "the checkpoint could not be loaded" + ("" if what == "checkpoint" else f": {what}")
     if diagnosis is not None and diagnosis.component not in _NOT_STATE:
         return f"resuming lost {diagnosis.component}"
     if any(check.name == NOT_LOGGED for check in failed):

@@ -141,7 +141,10 @@ class Terminal:
         shown = verdict.failures[:_WORTH_SHOWING]
         if shown:
             print_table(self._console, _table(shown))
+        known = " ".join(verdict.diagnosis.evidence) if verdict.diagnosis is not None else ""
         for check in _telling(shown):
+            if all(part in known for part in check.message.split("; ")):
+                continue  # it was said above
             self._say(f"  {check.name}: {check.message}")
         if more := len(verdict.failures) - len(shown):
             self._say(f"  and {more} more in verdict.json")

@@ -73,8 +73,8 @@ ROWS = (
     ),
     Row(
         "torch.Tensor.random_",
-        "whole numbers that are drawn in place are seeds: those of a loader, each time that it is iterated, and "
-        "of a sampler; they are drawn on the host",
+        "whole numbers that are drawn in place are seeds: those of a loader, each time that it is iterated, "
+        "and of a sampler; they are drawn on the host",
         _on_the_host,
     ),
     Row(
