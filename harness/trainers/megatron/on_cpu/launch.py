@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     preload(Path(script))
     gc.collect()
     gc.freeze()  # no collection in a rank writes to the pages that all of them share
-    subprocess_handler.SubprocessHandler._popen = _forked  # noqa: SLF001 - the one place where it starts a rank
+    setattr(subprocess_handler.SubprocessHandler, "_popen", _forked)  # noqa: B010 - a method of torch's
     status = 0
     try:
         torchrun.run(torchrun.parse_args(list(argv)))
