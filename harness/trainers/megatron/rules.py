@@ -45,6 +45,10 @@ PROBED: Final = (
         "no data; counts of samples, which are loaded, are compared",
         but=("args.*sample*", "args.*consumed*", "args.*skipped*", "args.*seen*"),
     ),
+    Rule(
+        "trainer", "rerun_state_machine.current_iteration",
+        "the iteration that this process has last run: one that loads and saves at once has run none",
+    ),
 )  # fmt: skip
 
 
