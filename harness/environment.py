@@ -1,4 +1,4 @@
-"""The environment of a cell's track, as nox makes it, or one line where there can be none: no other packages."""
+"""The environment of a cell's track, as nox makes it, or one line where there can be none."""
 
 from __future__ import annotations
 

@@ -330,7 +330,9 @@ def test_a_warning_of_the_case_is_a_note_of_its_verdict_once(tmp_path: Path) -> 
         "HARNESS: {trainer: command, command: {train: ['true', '${EXIT_ITERS}'], resume: ['true']}}\n"
     )
     a_case = case(tmp_path, text)
-    folders = {name: tmp_path / name for name in ("cases", "goldens", "results")}
-    verdict = run_cell(Cell("cpu", "dev", "tiny"), case=a_case, **folders)
+    verdict = run_cell(
+        Cell("cpu", "dev", "tiny"), case=a_case,
+        cases=tmp_path, goldens=tmp_path / "goldens", results=tmp_path / "results",
+    )  # fmt: skip
     (said,) = [one for one in verdict.provenance["notes"] if "twice" in one]
     assert said.startswith("warning: tiny/model_config.yaml: line 3: A stands in it twice")
