@@ -20,7 +20,7 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
-from harness.environment import install, is_here, listed, make, one_line, pins
+from harness.environment import GPU_PYTHON, install, is_here, listed, make, one_line, pins
 from harness.errors import EXIT_NOTHING, EXIT_USAGE, HardwareMissing, HarnessError
 from harness.machine.hardware import driver_here, require
 from harness.matrix import Cell, cases_by_name
@@ -31,8 +31,6 @@ __all__ = ["PYTHON", "install", "pins", "sessions"]
 
 #: The pins have wheels for Pythons up to 3.13.
 PYTHON = None if sys.version_info < (3, 14) else "3.13"
-#: Megatron-core of the track dev wants 3.12, and ft_launcher has wheels for none that is newer.
-GPU_PYTHON = "3.12"
 #: The repository's own settings of pytest, and its conftest.py, are for its tests: a cell's environment has
 #: nothing of what they may ask for. A cell judges the trainer, not the warnings of its libraries.
 _APART = ("-o", "addopts=", "-W", "default")

@@ -459,8 +459,7 @@ def test_a_recorded_case_with_arguments_of_the_resumed_phase_is_green_in_auto(
     green = run(tmp_path, a_case, protocol="auto")
     assert not failing(green)
     assert (green.status, green.provenance["protocol"]) == ("passed", "fast")
-    (time_of,) = (check for check in green.checks if check.metric == "iteration-time")
-    assert f"not logged by a process that has just begun: {SAVED_AT + 1}" in time_of.message
+    assert not any(check.metric == "iteration-time" for check in green.checks)  # behind the stand-in
 
 
 @pytest.mark.torch

@@ -331,9 +331,9 @@ def test_a_warning_of_the_case_is_a_note_of_its_verdict_once(tmp_path: Path) -> 
         "HARNESS: {trainer: command, command: {train: ['true', '${EXIT_ITERS}'], resume: ['true']}}\n"
     )
     a_case = case(tmp_path, text)
+    goldens, results = tmp_path / "goldens", tmp_path / "results"
     verdict = run_cell(
-        Cell("cpu", "dev", "tiny"), case=a_case,
-        cases=tmp_path, goldens=tmp_path / "goldens", results=tmp_path / "results",
-    )  # fmt: skip
+        Cell("cpu", "dev", "tiny"), cases=tmp_path, goldens=goldens, results=results, case=a_case
+    )
     (said,) = [one for one in verdict.provenance["notes"] if "twice" in one]
     assert said.startswith("warning: tiny/model_config.yaml: line 3: A stands in it twice")

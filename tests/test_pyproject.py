@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from harness.environment import GPU_PYTHON
 from harness.matrix import TRACKS
-from harness.nox import GPU_PYTHON
 from tests.tools import program
 
 if sys.version_info >= (3, 11):

@@ -52,6 +52,8 @@ class CommandTrainer:
     rules: ClassVar[tuple[Rule, ...]] = ()
     probed: ClassVar[tuple[Rule, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
+    replicas: ClassVar[int] = 0
+    unlike: ClassVar[str] = ""
     measures: ClassVar[bool] = True
 
     def check(self) -> None:

@@ -59,6 +59,8 @@ _PARALLEL = (
     ("TP", "tensor-model"), ("PP", "pipeline-model"), ("CP", "context"), ("EP", "expert-model"),
     ("ETP", "expert-tensor"),
 )  # fmt: skip
+#: Without ft_launcher's restarts: no hardware fails by chance, and what fails once fails each time.
+_ON_CPU = Launcher((sys.executable, str(on_cpu.LAUNCH)))
 _SWITCHES = ("NCCL_ALGO", "NVTE_ALLOW_NONDETERMINISTIC_ALGO", "CUBLAS_WORKSPACE_CONFIG")
 
 
@@ -100,6 +102,7 @@ class MegatronTrainer:
     name: ClassVar[str] = "megatron"
     can_rewind: ClassVar[bool] = True
     probed: ClassVar[tuple[Rule, ...]] = PROBED
+    unlike: ClassVar[str] = "hashes not matching across DP replicas"
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -173,11 +176,18 @@ class MegatronTrainer:
         """Processes, one a GPU; what the parallel sizes leave is data-parallel."""
         return self.node.gpus
 
+    @property
+    def replicas(self) -> int:
+        """What the sizes of tensors and the pipeline leave; a context has the same weights everywhere."""
+        sizes = self.case.arguments(self.hardware, resumed=True)
+        tp, pp = (int(str(sizes.get(f"--{name}-parallel-size", 1))) for _, name in _PARALLEL[:2])
+        return max(1, self.world_size // (tp * pp))
+
     def launch(self, phase: Phase) -> Launch:
         """What torchrun (or ft_launcher) is given, as an argument list; raises CaseError."""
         case, root, node = self.case, checkout(), self.node
         values = {**os.environ, **paths(case, phase)}
-        starter = Launcher((sys.executable, str(on_cpu.LAUNCH))) if self.stand_in else launcher(case)
+        starter = _ON_CPU if self.stand_in else launcher(case)
         command = [*starter.words, *distributed(starter, node.gpus, phase.folder / "logs" / "1")]
         command += [node.script, *arguments(case, self.hardware, phase, values, script=node.script)]
         beside = on_cpu.variables() if self.stand_in else {}

@@ -35,6 +35,8 @@ class NativeTrainer:
     rules: ClassVar[tuple[Rule, ...]] = ()
     probed: ClassVar[tuple[Rule, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
+    replicas: ClassVar[int] = 0
+    unlike: ClassVar[str] = ""
     measures: ClassVar[bool] = True
 
     def check(self) -> None:

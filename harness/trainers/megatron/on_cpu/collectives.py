@@ -80,9 +80,24 @@ def _all_to_all(_: object) -> Callable[..., Any]:
     return all_to_all
 
 
+@functools.cache  # torch compares isend with itself, and has it by two names
+def _from_a_copy(isend: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(isend)
+    def sent(tensor: torch.Tensor, *args: Any, **more: Any) -> Any:
+        return isend(tensor.detach().clone(), *args, **more)
+
+    return sent
+
+
 ROWS = (
     Row("torch.distributed.init_process_group", "gloo is what works between CPUs", _first_group),
     Row("torch.distributed.new_group torch.distributed.distributed_c10d.new_group", "likewise", _group),
+    Row(
+        "torch.distributed.isend torch.distributed.distributed_c10d.isend",
+        "a pipeline gives up the memory of what it sends at once: a GPU's is kept until the stream has come "
+        "past it, and gloo reads it when it can",
+        _from_a_copy,
+    ),
     Row("torch.distributed.barrier", "device_ids is NCCL's", _barrier),
     Row(
         "torch.distributed.all_to_all_single",

@@ -1,8 +1,8 @@
 """Random numbers: the host's stream and the device's are two, as on a machine with a GPU.
 
 The device's is torch's default generator, from which dropout and first weights are drawn. What a program
-draws on its host (the seed of a loader, a permutation) has a generator of its own. Not told apart: what is
-drawn in place into a tensor that was made on the host; that comes from the device's.
+draws on its host (the seed of a loader, a permutation) has a generator of its own. Not told apart: numbers
+that are drawn in place into a tensor that was made on the host (``normal_``); they come from the device's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.utils.data.dataloader
 
 from harness.trainers.megatron.on_cpu.table import Row, calls
 from harness.trainers.megatron.on_cpu.tensors import is_gpu
@@ -47,18 +46,6 @@ def _on_the_host(function: Callable[..., Any]) -> Callable[..., Any]:
     return drawn
 
 
-def _with_the_host(init: Callable[..., Any]) -> Callable[..., Any]:
-    """A loader draws a seed from torch's default generator whenever it is iterated."""
-
-    @functools.wraps(init)
-    def made(self: Any, *args: Any, **more: Any) -> None:
-        if more.get("generator") is None:
-            more["generator"] = _HOST
-        init(self, *args, **more)
-
-    return made
-
-
 def _get(generator: torch.Generator) -> Callable[..., Any]:
     return lambda *_, **__: generator.get_state()
 
@@ -85,9 +72,10 @@ ROWS = (
         _on_the_host,
     ),
     Row(
-        "torch.utils.data.dataloader.DataLoader.__init__",
-        "a loader's seed is drawn on the host, each time that it is iterated",
-        _with_the_host,
+        "torch.Tensor.random_",
+        "whole numbers that are drawn in place are seeds: those of a loader, each time that it is iterated, "
+        "and of a sampler; they are drawn on the host",
+        _on_the_host,
     ),
     Row(
         f"{_twice('manual_seed', *_GPUS)} {_twice('manual_seed_all', *_GPUS)}",
