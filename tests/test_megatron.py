@@ -200,6 +200,14 @@ def test_the_resumed_phase_takes_model_args_2_and_ends_alike(checkout: Path, tmp
     assert words(a_case, phase("resumed")) == ["--train-iters", "8", "--tp", "1", "--exit-interval", "8"]
 
 
+@pytest.mark.parametrize(("sizes", "replicas"), [("", 8), ("  --pipeline-model-parallel-size: 4\n", 2)])
+def test_who_holds_the_same_weights_is_what_tensors_and_pipeline_leave(
+    checkout: Path, tmp_path: Path, sizes: str, replicas: int
+) -> None:
+    text = f"MODEL_ARGS:\n  --train-iters: 8\n{sizes}HARNESS:\n  world_size: 8\n"
+    assert MegatronTrainer(case(tmp_path, text), "h100").replicas == replicas
+
+
 def test_a_probe_loads_and_converts_to_the_format_that_there_is(checkout: Path, tmp_path: Path) -> None:
     text = "MODEL_ARGS:\n  --train-iters: 8\n  --async-save: true\n  --ckpt-format: torch\n"
     probe = Phase("probe", Path("/r/probe"), Path("/r/saved"), Path("/r/from"), 4, 4, 8, 4)
@@ -210,6 +218,8 @@ def test_a_probe_loads_and_converts_to_the_format_that_there_is(checkout: Path, 
         "--ckpt-convert-format", "torch", "--ckpt-convert-save", "/r/saved",
     ]  # fmt: skip
     assert trainer.saved(probe, 4) == Path("/r/saved/torch/iter_0000004")
+    asked = words(trainer.case, Phase("replicas", Path("/r/x"), Path("/r/y"), Path("/r/from"), 4, 5, 8, 4))
+    assert asked[-4:] == ["--exit-interval", "5", "--check-weight-hash-across-dp-replicas-interval", "9"]
     bare = "MODEL_ARGS:\n  --train-iters: 8\n"
     assert words(case(tmp_path, bare), probe)[-4:-2] == ["--ckpt-convert-format", "torch_dist"]
 
