@@ -203,6 +203,12 @@ if __name__ == "__main__":
     single = torch.empty(size, device="cuda")
     sizes = torch.ones(size, dtype=torch.long, device="cuda")
     dist.all_to_all_single(single, torch.cat(ins), sizes, input_split_sizes=sizes, group=group)
+    parts = [torch.empty(1 + peer, device="cuda") for peer in range(size)]
+    dist.all_gather(parts, torch.full((1 + rank,), float(rank), device="cuda"), group=group)
+    part = torch.empty(1 + rank, device="cuda")
+    summed = [torch.full((1 + peer,), 10.0 * rank + peer) for peer in range(size)]
+    dist.reduce_scatter(part, summed, group=group)
+    uneven = [torch.cat(parts).tolist(), part.tolist()]
     ring = torch.full((1 << 20,), float(rank), device="cuda")
     peer, came = 1 - rank, torch.empty(1 << 20, device="cuda")
     batch = [dist.P2POp(dist.isend, ring, peer, group)]
@@ -222,7 +228,7 @@ if __name__ == "__main__":
     spawned = queue.get(timeout=120)
     child.join()
     told = [total.tolist(), [one.item() for one in outs], single.tolist(), spawned, dist.get_backend(),
-            kept, sys.argv[1:], beside.imported_in == os.getppid(), os.environ["LOCAL_WORLD_SIZE"]]
+            uneven, kept, sys.argv[1:], beside.imported_in == os.getppid(), os.environ["LOCAL_WORLD_SIZE"]]
     with open(f"{sys.argv[1]}/{rank}.json", "w") as file:
         json.dump(told, file)
     dist.destroy_process_group()
@@ -263,7 +269,8 @@ def test_two_ranks_forked_from_one_import_talk_over_gloo_and_what_they_spawn_has
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         exchanged = [rank, 10.0 + rank]
         assert found == [
-            [3.0, 3.0], exchanged, exchanged, [True, "cpu"], "gloo", [True, True], [str(tmp_path)], True, "2"
+            [3.0, 3.0], exchanged, exchanged, [True, "cpu"], "gloo",
+            [[0.0, 1.0, 1.0], [12.0, 12.0] if rank else [10.0]], [True, True], [str(tmp_path)], True, "2"
         ]  # fmt: skip
 
 
