@@ -254,7 +254,9 @@ def test_what_the_case_itself_has_otherwise_in_the_resumed_phase_is_no_loss(
     rules = MegatronTrainer(case(tmp_path, text), "h100").rules
     own = [rule.entry for rule in rules if "MODEL_ARGS_2" in rule.reason]
     assert own == ["args.log_interval", "args.no_load_rng", "args.load_rng"]
-    (probed,) = MegatronTrainer.probed
+    probed, begun = MegatronTrainer.probed
+    assert begun.matches("common_state/shard_0_1.0.rerun_state_machine.current_iteration", [])
+    assert not begun.matches("iteration", [])
     assert probed.matches("args.tensor_model_parallel_size", [])
     for name in ("consumed_train_samples", "consumed_valid_samples", "skipped_train_samples"):
         assert not probed.matches(f"args.{name}", [])
