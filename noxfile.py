@@ -60,11 +60,12 @@ def alarms(session: nox.Session, track: str) -> None:
 
 @nox.session(python=PYTHON)
 def megatron(session: nox.Session) -> None:
-    """Run a checkout of Megatron-LM on CPUs: small cases are recorded, and then green."""
+    """Run a checkout of Megatron-LM on CPUs: small cases are recorded, then green; or ``--faults``."""
     if not os.environ.get("MEGATRON_LM_PATH"):
         session.skip("MEGATRON_LM_PATH names no checkout of NVIDIA/Megatron-LM")
     install(session, group="megatron-cpu")
-    session.run("python", "-m", "tests.megatron", *session.posargs)
+    module = "tests.megatron_faults" if "--faults" in session.posargs else "tests.megatron"
+    session.run("python", "-m", module, *(word for word in session.posargs if word != "--faults"))
 
 
 def _session(name: str, group: str, command: str, about: str) -> None:

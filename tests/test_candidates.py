@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.checks import Check, compare_curves
-from harness.diagnosis import Candidate, Diagnosis, diagnose
+from harness.diagnosis import Candidate, Diagnosis, asks_for_replicas, diagnose, settled
 from harness.diagnosis.curves import ordinal
 from harness.night.headline import headline
 from harness.protocol.relative import Relative
@@ -92,6 +92,32 @@ def test_what_a_probe_brought_back_is_ruled_out_and_what_it_did_not_see_is_not()
     assert whole.component == "unknown"
     assert "what was compared leaves only a buffer that is in no checkpoint" in whole.evidence
     assert names(whole)[0] == "buffers"
+
+
+#: What a probe brought back, and an end at which the weights alone have moved.
+CAME_BACK = state(names={"rng": 2, "weights": 9, "data-order": 1})
+
+
+def test_a_place_that_was_kept_may_still_be_ignored_where_no_digest_of_batches_is_logged() -> None:
+    found = lost(without(off("lm loss", K + 1), "batch-digest"), probe=CAME_BACK)
+    assert (found.component, names(found)) == ("unknown", ["data-order", "buffers"])
+    assert asks_for_replicas(found)
+    assert not any(said.startswith("not data-order") for said in found.evidence)
+    for other in (
+        lost(off("lm loss", K + 1), probe=CAME_BACK),  # its batches are right
+        lost(without(off("lm loss", K + 2), "batch-digest"), probe=CAME_BACK),
+        lost(without(off("params-norm", K + 1), "batch-digest"), probe=CAME_BACK),
+        lost(without(off("lm loss", K + 1), "batch-digest"), probe=state(names={"rng": 2, "data-order": 1})),
+    ):
+        assert not asks_for_replicas(other)
+
+
+def test_replicas_decide_between_a_weight_that_is_in_no_checkpoint_and_the_place_in_the_data() -> None:
+    found = lost(without(off("lm loss", K + 1), "batch-digest"), probe=CAME_BACK)
+    assert settled(found, alike=True).component == "data-order"
+    assert settled(found, alike=False).component == "weights"
+    assert "replicas" in settled(found, alike=False).evidence[-1]
+    assert not settled(found, alike=False).candidates
 
 
 def test_what_every_component_is_ruled_out_of_is_unknown_with_the_reasons() -> None:

@@ -375,7 +375,9 @@ def test_a_command_that_fails_is_reported_with_the_end_of_its_log(tmp_path: Path
     code = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True); 1 / 0"
     with pytest.raises(TrainerFailed) as caught:
         run_phase(command(code, mark), phase="resumed", folder=tmp_path)
-    assert str(caught.value).startswith("resumed: the trainer exited with status 1 — its log: ")
+    assert str(caught.value).startswith(
+        "resumed: the trainer failed: ZeroDivisionError: division by zero — its log: "
+    )
     assert caught.value.log_tail.endswith("ZeroDivisionError: division by zero")
     assert not marked(mark)
 

@@ -80,6 +80,9 @@ def words(a_case: Case, a_phase: Phase | None = None) -> list[str]:
         # As the scripts' eval has it: split where it stands outside of quotes.
         ("${MIXTURE}", ["0.5", "/a", "0.5", "/b"]),
         ("'[${WORDS} 1]'", ["32", "1"]),
+        ("[a b]", ["a", "b"]),
+        (r"Et*3\\|\\(tt\\|\\)*6L", ["Et*3|(tt|)*6L"]),
+        ("[a, $WORDS]", ["a", "32"]),
         ("'[${MIXTURE}]'", ["0.5", "/a", "0.5", "/b"]),
         ("'and ${MIXTURE}'", ["and 0.5 /a 0.5 /b"]),
         ("(${MIXTURE})", ["(0.5 /a 0.5 /b)"]),
@@ -316,3 +319,21 @@ def test_the_other_launcher_is_taken_where_only_that_is_here_and_a_note_says_so(
     assert launch.argv[: len(expected)] == expected
     assert ("--max-restarts=3" in launch.argv) == ("ft_launcher" in expected[0])
     assert [said.startswith(note) for said in launch.notes] == ([True] if note else [])
+
+
+@pytest.mark.torch
+def test_a_warning_of_the_case_is_a_note_of_its_verdict_once(tmp_path: Path) -> None:
+    from harness.matrix import Cell
+    from harness.protocol.run import run_cell
+
+    text = (
+        "ENV_VARS:\n  A: 1\n  A: 2\nMODEL_ARGS: {--train-iters: 4}\n"
+        "HARNESS: {trainer: command, command: {train: ['true', '${EXIT_ITERS}'], resume: ['true']}}\n"
+    )
+    a_case = case(tmp_path, text)
+    goldens, results = tmp_path / "goldens", tmp_path / "results"
+    verdict = run_cell(
+        Cell("cpu", "dev", "tiny"), cases=tmp_path, goldens=goldens, results=results, case=a_case
+    )
+    (said,) = [one for one in verdict.provenance["notes"] if "twice" in one]
+    assert said.startswith("warning: tiny/model_config.yaml: line 3: A stands in it twice")

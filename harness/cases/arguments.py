@@ -58,7 +58,8 @@ def _words(key: str, value: Any) -> list[tuple[str, bool]]:  # noqa: ANN401 - as
     """The key and the words of its value, each with whether the scripts quote it."""
     if value is False or value == "":
         return []
-    words = [(word, True) for word in value] if isinstance(value, tuple) else []
+    # ``[a b]`` without quotes is a list of one text to YAML, and two words to the scripts.
+    words = [(part, False) for word in value for part in word.split()] if isinstance(value, tuple) else []
     if isinstance(value, str):
         words = _split(value)
     return [(key, True), *words]
@@ -68,6 +69,8 @@ def _split(text: str) -> list[tuple[str, bool]]:
     """One argument's text as words; none for a flag."""
     with contextlib.suppress(ValueError):  # quotes that do not match are kept
         text = " ".join(shlex.split(text))
+    # Older scripts evaluate such a text outside of quotes, and their cases write `Et*3\\|t` for `Et*3|t`.
+    text = re.sub(r"\\([|()])", r"\1", text)
     if text == "true":
         return []
     if _IN_BRACKETS.fullmatch(text):

@@ -33,6 +33,8 @@ _IN_THE_UPDATE = ("optimizer", "lr-schedule", "grad-scaler")
 _ASKED_FOR: Mapping[str, str] = {"grad-scaler": "--fp16", "experts": "--num-experts", "embedding": ""}
 #: What a checkpoint of anybody's would have a word for.
 _HAS_A_WORD = ("rng", "data-order", "lr-schedule", "grad-scaler", "optimizer", "buffers")
+#: Said where a state names nothing and rules out all that it holds.
+KEPT = "all that is saved and decides this came back: what is left is in no checkpoint"
 #: Differences no larger than this (relative) are those of rounding.
 ROUNDING = 1e-6
 
@@ -100,11 +102,13 @@ class Weighed:
         candidate: with both sides.
         out: whether what speaks against it rules it out.
         signs: how much speaks for it, beside that it takes part in what is off.
+        used: whether that was seen at work, and not only kept: a position that came back may be ignored.
     """
 
     candidate: Candidate
     out: bool
     signs: int
+    used: bool = True
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -136,6 +140,10 @@ def judged(known: Known) -> Judged:
     certain = known.every and known.first.kind in _TRAINING
     if certain and len(left) == 1 and left[0].component not in ("buffers", "nondeterminism"):
         return Judged(left[0].component, (*left[0].speaks_for, *left[0].against, *said))
+    ignored = _ignored(known, weighed)
+    if ignored:
+        said = [KEPT, *(one for one in said if not one.startswith("not data-order"))]
+        return Judged("unknown", tuple(said), ignored)
     if known.first.kind == "other":
         said.append(f"what `{known.first.metric}` tells of training, its name does not say")
     if not known.every:
@@ -145,6 +153,24 @@ def judged(known: Known) -> Judged:
     what = "only a buffer that is in no checkpoint" if left else "nothing that is known by name"
     said.insert(0, f"what was compared leaves {what}")
     return Judged("unknown", tuple(said), (*left, *ruled_out))
+
+
+def _ignored(known: Known, weighed: Sequence[Weighed]) -> tuple[Candidate, ...]:
+    """The place in the data, where all that is saved is right, and its being kept is all that is known of it.
+
+    A loader that was given the right place may still have begun elsewhere. Nothing where that is not so.
+    """
+    place = next((one for one in weighed if one.candidate.component == "data-order" and not one.used), None)
+    left = [one for one in weighed if one is not place and not one.out]
+    if place is None or any(one.candidate.component != "buffers" for one in left):
+        return ()
+    if known.first.kind == "validation":
+        kept = known.state is not None and not known.state.entries
+    else:
+        kept = known.every and (known.first.kind, known.first.step) == ("loss", known.k + 1) and place.out
+    said = "its place came back, and no digest of the batches tells that the loader went on from there"
+    found = Candidate("data-order", (said, *place.candidate.speaks_for), place.candidate.against)
+    return (found, *(one.candidate for one in left)) if kept else ()
 
 
 def listed(seen: Mapping[str, Sequence[str]], order: Sequence[str]) -> tuple[Candidate, ...]:
@@ -164,6 +190,24 @@ def _held(diff: StateDiff | None) -> Mapping[str, int] | None:
         return Counter(entry.component for entry in held if entry.dtype != UNREAD)
     except CheckpointError:
         return None
+
+
+def counts_only(diff: StateDiff | None) -> bool:
+    """Whether all that a state says of the data is how much was read, among a script's arguments.
+
+    A count is right also where something else was read.
+    """
+    from harness.checkpoints import open_checkpoint
+    from harness.errors import CheckpointError
+
+    if diff is None:
+        return False
+    try:
+        entries = open_checkpoint(Path(diff.a)).entries.values()
+    except CheckpointError:
+        return False
+    held = [entry for entry in entries if entry.component == "data-order" and entry.data != b""]
+    return bool(held) and all(entry.key.startswith("args.") for entry in held)
 
 
 def due_to(known: Known) -> list[str]:
@@ -202,6 +246,7 @@ class _Weighing:
         self.known, self.component = known, component
         self.against: list[str] = []
         self.out = False
+        self.used = component != "data-order"
 
     def weighed(self) -> Weighed:
         """With the sentences of both sides."""
@@ -217,7 +262,7 @@ class _Weighing:
         # A model without buffers is no wonder.
         signs = 2 * bool(seen) + (bool(lacking) and self.component != "buffers")
         one = Candidate(self.component, (*seen, *lacking, *self._role()), tuple(self.against))
-        return Weighed(one, out, signs)
+        return Weighed(one, out, signs, self.used)
 
     # -- for ---------------------------------------------------------------------------------
 
@@ -280,7 +325,8 @@ class _Weighing:
         self.against.append(f"`{right}` is right up to iteration {known.first.step}")
         if kind == "data":  # a count is right also where the order is another
             at = known.first.step
-            self.out |= about(right).data == "digest" and known.right(kind, at, at) is not None
+            self.used = about(right).data == "digest" and known.right(kind, at, at) is not None
+            self.out |= self.used
         else:
             self.out = True
 
@@ -315,7 +361,8 @@ class _Weighing:
         of = f"{equal} of its {held} entries" if held > equal else _all(equal)
         self.against.append(f"{of} {'is' if equal == 1 else 'are'} equal at {known.end}")
         whole = held <= equal and known.first.kind != "validation"
-        self.out |= whole and self.component != "buffers"
+        counted = self.component == "data-order" and counts_only(known.state)
+        self.out |= whole and self.component != "buffers" and not counted
 
     def _probe(self) -> None:
         """Entries of its that came back as they were saved."""

@@ -118,7 +118,7 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
     plan, failed = steps.plan, findings.failures
     if not failed or plan.options.golden_update:
         return None
-    from harness.diagnosis import diagnose
+    from harness.diagnosis import asks_for_replicas, diagnose, settled
 
     resume_failed = any(check.against != "golden" for check in failed)
     probed, not_resumed = findings.probed, findings.last(NotResumed)
@@ -131,7 +131,7 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
     if interrupted is not None and any(c.metric and c.name.startswith("interrupted:") for c in failed):
         again = steps.interrupt_again(interrupted)
     with steps.phases.timed("diagnosis"):
-        return diagnose(
+        found = diagnose(
             findings.checks,
             continuous=continuous.series if continuous else {},
             resumed=resumed.series if resumed else None,
@@ -145,6 +145,10 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
             stops_otherwise=again,
             not_loaded=not_resumed.component if not_resumed else "checkpoint",
         )
+    if found is None or findings.source is None or not asks_for_replicas(found):
+        return found
+    alike = steps.replicas_alike(findings.source)
+    return found if alike is None else settled(found, alike=alike)
 
 
 def verdict_of(

@@ -155,6 +155,24 @@ class Steps:
             self.phases.observer.note(f"probe: {problem}")
             return Probed(problem=problem)
 
+    def replicas_alike(self, source: Recorded) -> bool | None:
+        """Whether all that hold the same weights have loaded the same; None where that cannot be told."""
+        trainer, k = self.plan.trainer, self.plan.k
+        alike = None if trainer.unasked else True
+        if trainer.replicas < 2:
+            return alike if trainer.replicas else None
+        load = self.phases.folder.checkpoints("replicas-from")
+        try:
+            trainer.rewind(source.phase, load, k)
+            self._phase("replicas", load=load, start=k, stop=k + 1)
+        except (HarnessError, OSError) as error:
+            raised = error.raised if isinstance(error, TrainerFailed) else None
+            if raised is not None and any(trainer.unlike in one.message for one in raised.chain()):
+                return False
+            self.phases.observer.note(f"replicas: {error}")
+            return None
+        return alike
+
     def _phase(
         self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = ""
     ) -> Recorded:

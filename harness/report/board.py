@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from harness.night.when import Since
 
 #: The phases in the order they may run in; the last one that has a folder is the one that runs.
-_PHASES = ("continuous", "interrupted", "resumed", "probe")
+_PHASES = ("continuous", "interrupted", "resumed", "probe", "replicas")
 
 
 @dataclass(frozen=True)

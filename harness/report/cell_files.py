@@ -40,7 +40,7 @@ def look(folder: Path) -> Beside:
             layouts[phase] = layout
     logs = sorted(
         path.relative_to(folder).as_posix()
-        for phase in (*PHASES, "probe")
+        for phase in (*PHASES, "probe", "replicas")
         for path in (folder / phase / "logs").glob("**/*")
         if path.is_file() and not path.is_symlink()
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.cases import Case
     from harness.checkpoints.rules import Rule
 
-PhaseName = Literal["continuous", "repeat", "interrupted", "resumed", "probe"]
+PhaseName = Literal["continuous", "repeat", "interrupted", "resumed", "probe", "replicas"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Phase:
 
     Args:
         name: what the phase is for; ``probe`` loads a checkpoint and saves it at once, ``repeat`` is one
-            more ``continuous``.
+            more ``continuous``, ``replicas`` looks whether all replicas have loaded the same weights.
         folder: the phase's own folder (``OUTPUT_PATH``); logs and event files go below it.
         save: the folder that gets the checkpoints.
         load: the folder to load from; None for a phase that starts at 0.
@@ -95,6 +95,8 @@ class Trainer(Protocol):
     can_rewind: ClassVar[bool]
     #: Of a checkpoint that was loaded and saved at once, what is no state either.
     probed: ClassVar[tuple[Rule, ...]]
+    #: Part of what the exception says that ends a phase ``replicas`` where their weights are not the same.
+    unlike: ClassVar[str]
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -123,6 +125,17 @@ class Trainer(Protocol):
     @property
     def world_size(self) -> int:
         """Ranks of every phase; on a GPU platform, one a GPU."""
+
+    @property
+    def replicas(self) -> int:
+        """Processes that hold the same weights, of which its checkpoints have one; 0: nobody can ask them.
+
+        Above 0, a checkpoint holds all that decides a step, but the loaders themselves.
+        """
+
+    @property
+    def unasked(self) -> bool:
+        """Whether there are more copies of weights in no checkpoint than a phase ``replicas`` looks at."""
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.checkpoints import components, open_checkpoint
+from harness.checkpoints import components, diff, open_checkpoint
 from harness.checkpoints.gaps import find_gaps
 from harness.diagnosis import COMPONENTS
+from harness.diagnosis.candidates import counts_only
 from tests.checkpoints.made import WEIGHT, dist, ranks, save, state
 
 MADE = torch.ones(2)
@@ -166,3 +167,14 @@ def test_router_without_experts_is_a_gap(tmp_path: Path) -> None:
 
 def test_nobody_can_say_what_somebody_elses_state_should_hold(tmp_path: Path) -> None:
     assert find_gaps(open_checkpoint(save({"w": 1}, tmp_path / "a.pt"))) == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "only"), [({}, True), ({"train_dataloader": {"position": 5}}, False), ({"sampler": None}, True)]
+)
+def test_a_count_among_the_arguments_is_all_that_is_known_of_the_data_where_nothing_else_is(
+    more: dict[str, object], tmp_path: Path, *, only: bool
+) -> None:
+    nest = {"args": SimpleNamespace(consumed_train_samples=80), "model": {"w": MADE}, **more}
+    paths = [save(nest, tmp_path / name / "mp_rank_00" / "model_optim_rng.pt").parents[1] for name in "ab"]
+    assert counts_only(diff(*paths)) is only

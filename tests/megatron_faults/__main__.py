@@ -1,8 +1,8 @@
 """``python -m tests.megatron_faults [CHECKOUT …]``: plant faults in Megatron-LM's own code; see each caught.
 
 Without a checkout, ``MEGATRON_LM_PATH`` is the one. A checkout is copied, and only the copy is changed.
-Exit 0: all caught, and as many named as are asked for. Exit 1: fewer. Exit 2: a clean run fails, a fault has
-no place in the checkout, or there is none.
+Exit 0: all caught, and as many named as are asked for. Exit 1: fewer. Exit 2: a clean run fails, or a fault
+has no place in the checkout. Exit 3: no checkout is named, or no such one is.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkouts = options.checkouts or ([Path(named)] if named else [])
     if not checkouts:
         print("no checkout of Megatron-LM: give one, or set MEGATRON_LM_PATH", file=sys.stderr)
-        return 2
+        return 3
+    for checkout in checkouts:
+        if not (checkout / "megatron").is_dir():
+            print(f"{checkout}: is no checkout of Megatron-LM: it has no folder `megatron`", file=sys.stderr)
+            return 3
     faults = [fault for fault in FAULTS if fault.key in (options.fault or [fault.key])]
     folder = options.results.absolute()
     outcomes: list[Outcome] = []

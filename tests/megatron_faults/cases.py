@@ -30,7 +30,7 @@ _MOE = {
     "--num-experts": 4, "--moe-router-topk": 2, "--moe-router-load-balancing-type": "none",
     "--moe-token-dispatcher-type": "alltoall", "--disable-bias-linear": True,
     "--moe-router-score-function": "sigmoid", "--moe-router-enable-expert-bias": True,
-    "--moe-router-bias-update-rate": 0.05,
+    "--moe-router-bias-update-rate": 0.001, "--expert-model-parallel-size": 2,
 }  # fmt: skip
 
 #: Arguments beyond the common ones, by the name of the case, and how many processes.
@@ -38,7 +38,7 @@ CASES: Mapping[str, tuple[int, Mapping[str, Any]]] = {
     "fp32": (1, {}),
     "bf16": (1, {"--bf16": True}),
     "fp16": (1, {"--fp16": True, "--initial-loss-scale": 1024, "--loss-scale-window": 3}),
-    "moe": (1, _MOE),
+    "moe": (2, _MOE),
     "dp2": (2, {}),
     "validated": (1, {"--eval-interval": 3}),
 }

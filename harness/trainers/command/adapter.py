@@ -50,9 +50,12 @@ class CommandTrainer:
     name: ClassVar[str] = "command"
     can_rewind: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = ()
-    remarks: ClassVar[tuple[str, ...]] = ()
-    measures: ClassVar[bool] = True
     probed: ClassVar[tuple[Rule, ...]] = ()
+    remarks: ClassVar[tuple[str, ...]] = ()
+    replicas: ClassVar[int] = 0
+    unasked: ClassVar[bool] = True
+    unlike: ClassVar[str] = ""
+    measures: ClassVar[bool] = True
 
     def check(self) -> None:
         """Refuse a command or a script that is not there; raises CaseError and UsageError."""

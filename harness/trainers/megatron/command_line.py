@@ -104,6 +104,8 @@ def arguments(
     if phase.name == "probe":
         found.pop("--async-save", None)  # it ends without waiting for one
         found |= {"--ckpt-convert-format": converted(found), "--ckpt-convert-save": str(phase.save)}
+    if phase.name == "replicas":  # it looks before the first step, and again after so many
+        found["--check-weight-hash-across-dp-replicas-interval"] = str(phase.train_iters + 1)
     # A profile's ``false`` has taken its argument out; the file's own is text to the scripts.
     texts = {key: "false" if value is False else value for key, value in found.items()}
     own = variables(case.env_vars, values)

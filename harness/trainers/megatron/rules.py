@@ -46,8 +46,9 @@ PROBED: Final = (
         but=("args.*sample*", "args.*consumed*", "args.*skipped*", "args.*seen*"),
     ),
     Rule(
-        "trainer", "rerun_state_machine.current_iteration",
-        "the iteration that this process has last run: one that loads and saves at once has run none",
+        "trainer", "*rerun_state_machine.current_iteration",
+        "the training loop sets it to the iteration that it begins at, and one that loads and saves at once "
+        "begins none; the iteration itself is compared",
     ),
 )  # fmt: skip
 

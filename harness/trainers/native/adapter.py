@@ -33,9 +33,12 @@ class NativeTrainer:
     name: ClassVar[str] = "native"
     can_rewind: ClassVar[bool] = True
     rules: ClassVar[tuple[Rule, ...]] = ()
-    remarks: ClassVar[tuple[str, ...]] = ()
-    measures: ClassVar[bool] = True
     probed: ClassVar[tuple[Rule, ...]] = ()
+    remarks: ClassVar[tuple[str, ...]] = ()
+    replicas: ClassVar[int] = 0
+    unasked: ClassVar[bool] = True
+    unlike: ClassVar[str] = ""
+    measures: ClassVar[bool] = True
 
     def check(self) -> None:
         """Parse the arguments of both kinds of phase as the ranks will; raises CaseError."""

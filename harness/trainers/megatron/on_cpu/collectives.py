@@ -136,8 +136,8 @@ ROWS = (
     Row("torch.distributed.new_group torch.distributed.distributed_c10d.new_group", "likewise", _group),
     Row(
         "torch.distributed.all_gather",
-        "gloo wants tensors of one size; experts get as many tokens as they get: broadcast one by one, as NCCL "
-        "does it",
+        "gloo wants tensors of one size; experts get as many tokens as they get: broadcast one by one, as "
+        "NCCL does it",
         _gathered,
     ),
     Row("torch.distributed.reduce_scatter", "likewise: reduced one by one", _scattered),

@@ -58,7 +58,8 @@ def main(argv: Sequence[str]) -> None:
     preload(Path(script))
     gc.collect()
     gc.freeze()  # no collection in a rank writes to the pages that all of them share
-    setattr(subprocess_handler.SubprocessHandler, "_popen", _forked)  # noqa: B010 - a method of torch's
+    handler: Any = subprocess_handler.SubprocessHandler
+    handler._popen = _forked  # noqa: SLF001 - the one place where it starts a rank
     status = 0
     try:
         torchrun.run(torchrun.parse_args(list(argv)))
