@@ -103,7 +103,8 @@ def _gathered(all_gather: Callable[..., Any]) -> Callable[..., Any]:
 def _scattered(reduce_scatter: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(reduce_scatter)
     def scattered(
-        output: torch.Tensor, ins: list[torch.Tensor], op: Any = dist.ReduceOp.SUM, group: Any = None, **more: Any
+        output: torch.Tensor, ins: list[torch.Tensor], op: Any = dist.ReduceOp.SUM,
+        group: Any = None, **more: Any,
     ) -> Any:  # fmt: skip
         if _even(ins):
             return reduce_scatter(output, ins, op=op, group=group, **more)
