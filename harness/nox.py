@@ -22,7 +22,7 @@ from nox.command import CommandFailed
 
 from harness.environment import GPU_PYTHON, install, is_here, listed, make, one_line, pins
 from harness.errors import EXIT_NOTHING, EXIT_USAGE, HardwareMissing, HarnessError
-from harness.machine.hardware import driver_here, require
+from harness.machine.hardware import require
 from harness.matrix import Cell, cases_by_name
 from harness.repository import Repository, repository
 from harness.verdict.sweep import Sweep, leave, was_skipped
@@ -69,9 +69,8 @@ def sessions(cases: str = "test_cases") -> None:
 
 
 def _session(here: Repository, hardware: str, cases: str, names: list[str], sweep: Sweep) -> None:
-    # Without a driver nothing can run, and no environment need be made in order to say so.
-    possible = hardware == "cpu" or driver_here(hardware)
-    made = possible and any(track.group is not None for track in here.tracks.values())
+    # Without the hardware nothing can run, and no environment need be made in order to say so.
+    made = is_here(hardware) and any(track.group is not None for track in here.tracks.values())
     by_default = "dev" if "dev" in here.tracks else next(iter(here.tracks))
 
     def run_cell(session: nox.Session, track: str = "", case: str = "") -> None:

@@ -159,7 +159,7 @@ def read(root: Path) -> Repository:
     project = told.get("project", {})
     tool = _table(told.get("tool", {}), f"{path}: [tool]")
     own = _table(tool.get("harness", {}), f"{path}: [tool.harness]")
-    _known(own, ("tracks", "hardware", "requirement"), f"{path}: [tool.harness]")
+    _known(own, ("tracks", "hardware", "requirement", "megatron-lm"), f"{path}: [tool.harness]")
     requirement = own.get("requirement", "")
     if not isinstance(requirement, str):
         found = f"{path}: [tool.harness]: requirement: found {requirement!r}, expected a text"

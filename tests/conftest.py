@@ -24,15 +24,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _ROOT = Path(__file__).parents[1]
 #: How the reason of a skip begins that CI takes; everything else can be installed there.
 MISSING_HARDWARE = "missing hardware: "
-#: What compares with a checkout of Megatron-LM's own scripts, and is not collected without one.
-OF_A_CHECKOUT = "test_megatron_words.py"
+#: What reads a checkout of Megatron-LM, and is not collected without one.
+OF_A_CHECKOUT = ("test_megatron_words.py", "test_places.py")
 
 
 def pytest_report_header() -> str:
     """What is left out."""
     if os.environ.get("MEGATRON_LM_PATH"):
         return ""
-    return f"{OF_A_CHECKOUT}: left out: MEGATRON_LM_PATH names no checkout of Megatron-LM"
+    return f"{', '.join(OF_A_CHECKOUT)}: left out: MEGATRON_LM_PATH names no checkout of Megatron-LM"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -65,7 +65,7 @@ def _fail_if_skipped_in_ci(report: pytest.TestReport | pytest.CollectReport) -> 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where torch is not asked for it may not be there: then its modules cannot even be collected."""
-    if collection_path.name == OF_A_CHECKOUT and not os.environ.get("MEGATRON_LM_PATH"):
+    if collection_path.name in OF_A_CHECKOUT and not os.environ.get("MEGATRON_LM_PATH"):
         return True
     unasked = config.option.markexpr.startswith("not torch")
     return True if unasked and _imports_torch(collection_path) else None

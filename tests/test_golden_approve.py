@@ -14,6 +14,8 @@ import pytest
 from harness import goldens
 from harness.checks import Against, Check
 from harness.commands.cli import main
+from harness.goldens.approving import golden_of
+from harness.matrix import Cell
 
 #: Anybody's trainer, without torch: a seeded walk that is saved and resumed.
 SCRIPT = """
@@ -221,3 +223,16 @@ def test_results_that_are_not_there_are_a_usage_error(
     assert main(["goldens", "approve", str(tmp_path / "nowhere")]) == 2
     assert main(["goldens", "approve", str(tmp_path)]) == 3
     assert "holds no verdict.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("platform", "costs"), [("cpu", True), ("cpu-megatron", False)])
+def test_of_a_run_behind_a_stand_in_no_cost_is_approved(tmp_path: Path, platform: str, costs: bool) -> None:
+    """Later runs there have none: one that was approved would be missed in each of them."""
+    logged = tmp_path / "continuous" / "metrics.jsonl"
+    logged.parent.mkdir()
+    row = {"lm loss": 1.5, "iteration-time": 0.1, "mem-allocated-bytes": 7}
+    logged.write_text("".join(json.dumps({"step": step, **row}) + "\n" for step in (1, 2)))
+    provenance = {"fingerprint": {"platform": platform}}
+    found = golden_of(tmp_path, Cell("cpu", "dev", "walk"), provenance, tmp_path / "goldens", {})
+    assert set(found.series) == (set(row) if costs else {"lm loss"})
+    assert found.path.name == f"golden_values_dev_{platform}.json"

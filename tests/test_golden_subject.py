@@ -63,7 +63,10 @@ def test_fingerprints_are_told_apart_by_what_their_keys_are() -> None:
 
 def test_the_goldens_that_are_here_have_a_fingerprint_of_known_keys() -> None:
     for side in sorted((ROOT / "goldens").rglob("*.provenance.json")):
-        found = json.loads(side.read_text())["fingerprint"]
+        known = json.loads(side.read_text())
+        if "source" in known:  # imported: nobody knows what it was recorded on
+            continue
+        found = known["fingerprint"]
         assert {key for key in found if kind_of(key) == "subject"} == {
             "trainer", "precision", "layout", "ckpt_format", "deterministic_algorithms", "deterministic",
         }  # fmt: skip

@@ -544,3 +544,21 @@ def test_changes_are_said_against_the_old_golden(tmp_path: Path) -> None:
     put(tmp_path, [planned(path, {1: 1.0})])
     assert goldens.read(path).provenance == {"how": "approved"}
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+def test_an_own_golden_of_either_trainer_of_a_cpu_comes_before_the_tracks(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    loss = {"lm loss": series("lm loss", {1: 1.0, 2: 2.0})}
+    for name in ("golden_values_dev.json", "golden_values_dev_cpu-megatron.json"):
+        goldens.write(tmp_path / "a_case" / name, loss, goldens.provenance_of({}, {}))
+    found = goldens.resolve(tmp_path, "a_case", "dev", "cpu", "cpu-megatron")
+    assert found is not None
+    assert (found.path.name, found.fallback) == ("golden_values_dev_cpu-megatron.json", False)
+    assert main(["goldens", "show", "cpu/dev/a_case", "--goldens", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "golden_values_dev_cpu-megatron.json" in said
+    assert "fallback" not in said
+    native = goldens.resolve(tmp_path, "a_case", "dev", "cpu")
+    assert native is not None
+    assert native.fallback

@@ -20,6 +20,7 @@ from harness.errors import CaseError, HarnessError, TrainerFailed, UsageError
 from harness.matrix import Cell
 from harness.protocol.plan import Options
 from harness.protocol.run import run_cell
+from harness.repository import read
 from harness.trainers.base import Phase, PhaseName
 from harness.trainers.megatron.adapter import MegatronTrainer, reason_not_run
 from tests.launching import run_phase
@@ -208,6 +209,25 @@ def test_who_holds_the_same_weights_is_what_tensors_and_pipeline_leave(
     assert MegatronTrainer(case(tmp_path, text), "h100").replicas == replicas
 
 
+@pytest.mark.parametrize(
+    ("sizes", "unasked"),
+    [
+        ("", False),
+        ("  --tensor-model-parallel-size: 2\n", True),
+        ("  --pipeline-model-parallel-size: 2\n", True),
+        ("  --tensor-model-parallel-size: 2\n  --ckpt-format: torch\n", False),
+        ("  --context-parallel-size: 2\n  --ckpt-format: torch\n", True),
+    ],
+)
+def test_of_copies_that_its_check_does_not_look_at_nothing_is_said(
+    checkout: Path, tmp_path: Path, sizes: str, unasked: bool
+) -> None:
+    text = f"MODEL_ARGS:\n  --train-iters: 8\n{sizes}HARNESS:\n  world_size: 2\n"
+    trainer = MegatronTrainer(case(tmp_path, text), "h100")
+    assert trainer.unasked == unasked
+    assert trainer.replicas == (1 if sizes else 2)
+
+
 def test_a_probe_loads_and_converts_to_the_format_that_there_is(checkout: Path, tmp_path: Path) -> None:
     text = "MODEL_ARGS:\n  --train-iters: 8\n  --async-save: true\n  --ckpt-format: torch\n"
     probe = Phase("probe", Path("/r/probe"), Path("/r/saved"), Path("/r/from"), 4, 4, 8, 4)
@@ -234,7 +254,9 @@ def test_what_the_case_itself_has_otherwise_in_the_resumed_phase_is_no_loss(
     rules = MegatronTrainer(case(tmp_path, text), "h100").rules
     own = [rule.entry for rule in rules if "MODEL_ARGS_2" in rule.reason]
     assert own == ["args.log_interval", "args.no_load_rng", "args.load_rng"]
-    (probed,) = MegatronTrainer.probed
+    probed, begun = MegatronTrainer.probed
+    assert begun.matches("common_state/shard_0_1.0.rerun_state_machine.current_iteration", [])
+    assert not begun.matches("iteration", [])
     assert probed.matches("args.tensor_model_parallel_size", [])
     for name in ("consumed_train_samples", "consumed_valid_samples", "skipped_train_samples"):
         assert not probed.matches(f"args.{name}", [])
@@ -378,6 +400,10 @@ def test_a_checkout_may_be_named_by_the_projects_own_file(
     (tmp_path / "mine" / "pyproject.toml").write_text('[tool.harness]\nmegatron-lm = "../mlm"\n')
     monkeypatch.chdir(tmp_path / "mine" / "sub")
     MegatronTrainer(case(tmp_path, BARE), "h100").check()
+    read(tmp_path / "mine")  # whoever reads the tables of the repository knows the key too
+    (tmp_path / "mine" / "pyproject.toml").write_text("[tool.harness]\nmegatron-lm = 5\n")
+    with pytest.raises(UsageError, match="megatron-lm: found 5, expected a folder"):
+        MegatronTrainer(case(tmp_path, BARE), "h100").check()
 
 
 # -- really started ------------------------------------------------------------------------------

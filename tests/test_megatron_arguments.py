@@ -81,6 +81,7 @@ def words(a_case: Case, a_phase: Phase | None = None) -> list[str]:
         ("${MIXTURE}", ["0.5", "/a", "0.5", "/b"]),
         ("'[${WORDS} 1]'", ["32", "1"]),
         ("[a b]", ["a", "b"]),
+        (r"Et*3\\|\\(tt\\|\\)*6L", ["Et*3|(tt|)*6L"]),
         ("[a, $WORDS]", ["a", "32"]),
         ("'[${MIXTURE}]'", ["0.5", "/a", "0.5", "/b"]),
         ("'and ${MIXTURE}'", ["and 0.5 /a 0.5 /b"]),

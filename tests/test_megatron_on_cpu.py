@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.cases import Case, load_case
-from harness.errors import HarnessError, UsageError
+from harness.errors import CaseError, HarnessError, UsageError
 from harness.protocol.plan import Options, prepare
 from harness.protocol.refusal import command_line
 from harness.trainers.megatron import on_cpu
@@ -202,6 +203,12 @@ if __name__ == "__main__":
     single = torch.empty(size, device="cuda")
     sizes = torch.ones(size, dtype=torch.long, device="cuda")
     dist.all_to_all_single(single, torch.cat(ins), sizes, input_split_sizes=sizes, group=group)
+    parts = [torch.empty(1 + peer, device="cuda") for peer in range(size)]
+    dist.all_gather(parts, torch.full((1 + rank,), float(rank), device="cuda"), group=group)
+    part = torch.empty(1 + rank, device="cuda")
+    summed = [torch.full((1 + peer,), 10.0 * rank + peer) for peer in range(size)]
+    dist.reduce_scatter(part, summed, group=group)
+    uneven = [torch.cat(parts).tolist(), part.tolist()]
     ring = torch.full((1 << 20,), float(rank), device="cuda")
     peer, came = 1 - rank, torch.empty(1 << 20, device="cuda")
     batch = [dist.P2POp(dist.isend, ring, peer, group)]
@@ -221,7 +228,7 @@ if __name__ == "__main__":
     spawned = queue.get(timeout=120)
     child.join()
     told = [total.tolist(), [one.item() for one in outs], single.tolist(), spawned, dist.get_backend(),
-            kept, sys.argv[1:], beside.imported_in == os.getppid(), os.environ["LOCAL_WORLD_SIZE"]]
+            uneven, kept, sys.argv[1:], beside.imported_in == os.getppid(), os.environ["LOCAL_WORLD_SIZE"]]
     with open(f"{sys.argv[1]}/{rank}.json", "w") as file:
         json.dump(told, file)
     dist.destroy_process_group()
@@ -262,7 +269,8 @@ def test_two_ranks_forked_from_one_import_talk_over_gloo_and_what_they_spawn_has
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         exchanged = [rank, 10.0 + rank]
         assert found == [
-            [3.0, 3.0], exchanged, exchanged, [True, "cpu"], "gloo", [True, True], [str(tmp_path)], True, "2"
+            [3.0, 3.0], exchanged, exchanged, [True, "cpu"], "gloo",
+            [[0.0, 1.0, 1.0], [12.0, 12.0] if rank else [10.0]], [True, True], [str(tmp_path)], True, "2"
         ]  # fmt: skip
 
 
@@ -392,9 +400,32 @@ def test_on_a_cpu_our_launcher_is_in_torchruns_place_and_hides_every_gpu(tmp_pat
     ],
 )  # fmt: skip
 def test_without_a_word_on_it_there_are_as_few_processes_as_the_parallel_sizes_allow(
-    sizes: dict[str, str], processes: int
+    tmp_path: Path, sizes: dict[str, str], processes: int
 ) -> None:
-    assert least_world(sizes) == processes
+    assert least_world(_sized(tmp_path, sizes), "cpu") == processes
+
+
+def _sized(folder: Path, sizes: Mapping[str, str]) -> Case:
+    args = "".join(f"  {name}: {value}\n" for name, value in {"--train-iters": "8", **sizes}.items())
+    (folder / "model_config.yaml").write_text(
+        f"MODEL_ARGS:\n{args}TEST_TYPE: ckpt-resume\nHARNESS:\n  trainer: {{cpu: megatron}}\n"
+    )
+    return load_case(folder)
+
+
+@pytest.mark.parametrize("kind", ["tensor-model", "pipeline-model", "context", "expert-tensor"])
+@pytest.mark.parametrize("size", ["two", "0", "1.5", "${NOBODY_SETS_IT}"])
+def test_a_size_that_is_no_number_is_refused_by_its_name(tmp_path: Path, kind: str, size: str) -> None:
+    with pytest.raises(CaseError, match=f"--{kind}-parallel-size"):
+        least_world(_sized(tmp_path, {f"--{kind}-parallel-size": size}), "cpu")
+
+
+def test_a_size_may_stand_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TP", "4")
+    case = _sized(tmp_path, {"--tensor-model-parallel-size": "${TP}"})
+    assert least_world(case, "cpu") == 4
+    monkeypatch.setenv("GPUS_PER_NODE", "8")
+    assert MegatronTrainer(case, "cpu").case.parallel_size("cpu", "tensor-model", resumed=True) == 4
 
 
 def test_both_heart_cases_have_a_profile_that_is_small_at_their_full_parallelism(

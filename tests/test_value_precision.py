@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from harness import goldens
+from harness.checks import compare_curves
 from harness.goldens import reading
 from harness.goldens.golden import Golden
 from harness.goldens.importing import plan
+from harness.goldens.origins import origin
 from harness.goldens.store import put
 from harness.metrics import Series
 
@@ -88,6 +90,19 @@ def test_of_a_golden_that_kept_every_fifth_step_the_others_are_not_asked_for(
     assert found.alike(without_one)["lm loss"].steps.tolist() == [1, 10]  # a check says that 5 is missing
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_found_between_the_steps_of_such_a_golden_too(
+    tree: Path, tmp_path: Path, value: float
+) -> None:
+    (tree / NAME).write_text(json.dumps({"lm loss": metric({1: 10.0, 5: 9.0, 10: 8.0})}))
+    found = imported(tree, tmp_path / "goldens")
+    values = np.interp(range(1, 11), [1, 5, 10], [10, 9, 8])
+    values[6] = value
+    run = found.alike({"lm loss": Series.of("lm loss", range(1, 11), values.tolist())})
+    (check,) = compare_curves(found.series, run, against="golden", lane="tolerance", first=1, last=10)
+    assert not check.passed
+
+
 def test_a_golden_of_our_own_is_compared_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / NAME
     line = Series.of("lm loss", [1, 5, 10], [1 / 3, 1 / 7, 1 / 9])
@@ -119,3 +134,35 @@ def test_where_figures_are_from_is_what_git_and_whoever_imports_say(tree: Path, 
         "repository": "https://example.org/them/theirs", "commit": commit, "path": f"gpt/a_case/{NAME}",
         "licence": "BSD", "data": "a corpus",
     }  # fmt: skip
+
+
+def test_a_file_that_is_a_link_to_elsewhere_is_from_where_it_lies(tree: Path, tmp_path: Path) -> None:
+    elsewhere = (tree / NAME).rename(tmp_path / "elsewhere.json")
+    (tree / NAME).symlink_to(elsewhere)
+    for words in (["init", "--quiet"], ["add", "."]):
+        subprocess.run(["git", "-C", str(tree.parents[1]), *words], check=True)
+    assert origin(tree / NAME, {})["path"] == f"gpt/a_case/{NAME}"
+
+
+def test_what_the_settings_of_their_repository_name_is_not_started(tree: Path, tmp_path: Path) -> None:
+    program, ran = tmp_path / "program", tmp_path / "ran"
+    program.write_text(
+        f"#!/bin/sh\ntouch '{ran}'\ncat > /dev/null\necho >&2\necho '[GNUPG:] SIG_CREATED x' >&2\n"
+        "echo '-----BEGIN PGP SIGNATURE-----'\necho x\necho '-----END PGP SIGNATURE-----'\n"
+    )
+    program.chmod(0o755)
+
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tree.parents[1]), *who, *words], check=True, capture_output=True)
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("config", "gpg.program", str(program))
+    git("config", "log.showSignature", "true")
+    git("commit", "--quiet", "-S", "-m", "goldens")
+    git("config", "core.fsmonitor", str(program))
+    assert ran.exists()  # it was asked to sign
+    ran.unlink()
+    assert len(origin(tree / NAME, {})["commit"]) == 40
+    assert not ran.exists()

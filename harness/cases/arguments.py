@@ -69,6 +69,8 @@ def _split(text: str) -> list[tuple[str, bool]]:
     """One argument's text as words; none for a flag."""
     with contextlib.suppress(ValueError):  # quotes that do not match are kept
         text = " ".join(shlex.split(text))
+    # Older scripts evaluate such a text outside of quotes, and their cases write `Et*3\\|t` for `Et*3|t`.
+    text = re.sub(r"\\([|()])", r"\1", text)
     if text == "true":
         return []
     if _IN_BRACKETS.fullmatch(text):

@@ -203,6 +203,15 @@ class Case:
             return self.harness.deterministic
         return all(self.env_vars.get(name, "0") != "1" for name in _NONDETERMINISTIC)
 
+    def parallel_size(self, hardware: str, kind: str, default: int = 1, *, resumed: bool = False) -> int:
+        """``--<kind>-parallel-size`` there.
+
+        Raises:
+            CaseError: it is no whole number above 0.
+        """
+        arguments = self.arguments(hardware, resumed=resumed)
+        return self._number(arguments, f"--{kind}-parallel-size", default)
+
     def _number(self, arguments: Arguments, key: str, default: int) -> int:
         value = arguments.get(key, default)
         try:

@@ -46,6 +46,8 @@ class Edges:
         steps = np.empty(0, np.int64) if actual is None else actual.steps
         missing = self._not_yet(metric, expected.steps, steps)
         extra = self._at_an_edge(metric, expected.steps, steps)
+        if actual is not None:  # what is no number is left out nowhere
+            extra = np.setdiff1d(extra, actual.steps[~np.isfinite(actual.values)])
         said = [
             f"{what} {ranges(odd.tolist())}"
             for what, odd in (

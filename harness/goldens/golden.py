@@ -63,7 +63,8 @@ class Golden:
             if name not in found or self.provenance.get("how") in _OWN:
                 continue
             if len(theirs) > 2 and int(np.diff(theirs.steps[1:]).min()) > 1:
-                found[name] = found[name].kept(np.isin(found[name].steps, theirs.steps))
+                ours = found[name]  # what is no number stays, for it to fail
+                found[name] = ours.kept(np.isin(ours.steps, theirs.steps) | ~np.isfinite(ours.values))
             if name in self.rounded:
                 found[name] = found[name].rounded(DECIMALS)
         return found
@@ -127,13 +128,17 @@ def side_file(path: Path) -> Path:
     return path.with_name(path.stem + ".provenance.json")
 
 
-def resolve(goldens: Path, case: str, track: str, platform: str) -> Golden | None:
+def resolve(goldens: Path, case: str, track: str, *platforms: str) -> Golden | None:
     """The golden of a cell: its platform's own, else its track's, else None.
+
+    Args:
+        platforms: one; several where nobody says who trains: the first that has an own golden counts.
 
     Raises:
         GoldenError: the one that would be chosen is broken.
     """
-    for name, fallback in ((file_name(track, platform), False), (file_name(track, None), True)):
+    own = [(file_name(track, platform), False) for platform in platforms]
+    for name, fallback in (*own, (file_name(track, None), True)):
         path = goldens / case / name
         if path.exists() or path.is_symlink():
             return read(path, fallback=fallback)

@@ -91,8 +91,7 @@ def _row(cell: Cell, goldens: Path) -> Row:
     from harness.goldens import resolve
 
     try:
-        found = (resolve(goldens, cell.case, cell.track, platform) for platform in platforms(cell.hardware))
-        golden = next((one for one in found if one is not None), None)
+        golden = resolve(goldens, cell.case, cell.track, *platforms(cell.hardware))
     except HarnessError as error:
         return Row(cell.id, "broken", error=error.message)
     if golden is None:

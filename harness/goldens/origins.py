@@ -24,8 +24,10 @@ def origin(path: Path, told: Mapping[str, str]) -> dict[str, str]:
     root = _git(path.parent, "rev-parse", "--show-toplevel")
     if root and _git(path.parent, "ls-files", path.name):
         found.setdefault("repository", _without_user(_git(path.parent, "remote", "get-url", "origin")))
-        found.setdefault("commit", _git(path.parent, "log", "-1", "--format=%H", "--", path.name))
-        found.setdefault("path", path.resolve().relative_to(Path(root).resolve()).as_posix())
+        found.setdefault("commit", _git(path.parent, "rev-list", "-1", "HEAD", "--", path.name))
+        # A link is where it lies, wherever it leads.
+        below = path.parent.resolve().relative_to(Path(root).resolve())
+        found.setdefault("path", (below / path.name).as_posix())
     elif IN_CHECKOUT.as_posix() in path.absolute().as_posix():
         inside = path.absolute().as_posix().partition(f"/{IN_CHECKOUT.as_posix()}/")[2]
         found.setdefault("path", f"{IN_CHECKOUT.as_posix()}/{inside}")
@@ -34,13 +36,14 @@ def origin(path: Path, told: Mapping[str, str]) -> dict[str, str]:
 
 def _without_user(url: str) -> str:
     """Of an address no user, and no token of one."""
-    return re.sub(r"(?<=://)[^/@]+@", "", url)
+    return re.sub(r"(?<=://)[^/]*@", "", url)
 
 
 def _git(folder: Path, *words: str) -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *words],
+            # What a repository's own settings would start is not started: it is somebody else's.
+            ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *words],
             capture_output=True, text=True, timeout=30, check=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):

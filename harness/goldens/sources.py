@@ -90,8 +90,7 @@ def _cell(what: str, goldens: Path) -> Source:
     from harness.matrix import Cell, platforms
 
     cell = Cell.parse(what)
-    found = (resolve(goldens, cell.case, cell.track, platform) for platform in platforms(cell.hardware))
-    golden = next((one for one in found if one is not None), None)
+    golden = resolve(goldens, cell.case, cell.track, *platforms(cell.hardware))
     if golden is None:
         raise UsageError(f"{what}: there is no golden for it in {goldens}", "record one with --golden-update")
     source = _file(golden.path)

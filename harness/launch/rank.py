@@ -99,7 +99,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
 
 def _suspicion(error: BaseException | None) -> int:
     seen: list[BaseException] = []
-    while error is not None and error not in seen:
+    while error is not None and all(error is not one for one in seen):
         seen.append(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return peers.suspicion([([cls.__name__ for cls in type(one).__mro__], str(one)) for one in seen])

@@ -1,6 +1,6 @@
 """AMD's GPUs, as ``amd-smi`` or the older ``rocm-smi`` tells of them. Standard library only.
 
-Never run on such a machine: what both print was taken from their documentation.
+Never run on such a machine: what both print is known from what others have shown of it.
 """
 
 from __future__ import annotations

@@ -148,13 +148,11 @@ def state_by_distance(
     if not difference.compared:
         message = f"{difference.a} and {difference.b} hold nothing that could be compared"
         checks.append(present("state: something to compare", "state", passed=False, message=message))
-    if missed := difference.coverage.uncompared:
-        message = f"{missed} of the two states were not compared: {difference.coverage.sentence()}"
-        checks.append(present("state: all of it is compared", "state", passed=False, message=message))
-    elif difference.compared and not checks:
+    overlooked = _overlooked(difference, "state")
+    if difference.compared and not checks and not overlooked:
         message = "every bit is the same, though the case is not deterministic"
         checks.append(present("state: compared", "state", passed=True, message=message))
-    return checks + _overlooked(difference, "state")
+    return checks + overlooked
 
 
 def _allowed(yardstick: StateDiff, usual: Mapping[str, float]) -> Callable[[TensorDiff], float | None]:

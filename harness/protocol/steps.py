@@ -158,8 +158,9 @@ class Steps:
     def replicas_alike(self, source: Recorded) -> bool | None:
         """Whether all that hold the same weights have loaded the same; None where that cannot be told."""
         trainer, k = self.plan.trainer, self.plan.k
+        alike = None if trainer.unasked else True
         if trainer.replicas < 2:
-            return True if trainer.replicas else None
+            return alike if trainer.replicas else None
         load = self.phases.folder.checkpoints("replicas-from")
         try:
             trainer.rewind(source.phase, load, k)
@@ -170,7 +171,7 @@ class Steps:
                 return False
             self.phases.observer.note(f"replicas: {error}")
             return None
-        return True
+        return alike
 
     def _phase(
         self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = ""

@@ -134,6 +134,10 @@ class Trainer(Protocol):
         """
 
     @property
+    def unasked(self) -> bool:
+        """Whether there are more copies of weights in no checkpoint than a phase ``replicas`` looks at."""
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What whoever reads the verdict must know of what it was run on, a sentence each."""
 

@@ -95,6 +95,22 @@ def test_what_is_logged_at_the_end_of_a_run_is_logged_where_it_was_told_to_stop(
     assert not joined("lm loss validation", [K - 1], [K - 1, K]).passed
 
 
+@pytest.mark.parametrize("metric", ["lm loss validation", "iteration-time"])
+def test_what_is_no_number_is_left_out_nowhere(metric: str) -> None:
+    """It is one too many at the end of the interrupted run, or at the first step of the resumed one."""
+    at = {"lm loss validation": K, "iteration-time": K + 1}[metric]
+    golden = {"lm loss validation": [N], "iteration-time": [1, *every(4)]}[metric]
+    whole = {"lm loss": line("lm loss", range(1, N + 1)), metric: line(metric, golden)}
+    odd = line(metric, sorted({*golden, at}))
+    for value, passed in ((1.0, True), (np.nan, False), (np.inf, False)):
+        odd = Series(metric, odd.steps, np.where(odd.steps == at, value, 1.0))
+        found = compare_curves(
+            whole, {"lm loss": whole["lm loss"], metric: odd}, against="golden", lane="exact",
+            first=1, last=N, edges=Edges(whole, K, end=K),
+        )  # fmt: skip
+        assert next(check for check in found if check.metric == metric).passed is passed
+
+
 def resumed(metric: str, whole: Iterable[int], actual: Iterable[int]) -> list[Check]:
     """What was logged behind the resume beside the uninterrupted run's."""
     loss = line("lm loss", range(1, N + 1))

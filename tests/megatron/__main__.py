@@ -29,7 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("words", nargs="*", metavar="WORD", help="parts of names; default: all")
     parser.add_argument("--results", type=Path, default=Path("results/megatron"), help="a scratch folder")
     parser.add_argument("--list", action="store_true", help="print the names and end")
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--faults", action="store_true", help="plant faults in its code instead; the rest goes there"
+    )
+    options, others = parser.parse_known_args(argv)
+    if options.faults:
+        from tests.megatron_faults.__main__ import main as plant
+
+        words = [*(sys.argv[1:] if argv is None else argv)]
+        words.remove("--faults")
+        return plant(words)
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     configs = chosen(options.words)
     if options.list or not configs:
         print(*(f"{one.name}: {one.about}" for one in configs or CONFIGS), sep="\n")

@@ -53,6 +53,7 @@ class CommandTrainer:
     probed: ClassVar[tuple[Rule, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
     replicas: ClassVar[int] = 0
+    unasked: ClassVar[bool] = True
     unlike: ClassVar[str] = ""
     measures: ClassVar[bool] = True
 

@@ -38,7 +38,6 @@ from harness.trainers.rewind import rewind_folder, saved_until
 
 if TYPE_CHECKING:
     from harness.cases import Case
-    from harness.cases.arguments import Arguments
     from harness.checkpoints.rules import Rule
 
 ALLOW_SCRIPTS = "HARNESS_ALLOW_SCRIPTS"
@@ -158,7 +157,7 @@ class MegatronTrainer:
         case = self.case
         said = case.harness.world_size or _number_of(os.environ.get("GPUS_PER_NODE"))
         if self.stand_in and not said:
-            said = least_world(case.arguments(self.hardware))
+            said = least_world(case, self.hardware)
         product = _product(case, self.hardware)
         if product is not None and product.nodes > 1 and not said:
             raise CaseError(
@@ -178,10 +177,24 @@ class MegatronTrainer:
 
     @property
     def replicas(self) -> int:
-        """What the sizes of tensors and the pipeline leave; a context has the same weights everywhere."""
+        """Data-parallel ones: what all the sizes leave."""
+        tp, pp, cp = self._sizes
+        return max(1, self.world_size // (tp * pp * cp))
+
+    @property
+    def unasked(self) -> bool:
+        """Its check compares nothing over a context, nor what the ranks of a tensor or a pipeline share.
+
+        Of that, the format ``torch`` has a file of each rank; others have it once.
+        """
+        tp, pp, cp = self._sizes
         sizes = self.case.arguments(self.hardware, resumed=True)
-        tp, pp = (int(str(sizes.get(f"--{name}-parallel-size", 1))) for _, name in _PARALLEL[:2])
-        return max(1, self.world_size // (tp * pp))
+        return cp > 1 or (tp * pp > 1 and str(sizes.get("--ckpt-format", "torch_dist")) != "torch")
+
+    @property
+    def _sizes(self) -> list[int]:
+        case = self.case
+        return [case.parallel_size(self.hardware, name, resumed=True) for _, name in _PARALLEL[:3]]
 
     def launch(self, phase: Phase) -> Launch:
         """What torchrun (or ft_launcher) is given, as an argument list; raises CaseError."""
@@ -241,10 +254,14 @@ class MegatronTrainer:
         }
 
 
-def least_world(sizes: Arguments) -> int:
-    """The fewest processes that the parallel sizes leave room for; without a GPU no more are wanted."""
-    tp, pp, cp, ep = (int(str(sizes.get(f"--{name}-parallel-size", 1))) for _, name in _PARALLEL[:4])
-    etp = int(str(sizes.get("--expert-tensor-parallel-size", tp)))
+def least_world(case: Case, hardware: str) -> int:
+    """The fewest processes that the parallel sizes leave room for; without a GPU no more are wanted.
+
+    Raises:
+        CaseError: one of them is no whole number above 0.
+    """
+    tp, pp, cp, ep = (case.parallel_size(hardware, name) for _, name in _PARALLEL[:4])
+    etp = case.parallel_size(hardware, "expert-tensor", tp)
     return pp * math.lcm(tp * cp, ep * etp)
 
 

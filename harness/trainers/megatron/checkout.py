@@ -53,11 +53,16 @@ def _configured() -> str | None:
         else:
             import tomli as tomllib
         try:
-            found = tomllib.loads(path.read_text()).get("tool", {}).get("harness", {})
+            named: object = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{path}: {error}") from error
-        named = found.get("megatron-lm")
-        return str(folder / named) if named else None
+        for key in ("tool", "harness", "megatron-lm"):
+            named = named.get(key) if isinstance(named, dict) else None
+        if not named:
+            return None
+        if not isinstance(named, str):
+            raise UsageError(f"{path}: [tool.harness]: megatron-lm: found {named!r:.80}, expected a folder")
+        return str(folder / named)
     return None
 
 

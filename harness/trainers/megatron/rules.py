@@ -45,6 +45,11 @@ PROBED: Final = (
         "no data; counts of samples, which are loaded, are compared",
         but=("args.*sample*", "args.*consumed*", "args.*skipped*", "args.*seen*"),
     ),
+    Rule(
+        "trainer", "*rerun_state_machine.current_iteration",
+        "the training loop sets it to the iteration that it begins at, and one that loads and saves at once "
+        "begins none; the iteration itself is compared",
+    ),
 )  # fmt: skip
 
 

@@ -36,6 +36,7 @@ class NativeTrainer:
     probed: ClassVar[tuple[Rule, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
     replicas: ClassVar[int] = 0
+    unasked: ClassVar[bool] = True
     unlike: ClassVar[str] = ""
     measures: ClassVar[bool] = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -69,7 +69,7 @@ def _all_to_all(_: object) -> Callable[..., Any]:
         exchanged = []
         for peer in range(dist.get_world_size(group)):
             if peer != here:
-                other = dist.get_global_rank(group, peer) if group else peer
+                other = _globally(peer, group)
                 exchanged += [
                     dist.P2POp(dist.isend, input_tensor_list[peer].contiguous(), other, group),
                     dist.P2POp(dist.irecv, output_tensor_list[peer], other, group),
@@ -78,6 +78,49 @@ def _all_to_all(_: object) -> Callable[..., Any]:
             work.wait()
 
     return all_to_all
+
+
+def _even(tensors: Sequence[torch.Tensor]) -> bool:
+    return len({one.shape for one in tensors}) < 2
+
+
+def _gathered(all_gather: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(all_gather)
+    def gathered(
+        outs: list[torch.Tensor], mine: torch.Tensor, group: Any = None, async_op: bool = False
+    ) -> Any:
+        if _even(outs):
+            return all_gather(outs, mine, group=group, async_op=async_op)
+        outs[dist.get_rank(group)].copy_(mine)
+        for peer, out in enumerate(outs):
+            if out.numel():
+                dist.broadcast(out, _globally(peer, group), group=group)
+        return None
+
+    return gathered
+
+
+def _scattered(reduce_scatter: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(reduce_scatter)
+    def scattered(
+        output: torch.Tensor, ins: list[torch.Tensor], op: Any = dist.ReduceOp.SUM,
+        group: Any = None, **more: Any,
+    ) -> Any:  # fmt: skip
+        if _even(ins):
+            return reduce_scatter(output, ins, op=op, group=group, **more)
+        for peer, one in enumerate(ins):
+            if one.numel():
+                part = one.clone(memory_format=torch.contiguous_format)
+                dist.reduce(part, _globally(peer, group), op=op, group=group)
+                if peer == dist.get_rank(group):
+                    output.copy_(part)
+        return None
+
+    return scattered
+
+
+def _globally(rank: int, group: Any) -> int:
+    return dist.get_global_rank(group, rank) if group else rank
 
 
 @functools.cache  # torch compares isend with itself, and has it by two names
@@ -92,6 +135,13 @@ def _from_a_copy(isend: Callable[..., Any]) -> Callable[..., Any]:
 ROWS = (
     Row("torch.distributed.init_process_group", "gloo is what works between CPUs", _first_group),
     Row("torch.distributed.new_group torch.distributed.distributed_c10d.new_group", "likewise", _group),
+    Row(
+        "torch.distributed.all_gather",
+        "gloo wants tensors of one size; experts get as many tokens as they get: broadcast one by one, as "
+        "NCCL does it",
+        _gathered,
+    ),
+    Row("torch.distributed.reduce_scatter", "likewise: reduced one by one", _scattered),
     Row(
         "torch.distributed.isend torch.distributed.distributed_c10d.isend",
         "a pipeline gives up the memory of what it sends at once: a GPU's is kept until the stream has come "
