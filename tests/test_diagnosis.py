@@ -366,6 +366,19 @@ def golden_state(component: str) -> Check:
     return Check(f"golden: state: {component}", None, "golden", "exact", passed=False)
 
 
+def test_a_resumed_state_that_only_the_golden_has_otherwise_is_named() -> None:
+    """As a random stream that was not restored, where a restored one stands further on than the first run's."""
+    same = Check("continuous: lm loss", "lm loss", "continuous", "exact", passed=True)
+    joined = Check("golden: joined: state: rng", None, "golden", "exact", passed=False)
+    found = diagnose(
+        [same, joined], continuous=series(RIGHT), resumed=series(RIGHT, K + 1), k=K, n=N, state=EQUAL,
+        probe=None, deterministic=True, golden_only=True,
+    )  # fmt: skip
+    assert found is not None
+    assert found.component == "rng"
+    assert "the resumed run's saved state at the end is not the golden's: rng" in found.evidence[0]
+
+
 @pytest.mark.parametrize(
     ("checks", "component"),
     [

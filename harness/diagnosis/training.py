@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from harness.metrics import Series
 
 _STATE = "golden: state: "
+#: Of the resumed run, where the golden knows one and no other comparison explains it.
+_JOINED = "golden: joined: state: "
 
 
 def training_changed(
@@ -110,12 +112,16 @@ def _costs(failed: Sequence[Check]) -> Diagnosis | None:
 
 
 def _state_only(checks: Sequence[Check]) -> Diagnosis | None:
+    whose = "the saved state at the end"
     states = [c.name.removeprefix(_STATE) for c in checks if c.name.startswith(_STATE) and not c.passed]
+    if not states:
+        whose = "the resumed run's saved state at the end"
+        states = [c.name.removeprefix(_JOINED) for c in checks if c.name.startswith(_JOINED) and not c.passed]
     if not states:
         return None
     alike = any(c.passed and c.metric and c.kind in curves.BY_VALUE for c in checks)
     before = "every curve that was compared is the golden's, and " if alike else ""
-    said = f"{before}the saved state at the end is not the golden's: {', '.join(states)}"
+    said = f"{before}{whose} is not the golden's: {', '.join(states)}"
     named = [component for component in states if component in COMPONENTS]
     if len(states) == len(named) == 1:
         return Diagnosis(named[0], (said,))
