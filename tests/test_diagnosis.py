@@ -367,7 +367,7 @@ def golden_state(component: str) -> Check:
 
 
 def test_a_resumed_state_that_only_the_golden_has_otherwise_is_named() -> None:
-    """As a random stream that was not restored, where a restored one stands further on than the first run's."""
+    """As a stream that was not restored, where a restored one stands further on than the first run's."""
     same = Check("continuous: lm loss", "lm loss", "continuous", "exact", passed=True)
     joined = Check("golden: joined: state: rng", None, "golden", "exact", passed=False)
     found = diagnose(

@@ -25,6 +25,7 @@ class Fault:
         seen: where the like of it happened.
         case: of :mod:`tests.megatron_faults.cases`.
         edits: what is planted; nothing of it acts where nothing is resumed, but for what saves.
+        protocol: the one that reaches it.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Fault:
     seen: str
     case: str
     edits: tuple[Edit, ...]
+    protocol: str = "full"
 
 
 def _loading(anchor: str, put: str, lines: str = "") -> tuple[Edit, ...]:
@@ -71,6 +73,15 @@ FAULTS: tuple[Fault, ...] = (
             "instead",
             "torch.set_rng_state(torch.Generator().manual_seed(args.seed + iteration).get_state())",
         ),
+    ),
+    Fault(
+        "rng-host-not-restored",
+        "host's random stream not restored",
+        "rng",
+        "Automodel#3437",
+        "fp32",
+        _loading(r"torch\.set_rng_state\(rng_state\['torch_rng_state'\]\)", "instead"),
+        protocol="auto",
     ),
     Fault(
         "rng-device",

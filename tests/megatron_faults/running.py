@@ -109,7 +109,7 @@ def _run_one(folder: Path, checkout: Path, version: str, fault: Fault, besides: 
     shutil.rmtree(results, ignore_errors=True)
     began = time.monotonic()
     try:
-        verdict = _judge(folder, checkout, fault.case, results)
+        verdict = _judge(folder, checkout, fault.case, results, protocol=fault.protocol)
     except HarnessError as error:
         return Outcome(fault.key, version, f"could not be run: {error}")
     cell = results / "cpu" / TRACK / fault.case
@@ -134,7 +134,9 @@ def _of_state(failures: Sequence[Check]) -> list[Check]:
     return [check for check in failures if not (check.metric and known.about(check.metric).cost)]
 
 
-def _judge(folder: Path, checkout: Path, name: str, results: Path, *, golden: bool = False) -> Verdict:
+def _judge(
+    folder: Path, checkout: Path, name: str, results: Path, *, golden: bool = False, protocol: str = "full"
+) -> Verdict:
     from harness.cases import load_case
     from harness.matrix import Cell
     from harness.protocol.plan import Options
@@ -150,5 +152,5 @@ def _judge(folder: Path, checkout: Path, name: str, results: Path, *, golden: bo
         cases=root,
         goldens=folder / "goldens",
         results=results,
-        options=Options(protocol="full", golden_update=golden),
+        options=Options(protocol=protocol, golden_update=golden),
     )
