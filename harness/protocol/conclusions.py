@@ -174,8 +174,8 @@ def verdict_of(
     if diagnosis is not None and _of_a_script(steps, findings, failure):
         diagnosis = with_recipes(diagnosis)
     provenance = _provenance(protocol, steps, findings, failure)
-    if steps.phases.notes:
-        provenance["notes"] = [relative.text(said) for said in steps.phases.notes]
+    if notes := (*steps.plan.trainer.remarks, *steps.phases.notes):
+        provenance["notes"] = [relative.text(said) for said in notes]
     held = bool(checks) and all(check.passed for check in checks)
     return Verdict(
         cell=steps.plan.cell.id,
@@ -238,8 +238,6 @@ def _provenance(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(plan.trainer.code()),
     }
-    if plan.trainer.remarks:
-        found["remarks"] = list(plan.trainer.remarks)
     if failure is not None:
         found["error"] = str(failure)
     return found

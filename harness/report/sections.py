@@ -43,7 +43,7 @@ def top(verdict: Verdict, k: int, n: int) -> Markup:
     )
     if verdict.coverage is not None:
         facts.append(("State", verdict.coverage.sentence()))
-    facts += [("Note", remark) for remark in verdict.provenance.get("remarks") or ()]
+    facts += [("Note", str(said)) for said in verdict.provenance.get("notes") or ()]
     if golden := verdict.provenance.get("golden"):
         facts.append(("Golden", str(golden)))
     facts.append(("Commit", _commits(verdict.provenance)))

@@ -154,8 +154,8 @@ class Terminal:
                 self._say(f"  {rule.sentence()}")
             if (more := len(verdict.coverage.rules) - _WORTH_SHOWING) > 0:
                 self._say(f"  and {more} more rules in verdict.json")
-        for remark in verdict.provenance.get("remarks") or ():
-            self._say(f"note: {remark}")
+        for said in verdict.provenance.get("notes") or ():
+            self._say(f"note: {said}")
         if golden := verdict.provenance.get("golden"):
             self._say(f"golden: {golden}")
         for check in verdict.checks:

@@ -144,6 +144,6 @@ def unexpected(verdict: Verdict, step: str, red: str) -> list[str]:
     else:
         counts = (("files", coverage.files), ("entries", coverage.entries), ("copies", coverage.copies))
         wrong += [f"not compared: {count.uncompared} {what}" for what, count in counts if count.uncompared]
-    if not verdict.provenance.get("remarks"):
+    if not verdict.provenance.get("notes"):
         wrong.append("it does not say that it ran behind the stand-in for a GPU")
     return [text for text in wrong if text]

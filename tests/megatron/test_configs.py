@@ -53,7 +53,7 @@ def test_without_a_checkout_or_a_configuration_there_is_nothing_to_do(
 
 def verdict(*checks: Check, **more: object) -> Verdict:
     status: Status = "failed" if any(not check.passed for check in checks) else "passed"
-    made = Verdict("cpu/dev/x", status, checks, None, {}, {"remarks": ["…"]}, "harness run x")
+    made = Verdict("cpu/dev/x", status, checks, None, {}, {"notes": ["…"]}, "harness run x")
     return replace(made, **more)  # type: ignore[arg-type]
 
 
