@@ -19,8 +19,6 @@ from harness.repository import DISTRIBUTION, Repository, installed_as, repositor
 #: Where packages come from: who has set one of these is not overruled.
 _SAID = {f"UV_{name}" for name in ("TORCH_BACKEND", "FIND_LINKS", "OFFLINE", "NO_INDEX", "INDEX")}
 _SAID |= {f"UV_{name}" for name in ("DEFAULT_INDEX", "INDEX_URL", "EXTRA_INDEX_URL")}
-#: Megatron-core of the track dev wants 3.12, and ft_launcher has wheels for none that is newer.
-GPU_PYTHON = "3.12"
 #: Options of nox by which sessions are chosen, or a program is told of them: then all of them are there.
 _CHOOSES = ("-s", "--session", "-e", "-t", "--tags", "-k", "--keywords", "-p", "--python", "--json", "-f")
 

@@ -13,6 +13,9 @@ from harness.errors import CaseError, UsageError
 from harness.repository import Hardware, Track, repository
 
 CASE_FILE = "model_config.yaml"
+#: The Python of environments for GPUs: megatron-core of the track dev wants 3.12, and ft_launcher has wheels
+#: for none that is newer.
+GPU_PYTHON = "3.12"
 #: Megatron-LM on a CPU, behind the stand-in for a GPU: the platform of its goldens, its profile in a case.
 MEGATRON_ON_CPU = "cpu-megatron"
 _DEPTH = 5

@@ -20,10 +20,10 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
-from harness.environment import GPU_PYTHON, install, is_here, listed, make, one_line, pins
+from harness.environment import install, is_here, listed, make, one_line, pins
 from harness.errors import EXIT_NOTHING, EXIT_USAGE, HardwareMissing, HarnessError
 from harness.machine.hardware import require
-from harness.matrix import Cell, cases_by_name
+from harness.matrix import GPU_PYTHON, Cell, cases_by_name
 from harness.repository import Repository, repository
 from harness.verdict.sweep import Sweep, leave, was_skipped
 

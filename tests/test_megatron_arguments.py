@@ -124,8 +124,8 @@ def test_iterations_may_be_a_variable_of_the_cases_own(tmp_path: Path) -> None:
     assert (a_case.train_iters("h100"), a_case.save_interval("h100")) == (12, 12)
 
 
+@pytest.mark.torch
 def test_the_native_trainer_takes_a_variable_of_the_cases_own_too(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
     from harness.trainers import trainer_of
 
     text = """\

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.environment import GPU_PYTHON
-from harness.matrix import TRACKS
+from harness.matrix import GPU_PYTHON, TRACKS
 from tests.tools import program
 
 if sys.version_info >= (3, 11):

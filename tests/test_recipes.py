@@ -239,7 +239,7 @@ def test_one_that_loads_nothing_is_said_to(tmp_path: Path, warm: Path) -> None:
     assert said(judged(tmp_path, changed(WHOLE, "if args.load:", "if False:"), warm)) == "`checkpoint`"
 
 
-def test_one_file_that_is_overwritten_by_a_script_that_does_not_stop_is_an_error(
+def test_one_file_of_a_script_that_does_not_stop_is_an_error_and_a_torn_one_a_checkpoint_lost(
     tmp_path: Path, warm: Path
 ) -> None:
     never = (SCRIPT, CASE.replace('--stop, "${EXIT_ITERS}"', '--stop, "${TRAIN_ITERS}"'))
@@ -251,7 +251,8 @@ def test_one_file_that_is_overwritten_by_a_script_that_does_not_stop_is_an_error
     cut = f"({whole}).write_bytes(({part}).read_bytes()[:3000])"
     torn = changed(WHOLE, f"os.replace({part}, {whole})", cut)
     verdict = judged(tmp_path / "torn", torn, warm)
-    assert (verdict.status, said(verdict)) == ("error", "`crash`")
+    assert (verdict.status, said(verdict)) == ("failed", "`checkpoint`")
+    assert "resume: load iteration" in " ".join(check.name for check in verdict.checks if not check.passed)
 
 
 @pytest.mark.parametrize("replaces", [True, False])
