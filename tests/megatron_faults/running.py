@@ -146,7 +146,7 @@ def _judge(
     os.environ[CHECKOUT] = str(checkout)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # see copy_of
     root = folder / "cases"
-    return run_cell(
+    verdict = run_cell(
         Cell("cpu", TRACK, name),
         case=load_case(root / "gpt" / name),
         cases=root,
@@ -154,3 +154,6 @@ def _judge(
         results=results,
         options=Options(protocol=protocol, golden_update=golden),
     )
+    for cache in results.rglob("data_cache"):  # of mock data, larger than all else
+        shutil.rmtree(cache, ignore_errors=True)
+    return verdict
