@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -60,7 +61,7 @@ def remarks(case: Case, hardware: str) -> tuple[Remark, ...]:
         *(
             one
             for where, words in lists.items()
-            for one in missing_script(where, *_in_repository(words, case))
+            for one in missing_script(where, *in_repository(words, case))
         ),
         *_loads(*list(lists.items())[-1], variables),
         # Only a run that is stopped at k is told another iteration than N.
@@ -69,7 +70,7 @@ def remarks(case: Case, hardware: str) -> tuple[Remark, ...]:
     )
 
 
-def _in_repository(words: Sequence[str], case: Case) -> tuple[list[str], Path]:
+def in_repository(words: Sequence[str], case: Case) -> tuple[list[str], Path]:
     """A command and the folder that it starts in, as far as they are known before it is started."""
     root = str(root_of(case.directory))
     cwd = case.harness.command.cwd if case.harness.command else ""
@@ -146,6 +147,14 @@ def script(words: Sequence[str]) -> str | None:
         if word in _TAKES_A_WORD:
             rest = rest[1:]
     return None
+
+
+def module(words: Sequence[str]) -> str | None:
+    """The module that an interpreter is told to run by ``-m``; None where it is none, or nobody can tell."""
+    program = os.path.basename(words[0])
+    if program not in _LAUNCHERS and not _PYTHON.fullmatch(program):
+        return None
+    return next((name for option, name in itertools.pairwise(words) if option in ("-m", "--module")), None)
 
 
 def _mentions(name: str, words: Iterable[str]) -> bool:
