@@ -130,8 +130,8 @@ def _entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
         yield from leaves(read_nest(file), file, where, places)
     elif file.suffix == ".json":
         yield from leaves(read_json(file), file, where, places)
-    elif (nest := read_pickle(file)) is not None:
-        yield from leaves(nest, file, where, places)
+    elif nests := read_pickle(file):
+        yield from leaves(nests[0] if len(nests) == 1 else list(nests), file, where, places)
     else:
         text = _lines(file, size)
         if text is None:
