@@ -67,22 +67,26 @@ class Stored:
         return True
 
 
-class _Window(io.RawIOBase):
+class Window(io.RawIOBase):
     """Bytes ``[start, start + length)`` of a file as a file."""
 
     def __init__(self, file: IO[bytes], start: int, length: int) -> None:
         self._file, self._start, self._length, self._at = file, start, length, 0
 
     def readable(self) -> bool:
+        """It is."""
         return True
 
     def seekable(self) -> bool:
+        """It is."""
         return True
 
     def tell(self) -> int:
+        """Bytes from its beginning."""
         return self._at
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """Go there; beyond the end there is nothing to read."""
         base = (0, self._at, self._length)[whence]
         if base + offset < 0:
             raise OSError("seek before the start")
@@ -90,12 +94,19 @@ class _Window(io.RawIOBase):
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
+        """The next bytes; all that are left without a size."""
         left = max(0, self._length - self._at)
         wanted = left if size is None or size < 0 else min(size, left)
         self._file.seek(self._start + self._at)
         data = self._file.read(wanted)
         self._at += len(data)
         return data
+
+    def readinto(self, target: Any) -> int:  # noqa: ANN401 - any writable buffer
+        """As many of the next bytes as there is place for."""
+        data = self.read(len(target))
+        target[: len(data)] = data
+        return len(data)
 
 
 def is_torch_file(path: Path) -> bool:
@@ -210,7 +221,7 @@ def read_pickle(path: Path) -> tuple[Any, ...]:
 
 
 def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str) -> Any:  # noqa: ANN401
-    window = _Window(file, offset, length)
+    window = Window(file, offset, length)
     try:
         archive = zipfile.ZipFile(window)
         infos = {info.filename: info for info in archive.infolist()}
@@ -257,7 +268,7 @@ def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str)
 
         def locate() -> tuple[int, int]:
             if not found:
-                found.append((_data_position(path, offset, info, where), info.file_size))
+                found.append((data_position(path, offset, info, where), info.file_size))
             return found[0]
 
         return Storage(dtype, numel, locate, extent)
@@ -265,7 +276,12 @@ def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str)
     return unpickle(io.BytesIO(member(main)), where, load_storage)
 
 
-def _data_position(path: Path, offset: int, info: zipfile.ZipInfo, where: str) -> int:
+def data_position(path: Path, offset: int, info: zipfile.ZipInfo, where: str) -> int:
+    """Where in a file the bytes of a member of the archive at ``offset`` begin.
+
+    Raises:
+        CheckpointError: its own header is damaged.
+    """
     at = offset + info.header_offset
     with path.open("rb") as file:
         file.seek(at)

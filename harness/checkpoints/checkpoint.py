@@ -10,14 +10,13 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.checkpoints import components
-from harness.checkpoints.archives import Stored, read_nest, resolve
-from harness.checkpoints.distcp import METADATA, Item, read_metadata
-from harness.checkpoints.entries import UNREAD, Entry, Part, Reader
+from harness.checkpoints import components, distributed
+from harness.checkpoints.archives import read_nest
+from harness.checkpoints.distcp import METADATA
+from harness.checkpoints.entries import Entry, Part, Reader
 from harness.checkpoints.folders import (
     MANIFEST,
     TRACKER,
@@ -25,8 +24,9 @@ from harness.checkpoints.folders import (
     latest,
     read_manifest,
 )
-from harness.checkpoints.foreign import entries_of, files_below, leaves, part_of
-from harness.checkpoints.inert import Attributed, TensorRef
+from harness.checkpoints.foreign import files_below, leaves, part_of
+from harness.checkpoints.gathering import Found, entries_of
+from harness.checkpoints.inert import TensorRef
 from harness.checkpoints.places import Places
 from harness.errors import CheckpointError
 
@@ -125,7 +125,7 @@ def open_checkpoint(path: Path, places: Places | None = None, *, single: bool | 
     """
     path, places = Path(path), places or Places()
     if path.is_file():
-        entries = entries_of(path, [path], places, single=single)
+        entries = entries_of(path, [path], places, single=single).entries
         return Checkpoint(path, "generic", native=False, entries=entries, files=(path.name,))
     if not path.is_dir():
         raise CheckpointError(f"{path}: not found, expected a checkpoint", "check the path")
@@ -150,7 +150,8 @@ def open_checkpoint(path: Path, places: Places | None = None, *, single: bool | 
     ranks = sorted(p for p in path.iterdir() if p.is_dir() and _RANK_FOLDER.fullmatch(p.name))
     if ranks:
         return _ranks(folder, ranks)
-    return folder.checkpoint("generic", folder.others((), single=single), read=())
+    others = folder.others((), single=single)
+    return folder.checkpoint("generic", others.entries, read=others.structure)
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class _Folder:
     def relative(self, file: Path) -> str:
         return file.relative_to(self.path).as_posix()
 
-    def others(self, known: Collection[Path], *, single: bool | None = False) -> dict[str, Entry]:
+    def others(self, known: Collection[Path], *, single: bool | None = False) -> Found:
         """What all files hold that were not read yet."""
         structure = {self.path / MANIFEST} if self.ours else set()
         rest = [file for file in self.files if file not in known and file not in structure]
@@ -197,60 +198,12 @@ class _Folder:
 # -- torch_dist ----------------------------------------------------------------------------------
 
 
-def _dist_part(item: Item, dtype: str) -> Part:
-    @cache
-    def opened() -> Stored:
-        ref = read_nest(item.path, item.start, item.length, item.name)
-        ref = ref.value if isinstance(ref, Attributed) else ref  # requires_grad, which no saved tensor minds
-        where = f"{item.path} ({item.name})"
-        if not isinstance(ref, TensorRef):
-            raise CheckpointError(f"{where}: found {type(ref).__name__}, expected a tensor", _TORN)
-        if (ref.dtype, ref.sizes) != (dtype, item.sizes):
-            raise CheckpointError(
-                f"{where}: found {ref.dtype} {list(ref.sizes)}, expected {dtype} {list(item.sizes)}",
-                _TORN,
-            )
-        return resolve(ref, item.path)
-
-    return Part(item.offsets or (), item.sizes, (str(item.path), item.start), opened)
-
-
 def _dist(folder: _Folder) -> Checkpoint:
-    path = folder.path
-    found = read_metadata(path)
-    ours = folder.ours or any(map(components.is_per_rank, found.tensors))
-    native = ours and not found.objects and components.all_native(found.tensors)
-    entries: dict[str, Entry] = {}
-    for name, tensor in found.tensors.items():
-        parts = tuple(_dist_part(item, tensor.dtype) for item in tensor.items if 0 not in item.sizes)
-        component = components.native(name) if native else components.foreign(name)
-        if component == "unknown" and tensor.shape:
-            component = "weights"
-        entries[name] = Entry(
-            name,
-            component,
-            tensor.dtype,
-            tensor.shape,
-            parts,
-            per_rank=native and components.is_per_rank(name),
-            key=name,
-        )
-    for name, item in found.objects.items():
-        nest = read_nest(item.path, item.start, item.length, name)
-        where = folder.relative(item.path)
-        rank = components.rank_of_object(name) is not None
-        for leaf in leaves(nest, item.path, where, folder.places, name=name, start=item.start, rank=rank):
-            called = leaf.name
-            while called in entries:
-                called += "'"  # an object {"b": 1} called "a", and a tensor called "a.b"
-            entries[called] = leaf.named(called)
-    for name in found.unread:
-        component = components.native(name) if native else components.foreign(name)
-        entries[name] = Entry(name, component, UNREAD, (), key=name, file=METADATA)
-    data = {path / METADATA, *(item.path for item in found.objects.values())}
-    data |= {item.path for tensor in found.tensors.values() for item in tensor.items}
-    data |= {file for file in folder.files if file.suffix == ".distcp" and file.parent == path}
-    return folder.checkpoint("torch_dist", entries | folder.others(data), read=data, native=native)
+    own = distributed.folders(folder.files).get(folder.path, [])
+    found = distributed.read(folder.path, folder.path, own, folder.places, ours=folder.ours)
+    others = folder.others(found.files)
+    read = {*found.files, *others.structure}
+    return folder.checkpoint("torch_dist", found.entries | others.entries, read=read, native=found.native)
 
 
 # -- torch ---------------------------------------------------------------------------------------
@@ -272,7 +225,8 @@ def _ranks(folder: _Folder, ranks: list[Path]) -> Checkpoint:
         for leaf in leaves(nest, file, where, folder.places, rank=True):
             name = f"{place}:{leaf.key}"
             entries[name] = leaf.named(name)
-    return folder.checkpoint("torch", entries | folder.others(files), read=())
+    others = folder.others(files)
+    return folder.checkpoint("torch", entries | others.entries, read=others.structure)
 
 
 def _inside(file: Path, folders: Collection[Path]) -> bool:
@@ -336,7 +290,9 @@ def _native_torch(folder: _Folder, nests: list[tuple[Path, Any]]) -> Checkpoint:
         for leaf in leaves(more, file, where, folder.places) if more else ():
             entries[f"{where}:{leaf.key}"] = leaf.named(f"{where}:{leaf.key}")
     read = [file for file, _ in nests]
-    entries |= folder.others(read)
+    others = folder.others(read)
+    entries |= others.entries
+    read += others.structure
     return folder.checkpoint("torch", entries, read=read, native=True, aliases=aliases)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from harness.checkpoints import formats
 from harness.checkpoints.checkpoint import Checkpoint
 from harness.checkpoints.coverage import AppliedRule, Count, Coverage
 from harness.checkpoints.entries import UNREAD, Entry
@@ -29,7 +30,7 @@ class Ledger:
         self, checkpoints: Sequence[Checkpoint], rules: Iterable[Rule], *, apart: bool = False
     ) -> None:
         self._checkpoints = checkpoints
-        self._rules = Rules([*rules])
+        self._rules = Rules([*rules, *formats.RULES])
         self.per_rank: set[str] = set()
         self._loads: set[str] = set()
         self._words: dict[str, tuple[int, ...]] = {}

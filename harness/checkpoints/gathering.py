@@ -1,0 +1,105 @@
+"""The files of a checkpoint, those together that hold one thing together, as entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from harness.checkpoints import distributed, foreign, shards, stores
+from harness.checkpoints.entries import Entry
+from harness.checkpoints.places import Places
+
+
+@dataclass(frozen=True)
+class Found:
+    """What files hold.
+
+    Args:
+        entries: by name: ``<file>:<name in the file>``.
+        structure: files that say where the entries are, and hold nothing else.
+    """
+
+    entries: dict[str, Entry]
+    structure: frozenset[Path]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Files that are read together.
+
+    Args:
+        where: what their entries' names begin with; empty for nothing.
+        files: all of them, which ``read`` accounts for.
+        read: their entries, named without ``where``.
+        together: the files hold nothing but these entries, and where they are.
+    """
+
+    where: str
+    files: tuple[Path, ...]
+    read: Callable[[], Iterable[Entry]]
+    together: bool = True
+
+
+def units(root: Path, files: Iterable[Path], places: Places) -> Iterator[Unit]:
+    """Which files of a checkpoint hold one thing together; most of them one by themselves.
+
+    Args:
+        root: the checkpoint; the file itself when it is one.
+        places: folders that stand in names and texts by their placeholders.
+    """
+
+    def name(path: Path) -> str:
+        where = path.name if path == root and path.is_file() else path.relative_to(root).as_posix()
+        return "" if where == "." else where
+
+    rest = set(files)
+    read: Callable[[], Iterable[Entry]]
+    for folder, own in sorted(distributed.folders(rest).items()):
+        read = partial(_distributed, folder, root, own, places)
+        yield Unit(name(folder), tuple(own), read)
+        rest -= set(own)
+    for store in stores.find(rest):
+        read = partial(stores.entries, store, name(store.folder))
+        yield Unit(name(store.folder), store.files, read, store.kind == "group" or stores.readable())
+        rest -= set(store.files)
+    for held in shards.gather(rest):
+        leaves = partial(_leaves, name=name, places=places)
+        own = [*held.files, *([held.index] if held.index else [])]
+        yield Unit(name(held.whole), tuple(own), partial(shards.entries, held, name, leaves))
+        rest -= set(own)
+    for file in sorted(rest):
+        yield Unit(name(file), (file,), partial(foreign.entries, file, name(file), places), together=False)
+
+
+def _distributed(folder: Path, root: Path, own: list[Path], places: Places) -> Iterable[Entry]:
+    return distributed.read(folder, root, own, places, ours=False).entries.values()
+
+
+def _leaves(file: Path, name: Callable[[Path], str], places: Places) -> Iterable[Entry]:
+    return foreign.entries(file, name(file), places)
+
+
+def entries_of(root: Path, files: Iterable[Path], places: Places, *, single: bool | None = None) -> Found:
+    """What files hold, by name: ``<file>:<name in the file>``.
+
+    Args:
+        root: the checkpoint, which their names are relative to; the file itself when it is one.
+        places: folders that stand in names and texts by their placeholders.
+        single: leave the file's name out; None: where there is only one.
+
+    Raises:
+        CheckpointError: a file is torn, or it would need code to be read.
+    """
+    wanted = list(files)
+    alone = len(wanted) == 1 if single is None else single
+    found: dict[str, Entry] = {}
+    structure: set[Path] = set()
+    for unit in units(root, wanted, places):
+        for entry in unit.read():
+            name = f"{unit.where}:{entry.name}" if unit.where and not alone else entry.name
+            found[name] = entry.named(name)
+        if unit.together:
+            structure.update(unit.files)
+    return Found(found, frozenset(structure))
