@@ -153,10 +153,12 @@ def _as_one(nest: Record | Mapping[Any, Any] | Sequence[Any]) -> Value | None:
         return _text(text_of(nest)) if all(map(_is_plain, nest.arguments)) else None
     if isinstance(nest, Mapping):
         many = len(nest) > MANY and all(map(_is_plain, nest)) and all(map(_is_short, nest.values()))
-        return _text(text_of(nest)) if many else None
+        return (
+            _text("\n".join(sorted(f"{key!r}: {value!r}" for key, value in nest.items()))) if many else None
+        )
     numbers = _numbers(nest)
     if numbers is None and len(nest) > MANY and all(map(_is_short, nest)):
-        return _text(text_of(nest))
+        return _text("\n".join(map(repr, nest)))
     return numbers
 
 
@@ -166,7 +168,7 @@ def _is_plain(value: object) -> bool:
 
 def _is_short(value: object) -> bool:
     """A plain value, or a pair of them: a step of a tokenizer."""
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
         return len(value) <= _SHORT and all(map(_is_plain, value))
     return _is_plain(value)
 
