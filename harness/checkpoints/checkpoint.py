@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -113,26 +113,44 @@ class Checkpoint:
         return self.entries[name]
 
 
-def open_checkpoint(path: Path, places: Places | None = None, *, single: bool | None = None) -> Checkpoint:
+def iteration_of(path: Path) -> Path:
+    """The folder of an iteration: the latest of a folder with a tracker, which is not one itself.
+
+    Raises:
+        CheckpointError: the tracker names none that is there.
+    """
+    if (path / TRACKER).is_file() and not (path / METADATA).is_file():
+        iteration = latest(path)
+        if iteration is not None:
+            return iter_dir(path, iteration)
+    return path
+
+
+def open_checkpoint(
+    path: Path,
+    places: Places | None = None,
+    *,
+    single: bool | None = None,
+    as_bytes: Collection[Path] = (),
+) -> Checkpoint:
     """Open an iteration's folder, a folder with a tracker (its latest), any folder, or one file.
 
     Args:
         places: folders that stand in names and texts by their placeholders; None: none.
         single: of anybody's only file: leave its name out of the entries' (None: yes).
+        as_bytes: files that are not looked into.
 
     Raises:
-        CheckpointError: not there, torn, or it would need code to be read.
+        CheckpointError: not there, or nothing in it can be read: torn, or it would need code. Where some of
+            its files can be read, an entry stands for each that cannot.
     """
     path, places = Path(path), places or Places()
     if path.is_file():
-        entries = entries_of(path, [path], places, single=single).entries
+        entries = entries_of(path, [path], places, single=single, as_bytes=as_bytes).entries
         return Checkpoint(path, "generic", native=False, entries=entries, files=(path.name,))
     if not path.is_dir():
         raise CheckpointError(f"{path}: not found, expected a checkpoint", "check the path")
-    if (path / TRACKER).is_file() and not (path / METADATA).is_file():
-        iteration = latest(path)
-        if iteration is not None:
-            path = iter_dir(path, iteration)
+    path = iteration_of(path)
     manifest = read_manifest(path)
     layout = {
         key: value
@@ -142,9 +160,8 @@ def open_checkpoint(path: Path, places: Places | None = None, *, single: bool | 
     files = files_below(path)
     if not files:
         raise CheckpointError(f"{path}: holds no file, expected a checkpoint", _TORN)
-    folder = _Folder(
-        path, files, places, layout, ours=manifest is not None and manifest.keys() <= _MANIFEST_KEYS
-    )
+    ours = manifest is not None and manifest.keys() <= _MANIFEST_KEYS
+    folder = _Folder(path, files, places, layout, ours, as_bytes)
     if (path / METADATA).is_file() or any(path.glob("*.distcp")):
         return _dist(folder)
     ranks = sorted(p for p in path.iterdir() if p.is_dir() and _RANK_FOLDER.fullmatch(p.name))
@@ -160,6 +177,7 @@ class _Folder:
 
     Args:
         ours: its manifest is one of the native trainer.
+        as_bytes: files that are not looked into.
     """
 
     path: Path
@@ -167,6 +185,7 @@ class _Folder:
     places: Places
     layout: Mapping[str, int]
     ours: bool
+    as_bytes: Collection[Path] = ()
 
     def relative(self, file: Path) -> str:
         return file.relative_to(self.path).as_posix()
@@ -175,7 +194,7 @@ class _Folder:
         """What all files hold that were not read yet."""
         structure = {self.path / MANIFEST} if self.ours else set()
         rest = [file for file in self.files if file not in known and file not in structure]
-        return entries_of(self.path, rest, self.places, single=single)
+        return entries_of(self.path, rest, self.places, single=single, as_bytes=self.as_bytes)
 
     def checkpoint(
         self,
@@ -186,6 +205,8 @@ class _Folder:
         native: bool = False,
         aliases: Mapping[str, str] | None = None,
     ) -> Checkpoint:
+        if entries and all(entry.unread_file for entry in entries.values()):
+            raise CheckpointError(*next(iter(entries.values())).reason.split(" — ", 1))
         structure = {self.relative(file) for file in read}
         if self.ours:
             structure.add(MANIFEST)
@@ -200,7 +221,11 @@ class _Folder:
 
 def _dist(folder: _Folder) -> Checkpoint:
     own = distributed.folders(folder.files).get(folder.path, [])
-    found = distributed.read(folder.path, folder.path, own, folder.places, ours=folder.ours)
+    try:
+        found = distributed.read(folder.path, folder.path, own, folder.places, ours=folder.ours)
+    except CheckpointError:
+        others = folder.others(())
+        return folder.checkpoint("torch_dist", others.entries, read=others.structure)
     others = folder.others(found.files)
     read = {*found.files, *others.structure}
     return folder.checkpoint("torch_dist", found.entries | others.entries, read=read, native=found.native)
@@ -215,8 +240,8 @@ def _ranks(folder: _Folder, ranks: list[Path]) -> Checkpoint:
     for rank in ranks:
         if not any(rank in p.parents for p in files):
             raise CheckpointError(f"{rank}: holds no .pt file, expected model_optim_rng.pt", _TORN)
-    nests = [(file, read_nest(file)) for file in files]
-    if all(isinstance(n, Mapping) and n.get("format") == NATIVE_FORMAT for _, n in nests):
+    nests = list(_readable(files))
+    if nests and all(isinstance(n, Mapping) and n.get("format") == NATIVE_FORMAT for _, n in nests):
         return _native_torch(folder, nests)
     entries: dict[str, Entry] = {}
     for file, nest in nests:
@@ -225,8 +250,17 @@ def _ranks(folder: _Folder, ranks: list[Path]) -> Checkpoint:
         for leaf in leaves(nest, file, where, folder.places, rank=True):
             name = f"{place}:{leaf.key}"
             entries[name] = leaf.named(name)
-    others = folder.others(files)
+    others = folder.others([file for file, _ in nests])
     return folder.checkpoint("torch", entries | others.entries, read=others.structure)
+
+
+def _readable(files: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
+    """What can be read; whoever looks at the other files says why they cannot."""
+    for file in files:
+        try:
+            yield file, read_nest(file)
+        except CheckpointError:
+            continue
 
 
 def _inside(file: Path, folders: Collection[Path]) -> bool:

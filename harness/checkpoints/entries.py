@@ -83,6 +83,7 @@ class Entry:
         per_rank: holds one rank's own state, which has no counterpart in another layout.
         key: its name inside its file; empty where the name is all there is.
         file: the file that it lies in, relative to the checkpoint; empty for what is spread over several.
+        reason: why it is not read, where it is not.
     """
 
     name: str
@@ -95,6 +96,12 @@ class Entry:
     per_rank: bool = False
     key: str = ""
     file: str = ""
+    reason: str = ""
+
+    @property
+    def unread_file(self) -> str:
+        """The file of which nothing could be read, where this stands for one; else empty."""
+        return self.file if self.dtype == UNREAD and not self.key else ""
 
     @property
     def numel(self) -> int:
@@ -154,6 +161,11 @@ class Entry:
             for i, (o1, n1) in enumerate(boxes)
             for o2, n2 in boxes[:i]
         )
+
+
+def unread(file: str, component: str, reason: str) -> Entry:
+    """What stands for a file that cannot be read."""
+    return Entry(file, component, UNREAD, (), file=file, reason=reason)
 
 
 def alone(entry: Entry, part: Part) -> Entry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from harness.checkpoints import arrays, components, hdf5, members, shards, tensorfiles
 from harness.checkpoints.archives import Stored, is_torch_file, read_json, read_nest, read_pickle, resolve
 from harness.checkpoints.entries import UNREAD, Boxes, Entry, Part
-from harness.checkpoints.flatten import Value, flatten
+from harness.checkpoints.flatten import TooMany, Value, flatten
 from harness.checkpoints.inert import TensorRef
 from harness.checkpoints.places import Places
 from harness.errors import CheckpointError
@@ -128,13 +128,13 @@ def entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
     elif is_torch_file(file) or file.suffix in _TORCH:
         yield from leaves(read_nest(file), file, where, places)
     elif file.suffix == ".json" or _is_json(file, size):
-        yield from leaves(read_json(file), file, where, places)
-    elif (nest := read_pickle(file)) is not None:
-        yield from leaves(nest, file, where, places)
+        yield from _values(read_json(file), file, size, where, places)
+    elif nests := read_pickle(file):
+        yield from _values(nests[0] if len(nests) == 1 else list(nests), file, size, where, places)
     else:
         lines = _lines(file, size)
         if lines is None:
-            yield _bytes(file, size, where)
+            yield as_bytes(file, size, where)
         for number, line in enumerate(lines or (), 1):
             yield _text(places.hide(line), f"line {number}", where)
 
@@ -193,7 +193,8 @@ def _member(content: members.Content, name: str, file: Path, where: str, places:
                 yield from leaves(held.value, file, where, places, name=key)
             else:
                 component = components.foreign(key, where)
-                yield Entry(key, component, UNREAD, (), key=key, file=where)
+                reason = f"{key}: lies in another file, or is of a type that is not read"
+                yield Entry(key, component, UNREAD, (), key=key, file=where, reason=reason)
     elif content.text is not None:
         for number, line in enumerate(content.text.split("\n"), 1):
             key = f"{name}:line {number}"
@@ -245,7 +246,16 @@ def _text(text: str, key: str, where: str) -> Entry:
     return Entry(key, component, "text", (len(data),), data=data, key=key, file=where)
 
 
-def _bytes(file: Path, size: int, where: str) -> Entry:
+def _values(nest: Any, file: Path, size: int, where: str, places: Places) -> Iterable[Entry]:  # noqa: ANN401
+    """What a file of values holds; more of it than is walked is compared as bytes."""
+    try:
+        return list(leaves(nest, file, where, places))
+    except TooMany:
+        return [as_bytes(file, size, where)]
+
+
+def as_bytes(file: Path, size: int, where: str) -> Entry:
+    """A whole file as one entry."""
     stored = Stored(file, 0, "uint8", (size,), (1,))
     opened: Callable[[], Stored] = lambda: stored
     part = Part((0,), (size,), (str(file), 0), opened)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness.checkpoints import distributed, foreign, shards, stores
-from harness.checkpoints.entries import Entry
+from harness.checkpoints import components, distributed, foreign, shards, stores
+from harness.checkpoints.entries import Entry, unread
 from harness.checkpoints.places import Places
+from harness.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def units(root: Path, files: Iterable[Path], places: Places) -> Iterator[Unit]:
     found = stores.find(rest)
     if said := stores.unlooked(found):
         files = tuple(file for store in found for file in store.files)
-        yield Unit("", files, partial(stores.unread, said), together=False)
+        yield Unit("", files, partial(stores.unread, said, name(stores.mark(found))), together=False)
     for store in found:
         rest -= set(store.files)
         if not said:
@@ -85,26 +86,52 @@ def _leaves(file: Path, name: Callable[[Path], str], places: Places) -> Iterable
     return foreign.entries(file, name(file), places)
 
 
-def entries_of(root: Path, files: Iterable[Path], places: Places, *, single: bool | None = None) -> Found:
+def entries_of(
+    root: Path,
+    files: Iterable[Path],
+    places: Places,
+    *,
+    single: bool | None = None,
+    as_bytes: Collection[Path] = (),
+) -> Found:
     """What files hold, by name: ``<file>:<name in the file>``.
 
     Args:
         root: the checkpoint, which their names are relative to; the file itself when it is one.
         places: folders that stand in names and texts by their placeholders.
         single: leave the file's name out; None: where there is only one.
+        as_bytes: files that are not looked into.
 
     Raises:
-        CheckpointError: a file is torn, or it would need code to be read.
+        CheckpointError: the checkpoint is one file that is torn, or that would need code to be read. In a
+            folder, an entry stands for such a file, and says why.
     """
     wanted = list(files)
     alone = len(wanted) == 1 if single is None else single
     found: dict[str, Entry] = {}
     structure: set[Path] = set()
     for unit in units(root, wanted, places):
-        for entry in unit.read():
+        for entry in _entries(unit, root, as_bytes):
             names = (entry.name,) if alone else (unit.where, entry.name)
             name = ":".join(filter(None, names))
             found[name] = entry.named(name)
         if unit.together:
             structure.update(unit.files)
     return Found(found, frozenset(structure))
+
+
+def _entries(unit: Unit, root: Path, as_bytes: Collection[Path]) -> Iterable[Entry]:
+    if len(unit.files) == 1 and unit.files[0] in as_bytes:
+        return [foreign.as_bytes(file, file.stat().st_size, unit.where) for file in unit.files]
+    if not root.is_dir():
+        return unit.read()
+    return read_or_said(unit.read, unit.files, root)
+
+
+def read_or_said(read: Callable[[], Iterable[Entry]], files: Iterable[Path], root: Path) -> Iterable[Entry]:
+    """What is read, or an entry for each of the files that cannot be, which says why."""
+    try:
+        return list(read())
+    except CheckpointError as error:
+        names = [file.relative_to(root).as_posix() for file in sorted(files)]
+        return [unread(name, components.foreign(name), str(error)) for name in names]

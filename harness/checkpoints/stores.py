@@ -67,7 +67,9 @@ def find(files: Collection[Path]) -> list[Store]:
             if not any(roots.get(above) == "ocdbt" for above in (whole, *whole.parents)):
                 roots[whole] = "ocdbt"
                 roots = {root: kind for root, kind in roots.items() if root.parent != whole}
-    return [Store(root, kind, tuple(_below(root, kind, files))) for root, kind in sorted(roots.items())]
+    return [
+        Store(root, kind, tuple(sorted(_below(root, kind, files)))) for root, kind in sorted(roots.items())
+    ]
 
 
 def _below(root: Path, kind: str, files: Collection[Path]) -> Iterator[Path]:
@@ -107,10 +109,19 @@ def unlooked(held: list[Store]) -> str:
     return f"{many}, not looked at without tensorstore"
 
 
-def unread(said: str) -> Iterator[Entry]:
-    """What :func:`unlooked` says as the one entry that stands for all of them."""
-    name = f"{said} ({ADVICE})"
-    yield Entry(name, "unknown", UNREAD, (), key=name)
+def mark(held: list[Store]) -> Path:
+    """The file by which the first of some stores is known."""
+    files = [file for store in held if store.kind != "group" for file in store.files]
+    return next((file for file in files if file.name in (MANIFEST, _V2, _V3)), files[0])
+
+
+def unread(said: str, where: str) -> Iterator[Entry]:
+    """What :func:`unlooked` says as the one entry that stands for all of them.
+
+    Args:
+        where: a file of one of them.
+    """
+    yield Entry(said, "unknown", UNREAD, (), key=said, file=where, reason=f"{said} ({ADVICE})")
 
 
 def entries(store: Store, where: str) -> Iterator[Entry]:
@@ -246,8 +257,8 @@ def _entry(store: Store, name: str, opened: _Opened, order: int, where: str) -> 
     file = store.folder / (MANIFEST if store.kind == "ocdbt" else _V2 if store.kind == "zarr" else _V3)
     relative = f"{where}/{file.name}" if where else file.name
     if dtype not in ITEMSIZE:
-        name = f"{name} ({dtype}, which is not read)"
-        return Entry(name, component, UNREAD, (), key=key, file=relative)
+        reason = f"{key}: an array of {dtype}, which is not read"
+        return Entry(name, component, UNREAD, (), key=key, file=relative, reason=reason)
     if component == "unknown" and shape:
         component = "rng" if _is_key(key, dtype, shape) else "weights"
     part = Part((0,) * len(shape), shape, (str(file), order), lambda: opened)
