@@ -26,7 +26,8 @@ def paired(one: Checkpoint, two: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
     if len(one.files) == len(two.files) == 1:
         return one, two
     # Files that hold nothing by themselves may be called anything.
-    files = [{entry.file for entry in side.entries.values()} & {*side.files} for side in (one, two)]
+    holding = ({entry.file for entry in side.entries.values()} for side in (one, two))
+    files = [held & {*side.files} - {*side.structure} for held, side in zip(holding, (one, two), strict=True)]
     mine, theirs = files[0] - files[1], files[1] - files[0]
     counts = [Counter(map(with_ids, names)) for names in (mine, theirs)]
     known = {*one.files, *two.files}

@@ -112,7 +112,8 @@ def unlooked(held: list[Store]) -> str:
 def mark(held: list[Store]) -> Path:
     """The file by which the first of some stores is known."""
     files = [file for store in held if store.kind != "group" for file in store.files]
-    return next((file for file in files if file.name in (MANIFEST, _V2, _V3)), files[0])
+    known = [file for file in files if file.name in (MANIFEST, _V2, _V3)]
+    return min(known or files, key=lambda file: len(file.parts))
 
 
 def unread(said: str, where: str) -> Iterator[Entry]:
