@@ -7,13 +7,12 @@ from harness.checkpoints.fingerprints import fingerprint
 from harness.checkpoints.folders import (
     MANIFEST,
     TRACKER,
-    Verified,
     iter_dir,
     iterations,
     latest,
-    verify,
 )
 from harness.checkpoints.gaps import Gap
+from harness.checkpoints.wholeness import Verified, verify
 
 __all__ = [
     "MANIFEST",

@@ -25,6 +25,8 @@ from harness.errors import CheckpointError
 #: More Python objects than this in one file is not a training state but an attack on memory.
 PICKLE_LIMIT = 256 << 20
 
+#: Of files that may hold pickles of protocol 0 and 1, which begin as any text may.
+_PICKLES = (".pkl", ".pickle", ".pck", ".p")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP_START = b"PK\x03\x04"
@@ -65,22 +67,26 @@ class Stored:
         return True
 
 
-class _Window(io.RawIOBase):
+class Window(io.RawIOBase):
     """Bytes ``[start, start + length)`` of a file as a file."""
 
     def __init__(self, file: IO[bytes], start: int, length: int) -> None:
         self._file, self._start, self._length, self._at = file, start, length, 0
 
     def readable(self) -> bool:
+        """It is."""
         return True
 
     def seekable(self) -> bool:
+        """It is."""
         return True
 
     def tell(self) -> int:
+        """Bytes from its beginning."""
         return self._at
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """Go there; beyond the end there is nothing to read."""
         base = (0, self._at, self._length)[whence]
         if base + offset < 0:
             raise OSError("seek before the start")
@@ -88,12 +94,19 @@ class _Window(io.RawIOBase):
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
+        """The next bytes; all that are left without a size."""
         left = max(0, self._length - self._at)
         wanted = left if size is None or size < 0 else min(size, left)
         self._file.seek(self._start + self._at)
         data = self._file.read(wanted)
         self._at += len(data)
         return data
+
+    def readinto(self, target: Any) -> int:  # noqa: ANN401 - any writable buffer
+        """As many of the next bytes as there is place for."""
+        data = self.read(len(target))
+        target[: len(data)] = data
+        return len(data)
 
 
 def is_torch_file(path: Path) -> bool:
@@ -162,18 +175,20 @@ def unpickle(
     where: str,
     load_storage: Callable[[Any], Storage] | None = None,
     *,
-    unknown: bool = False,
+    lenient: bool = False,
 ) -> Any:  # noqa: ANN401 - untyped by nature
     """One pickle, by :func:`pickles.load`, with errors that name the file.
 
     Args:
-        unknown: what is in no table is kept as it was stored, instead of refused.
+        lenient: also what is not as the table expects it is kept as it was stored.
 
     Raises:
         CheckpointError: it would need code to be read, or is damaged.
     """
     try:
-        return pickles.load(file, load_storage, unknown=unknown)
+        return pickles.load(
+            file, load_storage, load_bytes=lambda held: _read_bytes(held, where), lenient=lenient
+        )
     except Refused as cause:
         raise CheckpointError(f"{where}: needs {cause} to be read", _NOT_EXECUTED) from cause
     except CheckpointError:
@@ -183,27 +198,30 @@ def unpickle(
         raise CheckpointError(f"{where}: its pickle is damaged ({what})", _TORN) from cause
 
 
-def read_pickle(path: Path) -> Any:  # noqa: ANN401 - untyped by nature
-    """A plain pickle's content; None for what only looks like one, or would need code to be read."""
+def read_pickle(path: Path) -> tuple[Any, ...]:
+    """The contents of the pickles that a file is made of; none of what only looks like one."""
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
         if not 2 < size <= PICKLE_LIMIT:
-            return None
+            return ()
         file.seek(0)
         start = file.read(2)
         file.seek(size - 1)
-        if start[:1] != b"\x80" or not 2 <= start[1] <= pickle.HIGHEST_PROTOCOL or file.read(1) != b".":
-            return None
+        new = start[:1] == b"\x80" and 2 <= start[1] <= pickle.HIGHEST_PROTOCOL
+        if not (new or path.suffix in _PICKLES) or file.read(1) != b".":
+            return ()
         file.seek(0)
+        found: list[Any] = []
         try:
-            found = unpickle(file, str(path))
+            while file.tell() < size:
+                found.append(unpickle(file, str(path)))
         except CheckpointError:
-            return None
-        return found if file.tell() == size else None
+            return ()
+        return tuple(found)
 
 
 def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str) -> Any:  # noqa: ANN401
-    window = _Window(file, offset, length)
+    window = Window(file, offset, length)
     try:
         archive = zipfile.ZipFile(window)
         infos = {info.filename: info for info in archive.infolist()}
@@ -250,7 +268,7 @@ def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str)
 
         def locate() -> tuple[int, int]:
             if not found:
-                found.append((_data_position(path, offset, info, where), info.file_size))
+                found.append((data_position(path, offset, info, where), info.file_size))
             return found[0]
 
         return Storage(dtype, numel, locate, extent)
@@ -258,7 +276,12 @@ def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str)
     return unpickle(io.BytesIO(member(main)), where, load_storage)
 
 
-def _data_position(path: Path, offset: int, info: zipfile.ZipInfo, where: str) -> int:
+def data_position(path: Path, offset: int, info: zipfile.ZipInfo, where: str) -> int:
+    """Where in a file the bytes of a member of the archive at ``offset`` begin.
+
+    Raises:
+        CheckpointError: its own header is damaged.
+    """
     at = offset + info.header_offset
     with path.open("rb") as file:
         file.seek(at)
@@ -279,8 +302,19 @@ def _storage_id(pid: Any) -> tuple[str, str, int]:  # noqa: ANN401 - untyped by 
     return kind.name, str(key), numel
 
 
-def _read_legacy(file: IO[bytes], size: int, where: str) -> Any:  # noqa: ANN401
-    """The format before torch 1.6: five pickles, then each storage's length and bytes."""
+def _read_bytes(held: object, where: str) -> Any:  # noqa: ANN401
+    """What ``torch.save`` wrote into a pickle, as a tensor that was pickled by itself has its storage."""
+    if not isinstance(held, bytes) or not held.startswith(_LEGACY_START):
+        raise Refused("bytes that torch.save did not write")
+    return _read_legacy(io.BytesIO(held), len(held), where, held)
+
+
+def _read_legacy(file: IO[bytes], size: int, where: str, data: bytes | None = None) -> Any:  # noqa: ANN401
+    """The format before torch 1.6: five pickles, then each storage's length and bytes.
+
+    Args:
+        data: all of it, where it lies in no file of its own.
+    """
     file.seek(0)
     places: dict[str, tuple[int, int]] = {}
     held: dict[str, Storage] = {}
@@ -288,7 +322,8 @@ def _read_legacy(file: IO[bytes], size: int, where: str) -> Any:  # noqa: ANN401
 
     def load_storage(pid: Any) -> Storage:  # noqa: ANN401 - untyped by nature
         dtype, key, numel = _storage_id(pid)
-        return held.setdefault(key, Storage(dtype, numel, lambda: places[key], extent))
+        inside = None if data is None else lambda: data[slice(*_span(places[key]))]
+        return held.setdefault(key, Storage(dtype, numel, lambda: places[key], extent, inside))
 
     magic, protocol, system = (unpickle(file, where) for _ in range(3))
     little = isinstance(system, dict) and system.get("little_endian", True)
@@ -311,6 +346,10 @@ def _read_legacy(file: IO[bytes], size: int, where: str) -> Any:  # noqa: ANN401
     if missing:
         raise CheckpointError(f"{where}: storage {min(missing)} is missing", _TORN)
     return nest
+
+
+def _span(place: tuple[int, int]) -> tuple[int, int]:
+    return place[0], sum(place)
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - untyped by nature

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.checkpoints import components
-from harness.checkpoints.archives import Stored, read_nest, resolve
-from harness.checkpoints.distcp import METADATA, Item, read_metadata
-from harness.checkpoints.entries import UNREAD, Entry, Part, Reader
+from harness.checkpoints import components, distributed
+from harness.checkpoints.archives import read_nest
+from harness.checkpoints.distcp import METADATA
+from harness.checkpoints.entries import Entry, Part, Reader
 from harness.checkpoints.folders import (
     MANIFEST,
     TRACKER,
@@ -25,8 +24,9 @@ from harness.checkpoints.folders import (
     latest,
     read_manifest,
 )
-from harness.checkpoints.foreign import entries_of, files_below, leaves, part_of
-from harness.checkpoints.inert import Attributed, TensorRef
+from harness.checkpoints.foreign import files_below, leaves, part_of
+from harness.checkpoints.gathering import Found, entries_of
+from harness.checkpoints.inert import TensorRef
 from harness.checkpoints.places import Places
 from harness.errors import CheckpointError
 
@@ -113,26 +113,44 @@ class Checkpoint:
         return self.entries[name]
 
 
-def open_checkpoint(path: Path, places: Places | None = None, *, single: bool | None = None) -> Checkpoint:
+def iteration_of(path: Path) -> Path:
+    """The folder of an iteration: the latest of a folder with a tracker, which is not one itself.
+
+    Raises:
+        CheckpointError: the tracker names none that is there.
+    """
+    if (path / TRACKER).is_file() and not (path / METADATA).is_file():
+        iteration = latest(path)
+        if iteration is not None:
+            return iter_dir(path, iteration)
+    return path
+
+
+def open_checkpoint(
+    path: Path,
+    places: Places | None = None,
+    *,
+    single: bool | None = None,
+    as_bytes: Collection[Path] = (),
+) -> Checkpoint:
     """Open an iteration's folder, a folder with a tracker (its latest), any folder, or one file.
 
     Args:
         places: folders that stand in names and texts by their placeholders; None: none.
         single: of anybody's only file: leave its name out of the entries' (None: yes).
+        as_bytes: files that are not looked into.
 
     Raises:
-        CheckpointError: not there, torn, or it would need code to be read.
+        CheckpointError: not there, or nothing in it can be read: torn, or it would need code. Where some of
+            its files can be read, an entry stands for each that cannot.
     """
     path, places = Path(path), places or Places()
     if path.is_file():
-        entries = entries_of(path, [path], places, single=single)
+        entries = entries_of(path, [path], places, single=single, as_bytes=as_bytes).entries
         return Checkpoint(path, "generic", native=False, entries=entries, files=(path.name,))
     if not path.is_dir():
         raise CheckpointError(f"{path}: not found, expected a checkpoint", "check the path")
-    if (path / TRACKER).is_file() and not (path / METADATA).is_file():
-        iteration = latest(path)
-        if iteration is not None:
-            path = iter_dir(path, iteration)
+    path = iteration_of(path)
     manifest = read_manifest(path)
     layout = {
         key: value
@@ -142,15 +160,15 @@ def open_checkpoint(path: Path, places: Places | None = None, *, single: bool | 
     files = files_below(path)
     if not files:
         raise CheckpointError(f"{path}: holds no file, expected a checkpoint", _TORN)
-    folder = _Folder(
-        path, files, places, layout, ours=manifest is not None and manifest.keys() <= _MANIFEST_KEYS
-    )
+    ours = manifest is not None and manifest.keys() <= _MANIFEST_KEYS
+    folder = _Folder(path, files, places, layout, ours, as_bytes)
     if (path / METADATA).is_file() or any(path.glob("*.distcp")):
         return _dist(folder)
     ranks = sorted(p for p in path.iterdir() if p.is_dir() and _RANK_FOLDER.fullmatch(p.name))
     if ranks:
         return _ranks(folder, ranks)
-    return folder.checkpoint("generic", folder.others((), single=single), read=())
+    others = folder.others((), single=single)
+    return folder.checkpoint("generic", others.entries, read=others.structure)
 
 
 @dataclass(frozen=True)
@@ -159,6 +177,7 @@ class _Folder:
 
     Args:
         ours: its manifest is one of the native trainer.
+        as_bytes: files that are not looked into.
     """
 
     path: Path
@@ -166,15 +185,16 @@ class _Folder:
     places: Places
     layout: Mapping[str, int]
     ours: bool
+    as_bytes: Collection[Path] = ()
 
     def relative(self, file: Path) -> str:
         return file.relative_to(self.path).as_posix()
 
-    def others(self, known: Collection[Path], *, single: bool | None = False) -> dict[str, Entry]:
+    def others(self, known: Collection[Path], *, single: bool | None = False) -> Found:
         """What all files hold that were not read yet."""
         structure = {self.path / MANIFEST} if self.ours else set()
         rest = [file for file in self.files if file not in known and file not in structure]
-        return entries_of(self.path, rest, self.places, single=single)
+        return entries_of(self.path, rest, self.places, single=single, as_bytes=self.as_bytes)
 
     def checkpoint(
         self,
@@ -185,6 +205,8 @@ class _Folder:
         native: bool = False,
         aliases: Mapping[str, str] | None = None,
     ) -> Checkpoint:
+        if entries and all(entry.unread_file for entry in entries.values()):
+            raise CheckpointError(*next(iter(entries.values())).reason.split(" — ", 1))
         structure = {self.relative(file) for file in read}
         if self.ours:
             structure.add(MANIFEST)
@@ -197,60 +219,16 @@ class _Folder:
 # -- torch_dist ----------------------------------------------------------------------------------
 
 
-def _dist_part(item: Item, dtype: str) -> Part:
-    @cache
-    def opened() -> Stored:
-        ref = read_nest(item.path, item.start, item.length, item.name)
-        ref = ref.value if isinstance(ref, Attributed) else ref  # requires_grad, which no saved tensor minds
-        where = f"{item.path} ({item.name})"
-        if not isinstance(ref, TensorRef):
-            raise CheckpointError(f"{where}: found {type(ref).__name__}, expected a tensor", _TORN)
-        if (ref.dtype, ref.sizes) != (dtype, item.sizes):
-            raise CheckpointError(
-                f"{where}: found {ref.dtype} {list(ref.sizes)}, expected {dtype} {list(item.sizes)}",
-                _TORN,
-            )
-        return resolve(ref, item.path)
-
-    return Part(item.offsets or (), item.sizes, (str(item.path), item.start), opened)
-
-
 def _dist(folder: _Folder) -> Checkpoint:
-    path = folder.path
-    found = read_metadata(path)
-    ours = folder.ours or any(map(components.is_per_rank, found.tensors))
-    native = ours and not found.objects and components.all_native(found.tensors)
-    entries: dict[str, Entry] = {}
-    for name, tensor in found.tensors.items():
-        parts = tuple(_dist_part(item, tensor.dtype) for item in tensor.items if 0 not in item.sizes)
-        component = components.native(name) if native else components.foreign(name)
-        if component == "unknown" and tensor.shape:
-            component = "weights"
-        entries[name] = Entry(
-            name,
-            component,
-            tensor.dtype,
-            tensor.shape,
-            parts,
-            per_rank=native and components.is_per_rank(name),
-            key=name,
-        )
-    for name, item in found.objects.items():
-        nest = read_nest(item.path, item.start, item.length, name)
-        where = folder.relative(item.path)
-        rank = components.rank_of_object(name) is not None
-        for leaf in leaves(nest, item.path, where, folder.places, name=name, start=item.start, rank=rank):
-            called = leaf.name
-            while called in entries:
-                called += "'"  # an object {"b": 1} called "a", and a tensor called "a.b"
-            entries[called] = leaf.named(called)
-    for name in found.unread:
-        component = components.native(name) if native else components.foreign(name)
-        entries[name] = Entry(name, component, UNREAD, (), key=name, file=METADATA)
-    data = {path / METADATA, *(item.path for item in found.objects.values())}
-    data |= {item.path for tensor in found.tensors.values() for item in tensor.items}
-    data |= {file for file in folder.files if file.suffix == ".distcp" and file.parent == path}
-    return folder.checkpoint("torch_dist", entries | folder.others(data), read=data, native=native)
+    own = distributed.folders(folder.files).get(folder.path, [])
+    try:
+        found = distributed.read(folder.path, folder.path, own, folder.places, ours=folder.ours)
+    except CheckpointError:
+        others = folder.others(())
+        return folder.checkpoint("torch_dist", others.entries, read=others.structure)
+    others = folder.others(found.files)
+    read = {*found.files, *others.structure}
+    return folder.checkpoint("torch_dist", found.entries | others.entries, read=read, native=found.native)
 
 
 # -- torch ---------------------------------------------------------------------------------------
@@ -262,8 +240,8 @@ def _ranks(folder: _Folder, ranks: list[Path]) -> Checkpoint:
     for rank in ranks:
         if not any(rank in p.parents for p in files):
             raise CheckpointError(f"{rank}: holds no .pt file, expected model_optim_rng.pt", _TORN)
-    nests = [(file, read_nest(file)) for file in files]
-    if all(isinstance(n, Mapping) and n.get("format") == NATIVE_FORMAT for _, n in nests):
+    nests = list(_readable(files))
+    if nests and all(isinstance(n, Mapping) and n.get("format") == NATIVE_FORMAT for _, n in nests):
         return _native_torch(folder, nests)
     entries: dict[str, Entry] = {}
     for file, nest in nests:
@@ -272,7 +250,17 @@ def _ranks(folder: _Folder, ranks: list[Path]) -> Checkpoint:
         for leaf in leaves(nest, file, where, folder.places, rank=True):
             name = f"{place}:{leaf.key}"
             entries[name] = leaf.named(name)
-    return folder.checkpoint("torch", entries | folder.others(files), read=())
+    others = folder.others([file for file, _ in nests])
+    return folder.checkpoint("torch", entries | others.entries, read=others.structure)
+
+
+def _readable(files: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
+    """What can be read; whoever looks at the other files says why they cannot."""
+    for file in files:
+        try:
+            yield file, read_nest(file)
+        except CheckpointError:
+            continue
 
 
 def _inside(file: Path, folders: Collection[Path]) -> bool:
@@ -336,7 +324,9 @@ def _native_torch(folder: _Folder, nests: list[tuple[Path, Any]]) -> Checkpoint:
         for leaf in leaves(more, file, where, folder.places) if more else ():
             entries[f"{where}:{leaf.key}"] = leaf.named(f"{where}:{leaf.key}")
     read = [file for file, _ in nests]
-    entries |= folder.others(read)
+    others = folder.others(read)
+    entries |= others.entries
+    read += others.structure
     return folder.checkpoint("torch", entries, read=read, native=True, aliases=aliases)
 
 

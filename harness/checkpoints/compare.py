@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoints import components, stamped
-from harness.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from harness.checkpoints.alike import equal_files
+from harness.checkpoints.checkpoint import Checkpoint, iteration_of, open_checkpoint
 from harness.checkpoints.conditions import CONDITIONS
 from harness.checkpoints.coverage import Coverage
 from harness.checkpoints.entries import BLOCK_BYTES, Entry, Plain, Reader, alone, itemsize, original
@@ -17,6 +18,7 @@ from harness.checkpoints.ledger import Ledger
 from harness.checkpoints.places import Places, of_checkpoints
 from harness.checkpoints.rules import Rule, differing_words
 from harness.checkpoints.tallying import Tallying
+from harness.errors import CheckpointError
 
 TEXT_SHOWN = 80
 #: Of two kinds of value, what the pair counts as.
@@ -86,6 +88,7 @@ class StateDiff:
         layouts_differ: the two were saved by different parallel layouts.
         bytes_read: bytes read from both.
         as_allowed: how many names of each component differ, and in just the way that a rule allows.
+        unread: files that could not be read, or not all of them, and why; all that they hold is uncompared.
     """
 
     a: str
@@ -100,6 +103,7 @@ class StateDiff:
     bytes_read: int = 0
     names: Mapping[str, int] = field(default_factory=dict)
     as_allowed: Mapping[str, int] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def equal(self) -> bool:
@@ -135,7 +139,8 @@ def diff(
         places: folders that stand in names and texts by their placeholders; None: the checkpoints' own.
 
     Raises:
-        CheckpointError: one of them is torn, or would need code to be read.
+        CheckpointError: nothing of one of them can be read. A file that cannot be, beside others that can, is
+            uncompared.
     """
     one, two = _opened(Path(a), Path(b), places)
     with Tallying() as tallying:
@@ -145,9 +150,11 @@ def diff(
 def _opened(a: Path, b: Path, places: Places | None) -> tuple[Checkpoint, Checkpoint]:
     """Both with the same names: a file's own is left out where it is alone on either side."""
     places = places or of_checkpoints(a, b)
-    one, two = (open_checkpoint(path, places) for path in (a, b))
+    equal = equal_files(iteration_of(a), iteration_of(b))
+    sides = list(zip((a, b), equal, strict=True))
+    one, two = (open_checkpoint(path, places, as_bytes=held) for path, held in sides)
     if (len(one.files) == 1) != (len(two.files) == 1):
-        one, two = (open_checkpoint(path, places, single=False) for path in (a, b))
+        one, two = (open_checkpoint(path, places, single=False, as_bytes=held) for path, held in sides)
     return stamped.paired(one, two)
 
 
@@ -169,13 +176,17 @@ class _Comparison:
         left, right = ledger.judged(self.a), ledger.judged(self.b)
         both = sorted(left.keys() & right.keys(), key=lambda name: left[name].order)
         for name in both:
-            self._pair(left[name], right[name], ledger)
+            try:
+                self._pair(left[name], right[name], ledger)
+            except CheckpointError as error:
+                ledger.missed(left[name], self.a.files_of(left[name]), str(error))
         for name in sorted(left.keys() - right.keys()):
             self._lone(left[name], right, "only in a")
         for name in sorted(right.keys() - left.keys()):
             self._lone(right[name], left, "only in b")
         for name in both:
-            self._tied(name, left, right)
+            if name not in ledger.unread:
+                self._tied(name, left, right)
         return StateDiff(
             str(self.a.path),
             str(self.b.path),
@@ -189,6 +200,7 @@ class _Comparison:
             self.tallying.bytes_read,
             self.names,
             self.as_allowed,
+            ledger.reasons,
         )
 
     def _placed(self, difference: TensorDiff) -> TensorDiff:
@@ -205,6 +217,8 @@ class _Comparison:
     def _layouts_differ(self) -> bool:
         if self.a.layout and self.b.layout:
             return dict(self.a.layout) != dict(self.b.layout)
+        if any(e.unread_file for c in (self.a, self.b) for e in c.entries.values()):
+            return False  # a rank whose file is torn is missing there, and no other layout
         ranks = [{_rank(name) for name, e in c.entries.items() if e.per_rank} for c in (self.a, self.b)]
         return bool(ranks[0] and ranks[1]) and ranks[0] != ranks[1]
 

@@ -184,7 +184,7 @@ def read_metadata(folder: Path) -> DistMetadata:
     path = folder / METADATA
     try:
         with path.open("rb") as file:
-            found = unpickle(file, str(path), unknown=True)
+            found = unpickle(file, str(path), lenient=True)
     except OSError as cause:
         advice = "the save was not finished: take an earlier checkpoint"
         raise CheckpointError(f"{path}: {cause.strerror or cause}", advice) from cause

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness.checkpoints.archives import Stored
 from harness.checkpoints.inert import ITEMSIZE
@@ -45,6 +45,17 @@ def itemsize(dtype: str) -> int:
     return ITEMSIZE.get(dtype) or VALUE_ITEMSIZE[dtype]
 
 
+class Boxes(Protocol):
+    """An array that is not one run of bytes: compressed, or cut into pieces."""
+
+    def box(self, start: tuple[int, ...], sizes: tuple[int, ...]) -> Bits:
+        """The box of these sizes at ``start``, in the machine's byte order.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+
+
 @dataclass(frozen=True)
 class Part:
     """A box of a global tensor: ``sizes`` elements at ``offsets``, in one file.
@@ -55,7 +66,7 @@ class Part:
     offsets: tuple[int, ...]
     sizes: tuple[int, ...]
     order: tuple[str, int]
-    open: Callable[[], Stored] = field(compare=False)
+    open: Callable[[], Stored | Boxes] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ class Entry:
         per_rank: holds one rank's own state, which has no counterpart in another layout.
         key: its name inside its file; empty where the name is all there is.
         file: the file that it lies in, relative to the checkpoint; empty for what is spread over several.
+        reason: why it is not read, where it is not.
     """
 
     name: str
@@ -84,6 +96,12 @@ class Entry:
     per_rank: bool = False
     key: str = ""
     file: str = ""
+    reason: str = ""
+
+    @property
+    def unread_file(self) -> str:
+        """The file of which nothing could be read, where this stands for one; else empty."""
+        return self.file if self.dtype == UNREAD and not self.key else ""
 
     @property
     def numel(self) -> int:
@@ -143,6 +161,11 @@ class Entry:
             for i, (o1, n1) in enumerate(boxes)
             for o2, n2 in boxes[:i]
         )
+
+
+def unread(file: str, component: str, reason: str) -> Entry:
+    """What stands for a file that cannot be read."""
+    return Entry(file, component, UNREAD, (), file=file, reason=reason)
 
 
 def alone(entry: Entry, part: Part) -> Entry:
@@ -264,10 +287,16 @@ class Reader:
             start = (*lead, low - offsets[depth], *(0 for _ in columns))
             self._box(part.open(), start, target)
 
-    def _box(self, stored: Stored, start: tuple[int, ...], target: Bits) -> None:
+    def _box(self, stored: Stored | Boxes, start: tuple[int, ...], target: Bits) -> None:
         """Copy the box of ``target``'s shape at ``start`` of a stored tensor (leading 1s dropped)."""
         import numpy as np
 
+        if not isinstance(stored, Stored):
+            sizes = (1,) * (len(start) - target.ndim) + target.shape
+            found = np.ascontiguousarray(stored.box(start, sizes))
+            target[...] = found.view(target.dtype).reshape(target.shape)
+            self.bytes_read += target.nbytes
+            return
         strides = stored.strides or (1,)
         origin = sum(i * s for i, s in zip(start, strides, strict=True))
         position = stored.position + origin * stored.itemsize

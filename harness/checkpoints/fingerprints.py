@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.checkpoints import components, stamped
@@ -15,6 +15,7 @@ from harness.checkpoints.gaps import find_gaps
 from harness.checkpoints.ledger import Ledger
 from harness.checkpoints.places import Places
 from harness.checkpoints.rules import Rule
+from harness.errors import CheckpointError
 
 #: More plain values than these (a tokenizer's table) are hashed with all else.
 _SEPARATE = 2000
@@ -30,11 +31,13 @@ class Fingerprint:
         coverage: what they are made of.
         values: of plain values (a number, a text) by component and name, the beginning of a SHA-256 each;
             they are in no digest, for one that turns out to be a circumstance must not spoil it.
+        unread: files that could not be read, or not all of them, and why.
     """
 
     digests: Mapping[str, str]
     coverage: Coverage
     values: Mapping[str, Mapping[str, str]]
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 def fingerprint(path: Path) -> dict[str, str]:
@@ -81,19 +84,19 @@ def fingerprint_of(
         for name, entry in judged:
             if only is not None and entry.component not in only:
                 continue
-            if _is_tied(checkpoint, entry, reader):
-                continue
             head = f"{name}\0{entry.dtype}\0{list(entry.shape)}\0".encode("utf-8", "surrogatepass")
             if apart and entry.plain in _ONE and ledger.conditional(checkpoint, entry) is None:
                 value = hashlib.sha256(head + (entry.data or b"")).hexdigest()[:16]
                 values.setdefault(entry.component, {})[name] = value
                 continue
             digest = digests.setdefault(entry.component, hashlib.sha256())
-            digest.update(head)
-            for _, bits in reader.stream(entry):
-                digest.update(bits.data)
-            for copy in entry.copies:
-                _add_odd_copy(digest, entry, copy, reader)
+            try:
+                if not _is_tied(checkpoint, entry, reader):
+                    _add(digest, entry, head, reader)
+            except CheckpointError as error:
+                if entry.incomplete():
+                    raise
+                ledger.missed(entry, checkpoint.files_of(entry), str(error))
     for gap in find_gaps(checkpoint):
         digests.setdefault(gap.component, hashlib.sha256()).update(f"\0gap\0{gap.sentence}\0".encode())
     found = {
@@ -101,7 +104,15 @@ def fingerprint_of(
         for component, digest in sorted(digests.items())
         if only is None or component in only
     }
-    return Fingerprint(found, ledger.coverage(), values)
+    return Fingerprint(found, ledger.coverage(), values, ledger.reasons)
+
+
+def _add(digest: hashlib._Hash, entry: Entry, head: bytes, reader: Reader) -> None:
+    digest.update(head)
+    for _, bits in reader.stream(entry):
+        digest.update(bits.data)
+    for copy in entry.copies:
+        _add_odd_copy(digest, entry, copy, reader)
 
 
 def _add_odd_copy(digest: hashlib._Hash, entry: Entry, copy: Part, reader: Reader) -> None:

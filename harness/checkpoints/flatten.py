@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.checkpoints.inert import Attributed, DType, Named, NumpyArray, Record, Refused, TensorRef
+from harness.checkpoints.inert import (
+    ITEMSIZE,
+    Attributed,
+    DType,
+    Named,
+    NumpyArray,
+    Record,
+    Refused,
+    Storage,
+    TensorRef,
+    Unknown,
+)
 from harness.checkpoints.texts import key_text, ordered, text_of
 from harness.errors import CheckpointError
 
 #: Beyond these a file is not a training state but an attack on memory.
 LEAF_LIMIT = 1_000_000
 DEPTH_LIMIT = 100
+#: A list or a table of more plain values, or of pairs of them, is one leaf: a vocabulary, a dataset's ids.
+MANY = 1000
+_SHORT = 4
 
 _NUMPY_DTYPES = {
     "f8": "float64", "f4": "float32", "f2": "float16", "i8": "int64", "i4": "int32", "i2": "int16",
@@ -21,6 +35,10 @@ _NUMPY_DTYPES = {
     "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
 _INT64 = range(-(1 << 63), 1 << 63)
+
+
+class TooMany(CheckpointError):
+    """More values, or a deeper nest, than is walked."""
 
 
 @dataclass(frozen=True)
@@ -46,63 +64,113 @@ def flatten(
     Raises:
         CheckpointError: deeper or bigger than any training state, or a value with no bytes of its own.
     """
-    leaves: dict[str, TensorRef | Value] = {}
+    walk = _Walk(where, said)
     try:
-        for found, leaf in _walk(nest, where, name, 0, said):
-            key = found
-            while key in leaves:
-                key += "'"  # {"a.b": 1, "a": {"b": 2}}: two leaves, one dotted name
-            leaves[key] = leaf
-            if len(leaves) > LEAF_LIMIT:
-                raise CheckpointError(f"{where}: more than {LEAF_LIMIT} values, which is not read")
+        walk.down(nest, name, 0)
     except Refused as cause:
         raise CheckpointError(f"{where}: {cause}, which is not read") from cause
-    return leaves
+    return walk.leaves
 
 
-def _walk(
-    nest: Any,  # noqa: ANN401 - untyped by nature
-    where: str,
-    name: str,
-    depth: int,
-    said: Callable[[str], str],
-) -> Iterator[tuple[str, TensorRef | Value]]:
-    if depth > DEPTH_LIMIT:
-        raise CheckpointError(f"{where}: {name[:80]}… is nested deeper than {DEPTH_LIMIT}")
-    attributes = getattr(nest, "attributes", None) if isinstance(nest, (Attributed, dict, list)) else None
-    if isinstance(nest, Attributed):
-        nest = nest.value
-    if attributes:
-        yield from _walk(attributes, where, name, depth + 1, said)
-    if isinstance(nest, NumpyArray):
-        nest = _array(nest, f"{where}: {name}")
-    if isinstance(nest, (set, frozenset)):
-        nest = ordered(list(nest))
-    if isinstance(nest, (TensorRef, Value)):
-        yield name or "value", nest
-        return
-    children: Iterator[tuple[Any, Any]] | None = None
-    if isinstance(nest, Record):
-        children = iter(_fields(nest))
-    elif isinstance(nest, Mapping):
-        children = iter(nest.items())
-    elif isinstance(nest, (list, tuple)):
-        numbers = _numbers(nest)
-        if numbers is not None:
-            yield name or "value", numbers
+class _Walk:
+    """Gathers the leaves of a nest.
+
+    Args:
+        where: the file, for messages.
+        said: how a key that is text stands in a name.
+    """
+
+    def __init__(self, where: str, said: Callable[[str], str]) -> None:
+        self.leaves: dict[str, TensorRef | Value] = {}
+        self._where, self._said = where, said
+        self._above: dict[int, str] = {}
+
+    def _add(self, name: str, leaf: TensorRef | Value) -> None:
+        key = name or "value"
+        while key in self.leaves:
+            key += "'"  # {"a.b": 1, "a": {"b": 2}}: two leaves, one dotted name
+        self.leaves[key] = leaf
+        if len(self.leaves) > LEAF_LIMIT:
+            raise TooMany(f"{self._where}: more than {LEAF_LIMIT} values, which is not read")
+
+    def down(self, nest: Any, name: str, depth: int) -> None:  # noqa: ANN401 - untyped by nature
+        """All that lies below ``name``."""
+        if depth > DEPTH_LIMIT:
+            raise TooMany(f"{self._where}: {name[:80]}… is nested deeper than {DEPTH_LIMIT}")
+        attributes = getattr(nest, "attributes", None) if isinstance(nest, (Attributed, dict, list)) else None
+        if isinstance(nest, Attributed):
+            nest = nest.value
+        if attributes:
+            self.down(attributes, name, depth + 1)
+        if isinstance(nest, NumpyArray):
+            nest = _array(nest, f"{self._where}: {name}")
+        if isinstance(nest, (set, frozenset)):
+            nest = ordered(list(nest))
+        if isinstance(nest, Storage):
+            nest = nest.whole()
+        if isinstance(nest, TensorRef) and nest.storage.data is not None:
+            nest = _inside(nest, nest.storage.data(), f"{self._where}: {name}")
+        if isinstance(nest, (TensorRef, Value)):
+            self._add(name, nest)
+        elif isinstance(nest, (Record, Mapping, list, tuple)):
+            self._container(nest, name, depth)
+        else:
+            self._add(name, _value(nest, f"{self._where}: {name}"))
+
+    def _container(self, nest: Record | Mapping[Any, Any] | Sequence[Any], name: str, depth: int) -> None:
+        if id(nest) in self._above:
+            # A parent that its child points to: it is compared where it stands.
+            self._add(name, _text(f"the same as {self._above[id(nest)] or 'all of it'}"))
             return
-        children = iter(enumerate(nest))
-    if children is None:
-        yield name or "value", _value(nest, f"{where}: {name}")
-        return
-    empty = True
-    for key, child in children:
-        empty = False
-        word = key_text(key, said)
-        yield from _walk(child, where, f"{name}.{word}" if name else word, depth + 1, said)
-    if empty:
-        kind = "empty list" if isinstance(nest, (list, tuple)) else "empty dict"
-        yield name or "value", Value(kind, (0,), b"")
+        leaf = _as_one(nest)
+        if leaf is not None:
+            self._add(name, leaf)
+            return
+        children: Iterable[tuple[Any, Any]]
+        if isinstance(nest, Record):
+            children = _fields(nest)
+        elif isinstance(nest, Mapping):
+            children = nest.items()
+        else:
+            children = enumerate(nest)
+        self._above[id(nest)] = name
+        empty = True
+        for key, child in children:
+            empty = False
+            word = key_text(key, self._said)
+            self.down(child, f"{name}.{word}" if name else word, depth + 1)
+        del self._above[id(nest)]
+        if empty:
+            kind = "empty list" if isinstance(nest, (list, tuple)) else "empty dict"
+            self._add(name, Value(kind, (0,), b""))
+
+
+def _as_one(nest: Record | Mapping[Any, Any] | Sequence[Any]) -> Value | None:
+    """A list of numbers, a call with plain arguments, a long table of plain values: one leaf each."""
+    if isinstance(nest, Record):
+        if not isinstance(nest, Unknown) or nest.state is not None or nest.items or nest.pairs:
+            return None
+        return _text(text_of(nest)) if all(map(_is_plain, nest.arguments)) else None
+    if isinstance(nest, Mapping):
+        many = len(nest) > MANY and all(map(_is_plain, nest)) and all(map(_is_short, nest.values()))
+        return (
+            _text("\n".join(sorted(f"{key!r}: {value!r}" for key, value in nest.items()))) if many else None
+        )
+    numbers = _numbers(nest)
+    if numbers is None and len(nest) > MANY and all(map(_is_short, nest)):
+        return _text("\n".join(map(repr, nest)))
+    return numbers
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, (str, int, float, Named, DType))
+
+
+def _is_short(value: object) -> bool:
+    """A plain value, or a pair of them: a step of a tokenizer."""
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return len(value) <= _SHORT and all(map(_is_plain, value))
+    return _is_plain(value)
 
 
 def _fields(record: Record) -> list[tuple[Any, Any]]:
@@ -111,16 +179,28 @@ def _fields(record: Record) -> list[tuple[Any, Any]]:
         state = record.state
         return [("bytes", state[0] if isinstance(state, tuple) and state else b"")]
     fields: list[tuple[Any, Any]] = []
+    state = record.state
+    if isinstance(record, Unknown):
+        fields.append(("class", record.label))
+        if isinstance(state, tuple) and len(state) == 2 and all(_is_attributes(part) for part in state):
+            fields += [pair for part in state if part for pair in part.items()]  # with __slots__
+            state = None
     if record.arguments:
         fields.append((record.label.rpartition(".")[2], list(record.arguments)))
-    if isinstance(record.state, Mapping):
-        fields += record.state.items()
-    elif record.state is not None:
-        fields.append(("state", record.state))
+    if isinstance(state, Mapping):
+        fields += state.items()
+    elif state is not None:
+        fields.append(("state", state))
+    if isinstance(record, Unknown):
+        fields += [*([("items", record.items)] if record.items else []), *record.pairs]
     return fields or [("class", record.label)]
 
 
-def _numbers(values: list[Any] | tuple[Any, ...]) -> Value | None:
+def _is_attributes(part: object) -> bool:
+    return part is None or isinstance(part, Mapping)
+
+
+def _numbers(values: Sequence[Any]) -> Value | None:
     """A list of numbers of one type as one leaf; None for any other list."""
     kinds = {type(value) for value in values}
     if kinds == {int} and all(value in _INT64 for value in values):
@@ -149,22 +229,41 @@ def _value(value: Any, where: str) -> Value:  # noqa: ANN401
     elif isinstance(value, type) or callable(value):
         value = text_of(value)  # a class or a function by its name
     if isinstance(value, str):
-        data = value.encode("utf-8", "surrogatepass")
-        return Value("text", (len(data),), data)
+        return _text(value)
     if isinstance(value, (bytes, bytearray)):
         return Value("bytes", (len(value),), bytes(value))
     raise CheckpointError(f"{where}: a {type(value).__name__}, which cannot be compared")
 
 
+def _text(text: str) -> Value:
+    data = text.encode("utf-8", "surrogatepass")
+    return Value("text", (len(data),), data)
+
+
+def _inside(ref: TensorRef, data: bytes, where: str) -> Value:
+    """A tensor whose bytes lie in the pickle itself."""
+    import numpy as np
+
+    size = ITEMSIZE[ref.dtype]
+    last = sum((n - 1) * s for n, s in zip(ref.sizes, ref.strides, strict=True)) if 0 not in ref.sizes else -1
+    if (ref.offset + last + 1) * size > len(data):
+        raise CheckpointError(f"{where}: a tensor that reaches beyond its storage")
+    kind = np.dtype(f"V{size}")
+    held = np.frombuffer(data, kind, len(data) // size)[ref.offset :]
+    view = np.lib.stride_tricks.as_strided(held, ref.sizes, [step * size for step in ref.strides])
+    return Value(ref.dtype, ref.sizes, view.tobytes())
+
+
 def _array(array: NumpyArray, where: str) -> Any:  # noqa: ANN401
     state = array.state
-    if not isinstance(state, tuple) or len(state) != 5:
+    if not isinstance(state, tuple) or len(state) not in (4, 5):
         raise CheckpointError(f"{where}: a damaged numpy array")
-    _, shape, dtype, fortran, data = state
-    code = dtype.arguments[0] if isinstance(dtype, Record) and dtype.arguments else None
-    if code == "O8" or isinstance(data, list):
+    shape, dtype, fortran, data = state[-4:]
+    if isinstance(data, list):
         return data  # an array of Python objects is a list with a shape
-    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "|"
+    held = isinstance(dtype, Record) and dtype.arguments
+    code = dtype.arguments[0] if held else None
+    order = dtype.state[1] if held and isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "|"
     if code in _NUMPY_DTYPES and isinstance(shape, tuple) and isinstance(data, bytes):
         import numpy as np
 
@@ -177,4 +276,8 @@ def _array(array: NumpyArray, where: str) -> Any:  # noqa: ANN401
         return Value(_NUMPY_DTYPES[code], tuple(shape), little.tobytes())
     if isinstance(code, str) and code[:1] in "USV" and isinstance(data, bytes):
         return data
-    raise CheckpointError(f"{where}: a numpy array of {code!r}, which is not read")
+    return {
+        "dtype": dtype,
+        "shape": shape,
+        "data": data,
+    }  # of times, of long floats: bytes, and what they are

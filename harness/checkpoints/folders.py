@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints.archives import ZIP_ERRORS, is_torch_file, read_json, read_nest
-from harness.checkpoints.distcp import METADATA, read_metadata
+from harness.checkpoints.archives import read_json
 from harness.errors import CheckpointError
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -119,70 +116,3 @@ def require_manifest(folder: Path) -> Mapping[str, Any]:
         f"{folder}: has no {MANIFEST}, which is written when everything else is there",
         "the save was not finished: resume from an earlier iteration",
     )
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What :func:`verify` looked at: files, their bytes, and whether against hashes of a manifest."""
-
-    files: int
-    nbytes: int
-    manifest: bool
-    hashed: bool
-
-
-def verify(folder: Path, *, hashes: bool = False, manifest: bool = False) -> Verified:
-    """Check that a checkpoint is whole.
-
-    With a manifest: that every file is there and has its size, and (``hashes``) its sha256. Without
-    one: that every file can be opened and reaches as far as it says, and (``hashes``) that the
-    checksums inside ``torch.save`` files hold.
-
-    Args:
-        manifest: a missing manifest is an error (the native trainer writes it last).
-
-    Raises:
-        CheckpointError: path, what was found, what was expected, what to do.
-    """
-    if not folder.exists():
-        raise CheckpointError(f"{folder}: not found", "take an iteration that is there")
-    found = require_manifest(folder) if manifest else read_manifest(folder)
-    if found is not None:
-        return _verify_manifest(folder, found["files"], hashes=hashes)
-    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
-    if not files:
-        raise CheckpointError(f"{folder}: holds no file", _TORN)
-    if any(p.suffix == ".distcp" or p.name == METADATA for p in files):
-        read_metadata(folder)
-    for path in files:
-        if path.stat().st_size == 0 and path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".distcp"):
-            raise CheckpointError(f"{path}: has 0 bytes", _TORN)
-        if path.suffix in (".pt", ".pth", ".ckpt") or is_torch_file(path):
-            _verify_torch(path, checksums=hashes and path.suffix != ".distcp")
-    return Verified(len(files), sum(p.stat().st_size for p in files), manifest=False, hashed=False)
-
-
-def _verify_torch(path: Path, *, checksums: bool) -> None:
-    if path.suffix != ".distcp":
-        read_nest(path)
-    if checksums and zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-        except ZIP_ERRORS as cause:
-            raise CheckpointError(f"{path}: cut or damaged ({cause})", _TORN) from cause
-        if damaged:
-            raise CheckpointError(f"{path}: {damaged} does not match its checksum", _TORN)
-
-
-def _verify_manifest(folder: Path, files: Mapping[str, Any], *, hashes: bool) -> Verified:
-    for name, about in files.items() if hashes else ():
-        digest = sha256(folder / name)
-        if digest != about.get("sha256"):
-            expected = str(about.get("sha256"))[:12]
-            raise CheckpointError(
-                f"{folder / name}: sha256 {digest[:12]}…, expected {expected}…",
-                "the file was changed or damaged after it was saved: resume from an earlier iteration",
-            )
-    total = sum(int(about["bytes"]) for about in files.values())
-    return Verified(len(files), total, manifest=True, hashed=hashes)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints import components
+from harness.checkpoints import arrays, components, hdf5, members, shards, tensorfiles
 from harness.checkpoints.archives import Stored, is_torch_file, read_json, read_nest, read_pickle, resolve
-from harness.checkpoints.entries import Entry, Part
-from harness.checkpoints.flatten import Value, flatten
+from harness.checkpoints.entries import UNREAD, Boxes, Entry, Part
+from harness.checkpoints.flatten import TooMany, Value, flatten
 from harness.checkpoints.inert import TensorRef
 from harness.checkpoints.places import Places
 from harness.errors import CheckpointError
 
 _TORCH = (".pt", ".pth", ".ckpt")
+_NEVER_EMPTY = (tensorfiles.SUFFIX, ".npz", ".npy", ".keras", *hdf5.SUFFIXES)
+#: What Git leaves in the place of a large file that was not fetched.
+_POINTER, _POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
 _TORN = "the checkpoint is torn: take an earlier one"
 #: A text beyond these is one entry of bytes.
 _TEXT_BYTES, _TEXT_LINES = 4 << 20, 20_000
@@ -37,30 +42,6 @@ def files_below(folder: Path) -> list[Path]:
             elif real not in above:
                 waiting.append((Path(entry.path), above | {real}))
     return sorted(found)
-
-
-def entries_of(
-    root: Path, files: Iterable[Path], places: Places, *, single: bool | None = None
-) -> dict[str, Entry]:
-    """What files hold, by name: ``<file>:<name in the file>``.
-
-    Args:
-        root: the checkpoint, which their names are relative to; the file itself when it is one.
-        places: folders that stand in names and texts by their placeholders.
-        single: leave the file's name out; None: where there is only one.
-
-    Raises:
-        CheckpointError: a file is torn, or it would need code to be read.
-    """
-    wanted = list(files)
-    alone = len(wanted) == 1 if single is None else single
-    found: dict[str, Entry] = {}
-    for file in wanted:
-        where = file.name if file == root else file.relative_to(root).as_posix()
-        for entry in _entries(file, where, places):
-            name = entry.key if alone else f"{where}:{entry.key}"
-            found[name] = entry.named(name)
-    return found
 
 
 def leaves(
@@ -113,7 +94,16 @@ def _whole(
     return Entry(name, component, leaf.dtype, leaf.sizes, (part,), per_rank=rank, key=key, file=where)
 
 
-def _entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
+def entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
+    """What one file holds, named without it.
+
+    Args:
+        where: the file's name in the checkpoint.
+        places: folders that stand in names and texts by their placeholders.
+
+    Raises:
+        CheckpointError: the file is torn, or it would need code to be read.
+    """
     try:
         about = file.stat()
         size = about.st_size
@@ -124,20 +114,116 @@ def _entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
         raise CheckpointError(f"{file}: cannot be read: {cause.strerror}") from cause
     if not stat.S_ISREG(about.st_mode):
         raise CheckpointError(f"{file}: is no regular file, expected one", "take it out of the checkpoint")
+    require_content(file, size)
+    if file.suffix == tensorfiles.SUFFIX:
+        header = tensorfiles.read_header(file)
+        yield from shards.tensors(file, header, where)
+        for key, text in header.metadata.items():
+            yield shards.about(key, text, where)
+    elif is_archive(file):
+        for member in members.members(file):
+            yield from _member(members.content_of(member, _TEXT_BYTES), member.name, file, where, places)
+    elif file.suffix == ".npy" or _begins(file, arrays.MAGIC) or _is_hdf5(file):
+        yield from _member(members.content_of(members.whole(file), _TEXT_BYTES), "", file, where, places)
+    elif is_torch_file(file) or file.suffix in _TORCH:
+        yield from leaves(read_nest(file), file, where, places)
+    elif file.suffix == ".json" or _is_json(file, size):
+        yield from _values(read_json(file), file, size, where, places)
+    elif nests := read_pickle(file):
+        yield from _values(nests[0] if len(nests) == 1 else list(nests), file, size, where, places)
+    else:
+        lines = _lines(file, size)
+        if lines is None:
+            yield as_bytes(file, size, where)
+        for number, line in enumerate(lines or (), 1):
+            yield _text(places.hide(line), f"line {number}", where)
+
+
+def require_content(file: Path, size: int) -> None:
+    """Check that a file of tensors holds something, and is not what stands for it elsewhere.
+
+    Raises:
+        CheckpointError: it does not.
+    """
     if size == 0 and file.suffix in (*_TORCH, ".bin"):
         raise CheckpointError(f"{file}: has 0 bytes, expected a torch.save archive", _TORN)
-    if is_torch_file(file) or file.suffix in _TORCH:
-        yield from leaves(read_nest(file), file, where, places)
-    elif file.suffix == ".json":
-        yield from leaves(read_json(file), file, where, places)
-    elif (nest := read_pickle(file)) is not None:
-        yield from leaves(nest, file, where, places)
+    if size == 0 and file.suffix in _NEVER_EMPTY:
+        raise CheckpointError(f"{file}: has 0 bytes, expected a file of arrays", _TORN)
+    if size < _POINTER_BYTES and _begins(file, _POINTER):
+        raise CheckpointError(
+            f"{file}: is a pointer of Git LFS, {size} bytes, expected what it points to", "git lfs pull"
+        )
+
+
+def is_archive(file: Path) -> bool:
+    """Whether a file is an archive of files, not one of ``torch.save``."""
+    return file.suffix not in _TORCH and members.is_archive(file)
+
+
+def _begins(file: Path, start: bytes) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(start)) == start
+
+
+def _is_hdf5(file: Path) -> bool:
+    return hdf5.readable() and (file.suffix in hdf5.SUFFIXES or _begins(file, hdf5.MAGIC))
+
+
+def _is_json(file: Path, size: int) -> bool:
+    """Whether a file without an ending is a table of JSON's, as orbax writes."""
+    if file.suffix or not 2 <= size <= _TEXT_BYTES or not _begins(file, b"{"):
+        return False
+    try:
+        return isinstance(json.loads(file.read_bytes()), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _member(content: members.Content, name: str, file: Path, where: str, places: Places) -> Iterator[Entry]:
+    """The entries of a file in an archive; of a file by itself where it has no name."""
+    array = name.removesuffix(".npy")
+    if content.form is not None and content.open is not None:
+        yield _array(array or "value", content.form, content.open, file, where)
+    elif content.hdf5 is not None:
+        for order, held in enumerate(content.hdf5.datasets()):
+            key = f"{name}:{held.name}" if name else held.name
+            if held.form is not None and held.boxes is not None:
+                yield _array(key, held.form, _always(held.boxes), file, where, order)
+            elif held.value is not None:
+                yield from leaves(held.value, file, where, places, name=key)
+            else:
+                component = components.foreign(key, where)
+                reason = f"{key}: lies in another file, or is of a type that is not read"
+                yield Entry(key, component, UNREAD, (), key=key, file=where, reason=reason)
+    elif content.text is not None:
+        for number, line in enumerate(content.text.split("\n"), 1):
+            key = f"{name}:line {number}"
+            yield _text(places.hide(line), key, where)
     else:
-        text = _lines(file, size)
-        if text is None:
-            yield _bytes(file, size, where)
-        for number, line in enumerate(text or (), 1):
-            yield _text(places.hide(line), f"line {number}", where)
+        for leaf in leaves(content.nest, file, where, places):
+            inside = f"{name}:{leaf.key}" if array == name else f"{array}.{leaf.key}"
+            key = array if leaf.key == "value" else inside
+            yield replace(leaf, name=key, key=key)
+
+
+def _array(
+    key: str,
+    form: arrays.Form,
+    opened: Callable[[], Stored | Boxes],
+    file: Path,
+    where: str,
+    order: int = 0,
+) -> Entry:
+    component = components.foreign(key, where)
+    if component == "unknown" and form.shape:
+        component = "weights"
+    part = Part((0,) * len(form.shape), form.shape, (str(file), order), opened)
+    parts = () if 0 in form.shape else (part,)
+    return Entry(key, component, form.dtype, form.shape, parts, key=key, file=where)
+
+
+def _always(boxes: Boxes) -> Callable[[], Boxes]:
+    return lambda: boxes
 
 
 def _lines(file: Path, size: int) -> list[str] | None:
@@ -160,7 +246,16 @@ def _text(text: str, key: str, where: str) -> Entry:
     return Entry(key, component, "text", (len(data),), data=data, key=key, file=where)
 
 
-def _bytes(file: Path, size: int, where: str) -> Entry:
+def _values(nest: Any, file: Path, size: int, where: str, places: Places) -> Iterable[Entry]:  # noqa: ANN401
+    """What a file of values holds; more of it than is walked is compared as bytes."""
+    try:
+        return list(leaves(nest, file, where, places))
+    except TooMany:
+        return [as_bytes(file, size, where)]
+
+
+def as_bytes(file: Path, size: int, where: str) -> Entry:
+    """A whole file as one entry."""
     stored = Stored(file, 0, "uint8", (size,), (1,))
     opened: Callable[[], Stored] = lambda: stored
     part = Part((0,), (size,), (str(file), 0), opened)

@@ -61,25 +61,45 @@ class Record(metaclass=Inert):
 class Unknown(Record):
     """What was stored for something that no table knows, as a list, a table or an object of it."""
 
-    __slots__ = ("items",)
+    __slots__ = ("items", "pairs")
+
+    items: list[object]
+    pairs: list[tuple[object, object]]
+
+    def __new__(cls, *arguments: object, **named: object) -> Unknown:
+        """Keep the arguments, those with names after the others."""
+        self = super().__new__(cls, *arguments, *((named,) if named else ()))
+        assert isinstance(self, Unknown)
+        self.items, self.pairs = [], []
+        return self
+
+    def __call__(self, *arguments: object) -> Unknown:
+        """What would be called is not: a record of it, as an argument among the others."""
+        return Called(self, *arguments)
+
+    def __setstate__(self, state: object) -> None:
+        # Whoever sets a state twice hides nothing by it.
+        self.state = state if self.state is None else [self.state, state]
 
     def append(self, item: object) -> None:
         """One more part of a list, a set, a queue."""
-        self._held().append(item)
+        self.items.append(item)
 
     def extend(self, items: Iterable[object]) -> None:
         """Several."""
-        self._held().extend(items)
+        self.items.extend(items)
 
     add = append
 
     def __setitem__(self, key: object, value: object) -> None:
-        self._held().append((key, value))
+        self.pairs.append((key, value))
 
-    def _held(self) -> list[object]:
-        if not hasattr(self, "items"):
-            self.items: list[object] = []
-        return self.items
+
+class Called(Unknown):
+    """A call of what is itself a record: the first argument is what would have been called."""
+
+    __slots__ = ()
+    label = "call"
 
 
 class NumpyArray(Record):
@@ -153,10 +173,23 @@ class StorageType(DType):
 class Storage:
     """The bytes behind tensors: where they are in a file; set once the container knows."""
 
-    __slots__ = ("dtype", "extent", "locate", "numel")
+    __slots__ = ("data", "dtype", "extent", "locate", "numel")
 
-    def __init__(self, dtype: str, numel: int, locate: Callable[[], tuple[int, int]], extent: Extent) -> None:
+    def __init__(
+        self,
+        dtype: str,
+        numel: int,
+        locate: Callable[[], tuple[int, int]],
+        extent: Extent,
+        data: Callable[[], bytes] | None = None,
+    ) -> None:
         self.dtype, self.numel, self.locate, self.extent = dtype, numel, locate, extent
+        #: Of one that lies in a pickle, not in a file: what gives its bytes.
+        self.data = data
+
+    def whole(self) -> TensorRef:
+        """All of it, as a tensor of one dimension."""
+        return TensorRef(self, self.dtype, 0, (self.numel,), (1,))
 
     def __setstate__(self, state: object) -> None:
         raise Refused("an assignment to a storage")

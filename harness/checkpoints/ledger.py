@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from harness.checkpoints import formats
 from harness.checkpoints.checkpoint import Checkpoint
 from harness.checkpoints.coverage import AppliedRule, Count, Coverage
 from harness.checkpoints.entries import UNREAD, Entry
@@ -29,7 +30,7 @@ class Ledger:
         self, checkpoints: Sequence[Checkpoint], rules: Iterable[Rule], *, apart: bool = False
     ) -> None:
         self._checkpoints = checkpoints
-        self._rules = Rules([*rules])
+        self._rules = Rules([*rules, *formats.RULES])
         self.per_rank: set[str] = set()
         self._loads: set[str] = set()
         self._words: dict[str, tuple[int, ...]] = {}
@@ -53,7 +54,32 @@ class Ledger:
             for name, entry in checkpoint.entries.items()
             if entry.dtype == UNREAD and name not in self.excluded
         )
+        files = {entry.unread_file for side in checkpoints for entry in side.entries.values()} - {""}
+        if files:
+            # What the other side holds in a file that cannot be read here has nothing to be compared with.
+            self.unread |= {
+                name
+                for side in checkpoints
+                for name, entry in side.entries.items()
+                if name not in self.excluded and files.issuperset(side.files_of(entry) or {""})
+            }
+        self._reasons = {
+            entry.file: entry.reason
+            for side in checkpoints
+            for name, entry in side.entries.items()
+            if entry.reason and name in self.unread
+        }
         self._as_allowed: set[str] = set()
+
+    def missed(self, entry: Entry, files: Iterable[str], reason: str) -> None:
+        """An entry turns out to be unreadable when it is read."""
+        self.unread |= {entry.name}
+        self._reasons.update((file, reason) for file in files)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why files, or something in them, could not be read."""
+        return dict(sorted(self._reasons.items()))
 
     def judged(self, checkpoint: Checkpoint) -> dict[str, Entry]:
         """The entries that must be compared; without the words that are left out of texts."""

@@ -20,6 +20,7 @@ from harness.checkpoints.inert import (
     Refused,
     Storage,
     TensorRef,
+    Unknown,
 )
 
 #: A name or a set with more parts is no training state but an attack on memory.
@@ -109,6 +110,8 @@ class _Texts:
             return f"{item.label}{self._of(item.state)}"
         if isinstance(item, Record):
             state = "" if item.state is None else self._of(item.state)
+            if isinstance(item, Unknown):
+                state += "".join(self._of(part) for part in (item.items, tuple(item.pairs)) if part)
             return f"{item.label}({', '.join(map(self._of, item.arguments))}){state}"
         if isinstance(item, TensorRef):
             return f"tensor({item.dtype}, {list(item.sizes)})"

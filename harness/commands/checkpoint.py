@@ -66,6 +66,8 @@ def _print(found: StateDiff, shown: int | None) -> None:
     for side, gaps in (("A", found.gaps_a), ("B", found.gaps_b)):
         for gap in gaps:
             line(f"{side}: {gap.component}: {gap.sentence}")
+    for file, reason in found.unread.items():
+        line(f"not compared: {file}: {reason}")
     for rule in found.coverage.rules:
         line(f"left out: {rule.sentence()}")
     line(f"state: {found.coverage.sentence()}")

@@ -90,14 +90,21 @@ def _overlooked(difference: StateDiff, name: str) -> list[Check]:
     if not (missed := difference.coverage.uncompared):
         return []
     message = f"{missed} of the two states were not compared: {difference.coverage.sentence()}"
+    message += _unreadable(difference.unread)
     return [present(f"{name}: all of it is compared", "state", passed=False, message=message)]
 
 
-def all_is_read(coverage: Coverage) -> tuple[Check, ...]:
+def _unreadable(unread: Mapping[str, str]) -> str:
+    """Which files could not be read, and why."""
+    said = [f"; {file}: {reason}" for file, reason in unread.items()]
+    return "".join(said[:_SHOWN]) + (f"; and {len(said) - _SHOWN} more files" if len(said) > _SHOWN else "")
+
+
+def all_is_read(coverage: Coverage, unread: Mapping[str, str]) -> tuple[Check, ...]:
     """A failed check where a state holds what no digest of it can be made of."""
     if not coverage.uncompared:
         return ()
-    message = f"{coverage.uncompared} of the state were not read: {coverage.sentence()}"
+    message = f"{coverage.uncompared} of the state were not read: {coverage.sentence()}{_unreadable(unread)}"
     return (present("state: all of it is read", "state", passed=False, message=message),)
 
 

@@ -70,7 +70,7 @@ class States:
                 try:
                     found = fingerprint_of(run.saved, (*_logs(run.saved), *rules), self.places)
                     known = Digests(
-                        checks=state_checks.all_is_read(found.coverage),
+                        checks=state_checks.all_is_read(found.coverage, found.unread),
                         digests=found.digests,
                         coverage=found.coverage,
                         values=found.values,

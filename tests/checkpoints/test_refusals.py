@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import zipfile
@@ -16,8 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.checkpoints import diff, fingerprint, open_checkpoint, safe_reader, verify
-from harness.checkpoints.inert import Refused
-from harness.checkpoints.pickles import load
 from harness.errors import CheckpointError
 from tests.checkpoints.made import dist, ranks, save, state
 
@@ -45,7 +42,6 @@ EVIL: dict[str, tuple[Any, str]] = {
     "eval": (Call(eval, "open('executed', 'w')"), "builtins.eval"),
     "exec": (Call(exec, "open('executed', 'w')"), "builtins.exec"),
     "open": (Call(open, "executed", "w"), "io.open"),
-    "getattr": (Call(getattr, os, "system"), "builtins.getattr"),
     "import": (Call(__import__, "os"), "builtins.__import__"),
     "mkdir": (Call(os.mkdir, "executed"), "posix.mkdir"),
 }
@@ -59,10 +55,6 @@ def test_call_in_a_pickle_is_refused_by_its_name(
     monkeypatch.chdir(tmp_path)
     call, name = EVIL[kind]
     nest = {"model": {"w": [1, call]}} if inside == "deep" else call
-    if kind == "getattr":
-        with pytest.raises(Refused, match=r"builtins\.getattr"):
-            load(io.BytesIO(b"cbuiltins\ngetattr\n(cposix\nsystem\nS'__call__'\ntR."))
-        return
     path = zipped(tmp_path / "model.pt", pickle.dumps(nest))
     with pytest.raises(CheckpointError, match=name) as error:
         open_checkpoint(path)
@@ -85,7 +77,7 @@ def test_call_in_a_pickle_is_refused_by_its_name(
         b"\x82\x01.",  # EXT1
         b"Pid\n.",  # PERSID where none may be
         b"ctorch._utils\n_rebuild_tensor_v2\n(I1\nI0\n(I2\nt(I1\nttR.",  # a tensor without a storage
-        b"c__main__\nanything\n.",
+        b"cbuiltins\ngetattr\n(cposix\nsystem\nS'__call__'\ntR.",
         b"cmegatron.evil\nrun\n(S'x'\ntR",  # cut
     ],
 )

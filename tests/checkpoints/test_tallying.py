@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.checkpoints.archives import Stored
 from harness.checkpoints.checkpoint import open_checkpoint
 from harness.checkpoints.numbers import Tally
 from harness.checkpoints.tallying import Tallying
@@ -52,6 +53,7 @@ def test_a_torn_file_is_one_error_and_no_thread_or_file_is_left(tmp_path: Path) 
     one, two = (open_checkpoint(p).entries["weight"] for p in (a, b))
     files = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else None
     stored = two.parts[0].open()
+    assert isinstance(stored, Stored)
     os.truncate(stored.path, stored.position + two.nbytes // 2)
     with pytest.raises(CheckpointError, match=r"model\.pt: ends at byte"), Tallying(3) as tallying:
         tallying.tally(one, two)

@@ -1,0 +1,161 @@
+"""HDF5 (Keras' weights) by way of ``h5py``, where that is there: datasets and attributes are entries."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from harness.checkpoints import arrays
+from harness.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from harness.checkpoints.entries import Bits
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+#: A piece that was compressed is unpacked once, if it is no larger.
+_CACHE = 64 << 20
+SUFFIXES = (".h5", ".hdf5")
+_TORN = "the file is torn: take an earlier checkpoint"
+
+
+def readable() -> bool:
+    """Whether ``h5py`` is there."""
+    from importlib.util import find_spec
+
+    return find_spec("h5py") is not None
+
+
+def require_whole(path: Path) -> None:
+    """Check that a file reaches as far as its first block says.
+
+    Raises:
+        CheckpointError: it does not, or it is no HDF5 file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start.startswith(MAGIC) or len(start) < 48:
+        raise CheckpointError(f"{path}: {size} bytes, starts with {start[:8]!r}, expected HDF5", _TORN)
+    # Of version 0 and 1 (24 bytes, then addresses), of 2 and 3 (12 bytes); the end is the third address.
+    version = start[8]
+    width, first, number = (start[13], 24 + 4 * version, 2) if version < 2 else (start[9], 12, 2)
+    at = first + width * number
+    end = int.from_bytes(start[at : at + width], "little")
+    if size < end:
+        raise CheckpointError(f"{path}: has {size} bytes, expected {end}", _TORN)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An array.
+
+    Args:
+        form: what it is as an entry; None for what is not read.
+        value: of a text, or a list of them.
+    """
+
+    name: str
+    form: arrays.Form | None
+    boxes: Boxed | None
+    value: Any = None
+
+
+class Source:
+    """An HDF5 file, opened when it is asked for.
+
+    Args:
+        where: what it is called in messages.
+        open: gives it, to be read anywhere.
+        path: the file that it is, or is in.
+    """
+
+    def __init__(self, where: str, open: Callable[[], IO[bytes]], path: Path) -> None:  # noqa: A002
+        self.where, self._open, self.path = where, open, path
+
+    @cached_property
+    def file(self) -> Any:  # noqa: ANN401 - h5py has no types
+        """h5py's.
+
+        Raises:
+            CheckpointError: cut or damaged.
+        """
+        import h5py  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        try:
+            return h5py.File(self._open(), "r", rdcc_nbytes=_CACHE)
+        except (OSError, ValueError) as cause:
+            raise CheckpointError(f"{self.where}: cut or damaged ({cause})", _TORN) from cause
+
+    def datasets(self) -> Iterator[Dataset]:
+        """All of them that are in the file; links to other files are not followed."""
+        import h5py
+
+        found: list[Dataset] = []
+
+        def visit(name: str, node: Any) -> None:  # noqa: ANN401
+            found.extend(self._attributes(name, node))
+            if isinstance(node, h5py.Dataset):
+                found.append(self._dataset(name, node))
+
+        try:
+            found.extend(self._attributes("", self.file))
+            self.file.visititems(visit)
+        except (OSError, RuntimeError, ValueError, KeyError) as cause:
+            raise CheckpointError(f"{self.where}: cut or damaged ({cause})", _TORN) from cause
+        yield from found
+
+    def _dataset(self, name: str, node: Any) -> Dataset:  # noqa: ANN401
+        if node.is_virtual or node.external or node.shape is None:
+            return Dataset(name, None, None)  # its elements are in other files
+        if node.dtype.hasobject:
+            texts = node.dtype.metadata and node.dtype.metadata.get("vlen") in (str, bytes)
+            return Dataset(name, None, None, _plain(node[()]) if texts and node.size <= 10_000 else None)
+        form = arrays.form_of(node.dtype, node.shape)
+        return Dataset(name, form, Boxed(node, form, self.where))
+
+    @staticmethod
+    def _attributes(name: str, node: Any) -> Iterator[Dataset]:  # noqa: ANN401
+        for key in sorted(node.attrs):
+            value = _plain(node.attrs[key])
+            yield Dataset(f"{name}@{key}" if name else f"@{key}", None, None, value)
+
+
+class Boxed:
+    """Boxes of a dataset; HDF5 is read by one thread at a time."""
+
+    _lock = threading.Lock()
+
+    def __init__(self, node: Any, form: arrays.Form, where: str) -> None:  # noqa: ANN401
+        self._node, self._form, self._where = node, form, where
+
+    def box(self, start: tuple[int, ...], sizes: tuple[int, ...]) -> Bits:
+        """A copy of a box.
+
+        Raises:
+            CheckpointError: damaged.
+        """
+        places = tuple(slice(o, o + n) for o, n in zip(start, sizes, strict=True))[: len(self._node.shape)]
+        try:
+            with self._lock:
+                piece: NDArray[Any] = self._node[places]
+        except (OSError, RuntimeError) as cause:
+            raise CheckpointError(f"{self._where}: damaged ({cause})", _TORN) from cause
+        inner = (0,) * len(places) + tuple(start[len(places) :])
+        return arrays.Loaded(lambda: piece, self._form).box(inner, sizes)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Values of numpy's as Python's."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, (str, bytes, int, float, complex, bool)) or value is None:
+        return value
+    return str(type(value).__name__)

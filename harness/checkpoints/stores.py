@@ -1,0 +1,304 @@
+"""Arrays in pieces below a folder, by ``tensorstore``: zarr, and orbax's databases of them (OCDBT).
+
+``pip install resume-harness[tensorstore]``: without it none of them is looked at, and that is said.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.checkpoints import components
+from harness.checkpoints.entries import UNREAD, Entry, Part
+from harness.checkpoints.inert import ITEMSIZE
+from harness.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from harness.checkpoints.entries import Bits
+
+MANIFEST = "manifest.ocdbt"
+ADVICE = "pip install resume-harness[tensorstore]"
+#: Files that say how an array is stored, by the version of zarr that has them.
+_V2, _V3 = ".zarray", "zarr.json"
+_GROUPS = (".zgroup", ".zmetadata")
+#: Pieces that were unpacked are kept, of all arrays together.
+_CACHE = 128 << 20
+_TORN = "the checkpoint is torn: take an earlier one"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder that holds arrays.
+
+    Args:
+        kind: an OCDBT database, one array, or what a group of arrays says of itself.
+        files: that belong to it.
+    """
+
+    folder: Path
+    kind: Literal["ocdbt", "zarr", "zarr3", "group"]
+    files: tuple[Path, ...]
+
+
+def find(files: Collection[Path]) -> list[Store]:
+    """The stores among the files of a checkpoint, none within another."""
+    marks = {file for file in files if file.name in (MANIFEST, _V2, _V3, *_GROUPS)}
+    roots: dict[Path, Literal["ocdbt", "zarr", "zarr3", "group"]] = {}
+    for file in sorted(marks, key=lambda path: (len(path.parts), path.name)):
+        if any(roots.get(above) in ("ocdbt", "zarr", "zarr3") for above in (file.parent, *file.parents)):
+            continue
+        if file.name == MANIFEST:
+            roots[file.parent] = "ocdbt"
+        elif file.name == _V2:
+            roots[file.parent] = "zarr"
+        elif file.name == _V3:
+            roots[file.parent] = "zarr3" if _kind(file) == "array" else "group"
+        else:
+            roots.setdefault(file.parent, "group")
+    # What processes wrote, and nobody has put together: the save was not finished.
+    for file in marks:
+        if file.name == MANIFEST and file.parent.name.startswith("ocdbt.process_"):
+            whole = file.parent.parent
+            if not any(roots.get(above) == "ocdbt" for above in (whole, *whole.parents)):
+                roots[whole] = "ocdbt"
+                roots = {root: kind for root, kind in roots.items() if root.parent != whole}
+    return [
+        Store(root, kind, tuple(sorted(_below(root, kind, files)))) for root, kind in sorted(roots.items())
+    ]
+
+
+def _below(root: Path, kind: str, files: Collection[Path]) -> Iterator[Path]:
+    for file in files:
+        if kind == "group":
+            if file.parent == root and file.name in (*_GROUPS, _V3):
+                yield file
+        elif root in file.parents:
+            first = file.relative_to(root).parts[0]
+            if kind == "ocdbt" and not (first in (MANIFEST, "d") or first.startswith("ocdbt.process_")):
+                continue
+            if file.name != ".zattrs":
+                yield file
+
+
+def _kind(file: Path) -> object:
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return "array"  # torn: whoever opens it says so
+    return content.get("node_type") if isinstance(content, dict) else "array"
+
+
+def readable() -> bool:
+    """Whether ``tensorstore`` is there."""
+    from importlib.util import find_spec
+
+    return find_spec("tensorstore") is not None
+
+
+def unlooked(held: list[Store]) -> str:
+    """Stores as nothing can read them that is here; empty where something can, or there are none."""
+    arrays = [store for store in held if store.kind != "group"]
+    if not arrays or readable():
+        return ""
+    many = f"{len(arrays)} stores of arrays (zarr, OCDBT)" if len(arrays) > 1 else "a store of arrays"
+    return f"{many}, not looked at without tensorstore"
+
+
+def mark(held: list[Store]) -> Path:
+    """The file by which the first of some stores is known."""
+    files = [file for store in held if store.kind != "group" for file in store.files]
+    known = [file for file in files if file.name in (MANIFEST, _V2, _V3)]
+    return min(known or files, key=lambda file: len(file.parts))
+
+
+def unread(said: str, where: str) -> Iterator[Entry]:
+    """What :func:`unlooked` says as the one entry that stands for all of them.
+
+    Args:
+        where: a file of one of them.
+    """
+    yield Entry(said, "unknown", UNREAD, (), key=said, file=where, reason=f"{said} ({ADVICE})")
+
+
+def entries(store: Store, where: str) -> Iterator[Entry]:
+    """The arrays of a store.
+
+    Args:
+        where: its folder's name in the checkpoint.
+
+    Raises:
+        CheckpointError: torn.
+    """
+    if store.kind != "group":
+        context = _context()
+        for order, (name, driver, kvstore) in enumerate(_arrays(store)):
+            opened = _Opened(store.folder, name, driver, kvstore, context)
+            yield _entry(store, name, opened, order, where)
+
+
+def _arrays(store: Store) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(name, driver, key-value store) of each array."""
+    base = {"driver": "file", "path": f"{store.folder.resolve()}/"}
+    if store.kind in ("zarr", "zarr3"):
+        yield "", store.kind, base
+        return
+    if not (store.folder / MANIFEST).is_file():
+        raise CheckpointError(f"{store.folder / MANIFEST}: not found: the save was not finished", _TORN)
+    database = {"driver": "ocdbt", "base": base}
+    for key in sorted(_listed(store.folder, database)):
+        name, _, last = key.rpartition("/")
+        if last in (_V2, _V3):
+            content = _read(store.folder, database, key) if last == _V3 else b"{}"
+            if last == _V2 or _node(content) == "array":
+                kvstore = {**database, "path": f"{name}/" if name else ""}
+                yield name, "zarr" if last == _V2 else "zarr3", kvstore
+
+
+def _node(content: bytes) -> object:
+    try:
+        found = json.loads(content)
+    except ValueError:
+        return None
+    return found.get("node_type") if isinstance(found, dict) else None
+
+
+def _listed(folder: Path, kvstore: Mapping[str, Any]) -> list[str]:
+    import tensorstore as ts  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    try:
+        keys = ts.KvStore.open(dict(kvstore), context=ts.Context()).result().list().result()
+    except (ValueError, OSError, RuntimeError) as cause:
+        raise CheckpointError(f"{folder}: {_said(cause)}", _TORN) from cause
+    return [key.decode("utf-8", "surrogateescape") for key in keys]
+
+
+def _read(folder: Path, kvstore: Mapping[str, Any], key: str) -> bytes:
+    import tensorstore as ts
+
+    try:
+        return bytes(ts.KvStore.open(dict(kvstore), context=ts.Context()).result().read(key).result().value)
+    except (ValueError, OSError, RuntimeError) as cause:
+        raise CheckpointError(f"{folder}: {_said(cause)}", _TORN) from cause
+
+
+def _said(cause: Exception) -> str:
+    """The first thing that tensorstore says, without where in its source it says so."""
+    return str(cause).partition(" [source locations")[0].partition(" [tensorstore_spec")[0][:300]
+
+
+def _context() -> Any:  # noqa: ANN401 - tensorstore's
+    """What pieces are kept in: never for longer than one look at a store, which may be written anew."""
+    import tensorstore as ts
+
+    return ts.Context({"cache_pool": {"total_bytes_limit": _CACHE}})
+
+
+class _Opened:
+    """An array of a store."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        driver: str,
+        kvstore: Mapping[str, Any],
+        context: Any,  # noqa: ANN401 - tensorstore's
+    ) -> None:
+        self.where = f"{folder}/{name}".rstrip("/")
+        self._spec = {"driver": driver, "kvstore": dict(kvstore), "recheck_cached_data": False}
+        self._context, self._array = context, None
+        self._lock = threading.Lock()
+
+    def array(self) -> Any:  # noqa: ANN401 - tensorstore's
+        """As tensorstore opens it.
+
+        Raises:
+            CheckpointError: torn.
+        """
+        import tensorstore as ts
+
+        with self._lock:
+            if self._array is None:
+                try:
+                    self._array = ts.open(
+                        self._spec, read=True, write=False, open=True, context=self._context
+                    ).result()
+                except (ValueError, OSError, RuntimeError) as cause:
+                    raise CheckpointError(f"{self.where}: {_said(cause)}", _TORN) from cause
+            return self._array
+
+    def box(self, start: tuple[int, ...], sizes: tuple[int, ...]) -> Bits:
+        """A copy of a box.
+
+        Raises:
+            CheckpointError: a piece is damaged.
+        """
+        import numpy as np
+
+        array = self.array()
+        places = tuple(slice(o, o + n) for o, n in zip(start, sizes, strict=True))[: array.ndim]
+        try:
+            found: Any = array[places].read().result()
+        except (ValueError, OSError, RuntimeError) as cause:
+            raise CheckpointError(f"{self.where}: {_said(cause)}", _TORN) from cause
+        bits: Bits = np.ascontiguousarray(found).reshape(sizes)
+        return bits
+
+
+def _entry(store: Store, name: str, opened: _Opened, order: int, where: str) -> Entry:
+    array = opened.array()
+    dtype, shape = str(array.dtype.name), tuple(map(int, array.shape))
+    key = name or where
+    component = components.foreign(key)
+    file = store.folder / (MANIFEST if store.kind == "ocdbt" else _V2 if store.kind == "zarr" else _V3)
+    relative = f"{where}/{file.name}" if where else file.name
+    if dtype not in ITEMSIZE:
+        reason = f"{key}: an array of {dtype}, which is not read"
+        return Entry(name, component, UNREAD, (), key=key, file=relative, reason=reason)
+    if component == "unknown" and shape:
+        component = "rng" if _is_key(key, dtype, shape) else "weights"
+    part = Part((0,) * len(shape), shape, (str(file), order), lambda: opened)
+    return Entry(name, component, dtype, shape, () if 0 in shape else (part,), key=key, file=relative)
+
+
+def _is_key(name: str, dtype: str, shape: tuple[int, ...]) -> bool:
+    """Whether an array is one of JAX's random keys, or several."""
+    last = name.replace("/", ".").rpartition(".")[2].lower()
+    return dtype == "uint32" and shape[-1] in (2, 4) and (last == "key" or last.endswith(("_key", "keys")))
+
+
+def verify(store: Store) -> None:
+    """Check that each array of a store can be opened, and each piece of it read.
+
+    Raises:
+        CheckpointError: torn, or not to be looked at.
+    """
+    if store.kind == "group":
+        return
+    context = _context()
+    for name, driver, kvstore in _arrays(store):
+        opened = _Opened(store.folder, name, driver, kvstore, context)
+        array = opened.array()
+        _require_pieces(store.folder, array, name, kvstore)
+        shape = tuple(map(int, array.shape))
+        rows = max(1, _CACHE // 4 // max(1, math.prod(shape[1:]) * array.dtype.numpy_dtype.itemsize))
+        for start in range(0, shape[0] if shape else 1, rows):
+            size = min(rows, shape[0] - start) if shape else 1
+            opened.box((start, *(0 for _ in shape[1:])), (size, *shape[1:]))
+
+
+def _require_pieces(folder: Path, array: Any, name: str, kvstore: Mapping[str, Any]) -> None:  # noqa: ANN401
+    """Where no value stands for a piece that is not there, all of them must be."""
+    if array.fill_value is not None or 0 in array.shape:
+        return
+    chunks = array.chunk_layout.write_chunk.shape or array.shape
+    expected = math.prod(-(-n // c) for n, c in zip(array.shape, chunks, strict=True))
+    keys = (key.rpartition("/")[2] for key in _listed(folder, kvstore))
+    held = sum(not key.startswith((".z", _V3)) for key in keys)
+    if held < expected:
+        raise CheckpointError(f"{folder}/{name}: found {held} pieces, expected {expected}", _TORN)
