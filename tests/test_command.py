@@ -198,7 +198,8 @@ def preempted(tmp_path: Path, *command: str, grace: float = 0.3) -> subprocess.C
     program = (
         f"import sys; import harness.trainers.command.preemption as p; p._GRACE = {grace}; sys.exit(p.main())"
     )
-    words = [sys.executable, "-c", program, str(tmp_path / "save"), "4", str(tmp_path), "--", *command]
+    told = [str(tmp_path / "save"), "4", "8", "4", str(tmp_path)]
+    words = [sys.executable, "-c", program, *told, "--", *command]
     return subprocess.run(words, capture_output=True, text=True, cwd=TESTS.parent, check=False)
 
 

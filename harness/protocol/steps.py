@@ -103,7 +103,7 @@ class Steps:
             if (unable := self._said_unable(at)) is None:
                 raise
             return unable
-        after = trainer.saved_until(load, at) | trainer.saved_until(resumed.phase.save, at)
+        after = trainer.saved_until(load, at) | trainer.saved_until(resumed.phase.save, at, after=load)
         known = continuation.before(source.series, at)
         # A run that trains 1..k again saves on the way, as the uninterrupted one does: if that one has a
         # checkpoint of it. Where none is kept, what is logged again may have been trained again.

@@ -164,10 +164,15 @@ class Trainer(Protocol):
             CheckpointError: there is none (a trainer may also leave that to whoever reads it).
         """
 
-    def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
+    def saved_until(
+        self, folder: Path, k: int, *, after: Path | None = None
+    ) -> frozenset[tuple[str, int, int]]:
         """Name, size and time of the files of all checkpoints of ``k`` and before, in a folder of a phase.
 
         What a phase that goes on after k adds to them, it has trained again.
+
+        Args:
+            after: the folder that the phase went on from, whose names may tell what those in ``folder`` mean.
         """
 
     def code(self) -> Path:

@@ -24,6 +24,8 @@ from harness.matrix import CASE_FILE
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.command import checkpoint_names
 from harness.trainers.command.libraries import libraries
+from harness.trainers.command.names import Saves
+from harness.trainers.command.putting_back import put_back
 from harness.trainers.command.remarks import in_repository, missing_script, remarks
 
 if TYPE_CHECKING:
@@ -112,7 +114,8 @@ class CommandTrainer:
         if phase.stop < phase.train_iters and not stops_by_itself(case):
             root = str(Path(__file__).resolve().parents[3])
             argv = [sys.executable, "-c", _PREEMPT.format(root=root),
-                    str(phase.save), str(phase.stop), str(phase.folder), "--", *argv]  # fmt: skip
+                    str(phase.save), str(phase.stop), str(phase.train_iters), str(phase.save_interval),
+                    str(phase.folder), "--", *argv]  # fmt: skip
         cwd = case.directory
         if case.harness.command and case.harness.command.cwd:
             cwd /= substitute([case.harness.command.cwd], values)[0]
@@ -122,26 +125,31 @@ class CommandTrainer:
 
     def rewind(self, source: Phase, target: Path, k: int) -> None:
         """Copy what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
-        checkpoint_names.put_back(source.save, target, k)
+        put_back(source.save, target, k, _saves(source))
 
     def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:
         """The checkpoint of ``iteration``; raises CheckpointError.
 
         A script that goes on in the folder it was resumed from has saved there.
         """
-        save = phase.save
+        save, saves = phase.save, _saves(phase)
         gathered = save.with_name(f".{save.name}.{iteration}{'.alone' if alone else ''}")
         try:
-            return checkpoint_names.checkpoint(save, iteration, gathered, alone=alone)
+            return checkpoint_names.checkpoint(save, iteration, gathered, saves, alone=alone, also=phase.load)
         except CheckpointError:
             if phase.load is None or checkpoint_names.files(save):
                 raise
-            return checkpoint_names.checkpoint(phase.load, iteration, gathered, alone=alone)
+            return checkpoint_names.checkpoint(phase.load, iteration, gathered, saves, alone=alone)
 
-    def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
+    def saved_until(
+        self, folder: Path, k: int, *, after: Path | None = None
+    ) -> frozenset[tuple[str, int, int]]:
         """As far as names speak of iterations."""
-        there = checkpoint_names.found(folder, k)
-        return frozenset(seen for i in there if i <= k for seen in checkpoint_names.state(folder, i))
+        n, interval = self.case.train_iters(self.hardware), self.case.save_interval(self.hardware)
+        saves = Saves(interval, n if after else k)
+        there = checkpoint_names.found(folder, k, saves, also=after)
+        parts = [path for i, paths in there.items() if i <= k for path in paths]
+        return frozenset(checkpoint_names.state_of(parts))
 
     def code(self) -> Path:
         """The folder of the case, which a script usually lies beside."""
@@ -176,6 +184,10 @@ def stops_by_itself(case: Case) -> bool:
     """Whether the command is told where to stop; if not, it is ended there."""
     train, _ = _commands(case)
     return any(mark in word for word in (*train, *case.env_vars.values()) for mark in _STOPS)
+
+
+def _saves(phase: Phase) -> Saves:
+    return Saves(phase.save_interval, phase.stop)
 
 
 def _resumes_otherwise(case: Case) -> bool:

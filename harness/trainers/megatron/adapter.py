@@ -229,7 +229,13 @@ class MegatronTrainer:
             )
         return iter_dir(phase.save, iteration)
 
-    def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
+    def saved_until(
+        self,
+        folder: Path,
+        k: int,
+        *,
+        after: Path | None = None,  # noqa: ARG002
+    ) -> frozenset[tuple[str, int, int]]:
         """As of ``iter_<iteration>``."""
         return saved_until(folder, k)
 
