@@ -489,3 +489,25 @@ def test_the_lightning_example_is_ended_at_its_checkpoint_and_resumes(tmp_path: 
     verdict = run(tmp_path, example(tmp_path, "lightning/tiny_lightning"))
     assert not failing(verdict)
     assert any(check.metric == "loss" and check.against == "continuous" for check in verdict.checks)
+
+
+@pytest.mark.parametrize(
+    ("names", "given"),
+    [
+        (("epoch=1-step=20.ckpt", "last.ckpt"), "/epoch=1-step=20.ckpt"),
+        (("checkpoint-20/model", "checkpoint-40/model"), "/checkpoint-20"),
+        (("model_20.pt", "optim_20.pt"), ""),
+        (("last.pt",), ""),
+    ],
+)
+def test_the_checkpoint_to_load_is_that_of_k_or_the_folder_where_it_is_several_files(
+    names: tuple[str, ...], given: str, tmp_path: Path
+) -> None:
+    load = tmp_path / "load"
+    for name in names:
+        (load / name).parent.mkdir(parents=True, exist_ok=True)
+        (load / name).touch()
+    resume = ["python", "train.py", "${CHECKPOINT_TO_LOAD}"]
+    a_case = case(tmp_path, command={"train": ["python", "train.py"], "resume": resume})
+    phase = Phase("resumed", tmp_path, tmp_path / "save", load, 20, 40, 40, 20)
+    assert CommandTrainer(a_case, "cpu").launch(phase).argv[2] == f"{load}{given}"
