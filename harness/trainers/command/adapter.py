@@ -24,7 +24,8 @@ from harness.machine.secrets import is_secret
 from harness.matrix import CASE_FILE
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.command import checkpoint_names
-from harness.trainers.command.remarks import missing_script, remarks
+from harness.trainers.command.libraries import libraries
+from harness.trainers.command.remarks import in_repository, missing_script, remarks
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -203,7 +204,9 @@ def _commands(case: Case) -> tuple[Sequence[str], Sequence[str]]:
 
 def _about(case: Case, hardware: str) -> dict[str, object]:
     values = {**os.environ, **case.env_vars}
+    train, _ = _commands(case)
     return {
+        **libraries(*in_repository(train, case)),
         "threads": values.get("OMP_NUM_THREADS") or str(cores()),
         **{name.lower(): values.get(name, "") for name in _SWITCHES},
         "trainer": "command",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -56,12 +57,12 @@ def remarks(case: Case, hardware: str) -> tuple[Remark, ...]:
     if command.resume:
         lists["HARNESS: command: resume"] = command.resume
     variables = tuple(case.env_vars.values())
-    logs = case.harness.metrics.stdout or _logs_itself(*_in_repository(command.train, case))
+    logs = case.harness.metrics.stdout or _logs_itself(*in_repository(command.train, case))
     return (
         *(
             one
             for where, words in lists.items()
-            for one in missing_script(where, *_in_repository(words, case))
+            for one in missing_script(where, *in_repository(words, case))
         ),
         *_loads(*list(lists.items())[-1], variables),
         # Only a run that is stopped at k is told another iteration than N.
@@ -80,7 +81,7 @@ def _logs_itself(words: Sequence[str], folder: Path) -> bool:
     return re.search(r"^\s*(import harness|from harness import .*\blog\b)", text, re.MULTILINE) is not None
 
 
-def _in_repository(words: Sequence[str], case: Case) -> tuple[list[str], Path]:
+def in_repository(words: Sequence[str], case: Case) -> tuple[list[str], Path]:
     """A command and the folder that it starts in, as far as they are known before it is started."""
     root = str(root_of(case.directory))
     cwd = case.harness.command.cwd if case.harness.command else ""
@@ -158,6 +159,14 @@ def script(words: Sequence[str]) -> str | None:
         if word in _TAKES_A_WORD:
             rest = rest[1:]
     return None
+
+
+def module(words: Sequence[str]) -> str | None:
+    """The module that an interpreter is told to run by ``-m``; None where it is none, or nobody can tell."""
+    program = os.path.basename(words[0])
+    if program not in _LAUNCHERS and not _PYTHON.fullmatch(program):
+        return None
+    return next((name for option, name in itertools.pairwise(words) if option in ("-m", "--module")), None)
 
 
 def _mentions(name: str, words: Iterable[str]) -> bool:
