@@ -94,6 +94,12 @@ def advised(script: Script, name: str) -> Advice:
         unseen.append(_change(one, options[role], name))
     variables, said, by_itself = _log_of(framework, script, name)
     unseen += said
+    if unseen and not ({"parse_args", "parse_known_args"} & script.reads or script.options):
+        unseen.insert(
+            0,
+            f"{name} reads no options: begin it with import argparse and parser = argparse.ArgumentParser(), "
+            "then what is added below, then args = parser.parse_args()",
+        )
     if by_itself:
         guessed.append((by_itself, 0))
     return Advice(

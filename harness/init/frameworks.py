@@ -142,7 +142,7 @@ FRAMEWORKS = (
             "--training.steps", "${TRAIN_ITERS}", "--checkpoint.enable", "--checkpoint.interval",
             "${SAVE_INTERVAL}", "--metrics.log_freq", "1", "--metrics.enable_tensorboard",
             "--metrics.save_tb_folder", "${TENSORBOARD_PATH}", "--dump_folder", "${OUTPUT_PATH}",
-            "--checkpoint.folder", "${CHECKPOINT_SAVE_PATH}",
+            "--debug.seed", "1", "--debug.deterministic", "--checkpoint.folder", "${CHECKPOINT_SAVE_PATH}",
         ),
         launcher=_TORCHRUN,
     ),
