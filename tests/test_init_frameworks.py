@@ -81,9 +81,9 @@ def test_of_a_script_without_options_each_line_to_change_is_named(tmp_path: Path
         ["4: output_dir=OUT says where it saves: write output_dir=args.output_dir instead",
          'add_argument("--output_dir", default="./results")'],
         [f"{calls} how many steps it trains: add max_steps=args.max_steps",
-         'add_argument("--max_steps", type=int)'],
+         'add_argument("--max_steps", type=int, default=-1)'],
         [f"{calls} how often it saves: add save_steps=args.save_steps",
-         'add_argument("--save_steps", type=int)'],
+         'add_argument("--save_steps", type=int, default=500)'],
         ["4: logging_steps=10 says how often it logs: write logging_steps=args.logging_steps instead",
          'add_argument("--logging_steps", type=int, default=10)'],
         ["11: train(…) does not say what it resumes from: add "
@@ -219,3 +219,19 @@ def test_torchtitan_is_told_by_its_own_options(tmp_path: Path) -> None:
     train, again = commands(case)
     assert train[:5] == ["torchrun", "--standalone", "--nproc_per_node", "1", "train.py"]
     assert again[again.index("--checkpoint.folder") + 1] == "${CHECKPOINT_LOAD_PATH}"
+
+
+def test_a_name_that_is_something_elses_is_not_taken_for_the_options(tmp_path: Path) -> None:
+    text = HARD_CODED.replace("training_args", "args").replace(
+        "num_train", 'save_strategy="epoch", num_train'
+    )
+    said = "\n".join(read(tmp_path, text)[1])
+    assert "resume_from_checkpoint=options.resume_from_checkpoint" in said
+    assert "then options = parser.parse_args()" in said
+    assert 'train.py:4: save_strategy="epoch": write save_strategy="steps" instead'.replace(
+        '"', "'"
+    ) in said.replace('"', "'")
+    own = 'p.add_argument("--seed")\nopt = p.parse_args()\n'
+    assert "and p.add_argument" in (said := "\n".join(read(tmp_path, own + text)[1]))
+    assert "output_dir=opt.output_dir" in said
+    assert "reads no options" not in said

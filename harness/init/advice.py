@@ -62,6 +62,10 @@ def advised(script: Script, name: str) -> Advice:
     guessed: list[tuple[str, int]] = []
     every, resumes = None, False
     logs = [one for one in script.told if one.place.role in ("events", "metrics")]
+    for one in script.told:
+        if one.place.must and one.given and one.value != one.place.must and not one.option:
+            key, text = one.place.keyword, one.text.replace("'", '"')
+            unseen.append(f'{name}:{one.line}: {key}={text}: write {key}="{one.place.must}" instead')
     for one in _asked(script.told):
         role = one.place.role
         if one.option:
@@ -91,14 +95,14 @@ def advised(script: Script, name: str) -> Advice:
         if role == "metrics" and any(other.place.role == "events" for other in logs):
             continue
         options[role] = _option(one, script)
-        unseen.append(_change(one, options[role], name))
+        unseen.append(_change(one, options[role], script, name))
     variables, said, by_itself = _log_of(framework, script, name)
     unseen += said
     if unseen and not ({"parse_args", "parse_known_args"} & script.reads or script.options):
         unseen.insert(
             0,
             f"{name} reads no options: begin it with import argparse and parser = argparse.ArgumentParser(), "
-            "then what is added below, then args = parser.parse_args()",
+            f"then what is added below, then {script.namespace} = parser.parse_args()",
         )
     if by_itself:
         guessed.append((by_itself, 0))
@@ -153,12 +157,13 @@ def _option(one: Told, script: Script) -> Option:
     return replace(there, line=one.line) if there else new
 
 
-def _change(one: Told, option: Option, name: str) -> str:
+def _change(one: Told, option: Option, script: Script, name: str) -> str:
     """What to write instead, and where."""
     place, where = one.place, f"{name}:{one.line}" if one.line else name
     kind = ", type=int" if place.role in _NUMBERS else ""
-    default = f", default={one.value!r}" if one.value is not None else ""
-    new = f"{place.keyword}=args.{option.dest}"
+    written = repr(one.value) if one.value is not None else place.default
+    default = f", default={written}" if written else ""
+    new = f"{place.keyword}={script.namespace}.{option.dest}"
     call = place.call.partition("|")[0].replace(r"\w*", "")
     if one.given:
         said = f"{place.keyword}={one.text} says {_WHAT[place.role]}: write {new} instead"
@@ -166,7 +171,9 @@ def _change(one: Told, option: Option, name: str) -> str:
         said = f"{call}(…) does not say {_WHAT[place.role]}: add {new}"
     else:
         said = f"no {call} says {_WHAT[place.role]}: add one with {new}"
-    return f"{where}: {said}, and parser.add_argument({option.flag!r}{kind}{default})".replace("'", '"')
+    return f"{where}: {said}, and {script.parser}.add_argument({option.flag!r}{kind}{default})".replace(
+        "'", '"'
+    )
 
 
 def _said(one: Told) -> str:
@@ -187,6 +194,6 @@ def _log_of(framework: Framework, script: Script, name: str) -> tuple[Mapping[st
         if not old or events.option:
             return framework.variables, [], "TENSORBOARD_LOGGING_DIR says where its event files are"
         asked = replace(events, place=replace(events.place, flag="--logging_dir"))
-        return framework.variables, [_change(asked, _option(asked, script), name)], ""
+        return framework.variables, [_change(asked, _option(asked, script), script, name)], ""
     quiet = {"WANDB_MODE": "disabled"} if "wandb" in written or report.value is None else {}
     return quiet, [], "the metrics are read from trainer_state.json, which it saves"

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.init.advice import advised, framework_words
-from harness.init.script import Option, Printed, Saved, Script
+from harness.init.printed import Printed
+from harness.init.script import Option, Saved, Script
 
 #: Where the lines of code are that a message speaks of.
 PAGE = "docs/resume-bit-for-bit.md"

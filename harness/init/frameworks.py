@@ -26,6 +26,8 @@ class Place:
         position: where it stands without its keyword; None where nobody writes it so.
         flag: the option that a script without one is advised to take.
         asked: the script is told to have it; otherwise it is only looked at.
+        default: what the framework takes without it, as it is written.
+        must: the one value that will do; empty where an option gives it.
     """
 
     role: Role
@@ -34,6 +36,8 @@ class Place:
     position: int | None = None
     flag: str = ""
     asked: bool = True
+    default: str = ""
+    must: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,11 @@ FRAMEWORKS = (
         "docs/how-to/transformers.md",
         (
             Place("save", _ARGUMENTS, "output_dir", 0, "--output_dir"),
-            Place("steps", _ARGUMENTS, "max_steps", flag="--max_steps"),
-            Place("every", _ARGUMENTS, "save_steps", flag="--save_steps"),
-            Place("log", _ARGUMENTS, "logging_steps", flag="--logging_steps"),
+            Place("steps", _ARGUMENTS, "max_steps", flag="--max_steps", default="-1"),
+            Place("every", _ARGUMENTS, "save_steps", flag="--save_steps", default="500"),
+            Place("log", _ARGUMENTS, "logging_steps", flag="--logging_steps", default="500"),
+            Place("every", _ARGUMENTS, "save_strategy", asked=False, must="steps"),
+            Place("log", _ARGUMENTS, "logging_strategy", asked=False, must="steps"),
             Place("events", _ARGUMENTS, "logging_dir", asked=False),
             Place("report", _ARGUMENTS, "report_to", asked=False),
             Place("resume", "train", "resume_from_checkpoint", 0, "--resume_from_checkpoint"),
@@ -101,9 +107,9 @@ FRAMEWORKS = (
         "docs/how-to/lightning.md",
         (
             Place("save", "ModelCheckpoint", "dirpath", 0, "--checkpoints"),
-            Place("steps", "Trainer", "max_steps", flag="--max_steps"),
+            Place("steps", "Trainer", "max_steps", flag="--max_steps", default="-1"),
             Place("every", "ModelCheckpoint", "every_n_train_steps", flag="--save_every"),
-            Place("log", "Trainer", "log_every_n_steps", flag="--log_every"),
+            Place("log", "Trainer", "log_every_n_steps", flag="--log_every", default="50"),
             Place("events", "TensorBoardLogger", "save_dir", 0, "--logs"),
             Place("metrics", "CSVLogger", "save_dir", 0, "--logs"),
             Place("resume", "fit", "ckpt_path", 4, "--resume"),
@@ -126,8 +132,8 @@ FRAMEWORKS = (
             Place("save", r"Runner|\w*Runner", "work_dir", flag="--work-dir"),
             Place("steps", r"dict|\w*TrainLoop|\w*Runner", "max_iters", flag="--max-iters", asked=False),
             Place("epochs", r"dict|\w*TrainLoop|\w*Runner", "max_epochs", flag="--max-epochs", asked=False),
-            Place("every", "CheckpointHook", "interval", flag="--save-interval"),
-            Place("log", "LoggerHook", "interval", flag="--log-interval"),
+            Place("every", "CheckpointHook", "interval", flag="--save-interval", default="1"),
+            Place("log", "LoggerHook", "interval", flag="--log-interval", default="10"),
             Place("events", "TensorboardVisBackend", "save_dir", 0, "--log-dir"),
             Place("resume", r"Runner|\w*Runner", "resume", flag="--resume"),
         ),

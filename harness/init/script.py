@@ -11,9 +11,9 @@ from pathlib import Path
 
 from harness.errors import UsageError
 from harness.init.frameworks import Framework, Role
+from harness.init.printed import Printed, printed
 from harness.init.syntax import assigned, attributes, constant, dotted
 from harness.init.told import Told, fields_asked_for, framework_of, parsed, told
-from harness.metrics.stdout import suggest
 
 #: What an option is for, by the words of its name (``--max_steps`` → ``max-steps``); the first that fits.
 _ROLES: tuple[tuple[Role, str], ...] = (
@@ -61,21 +61,6 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Printed:
-    """A print of the loss.
-
-    Args:
-        expression: a regular expression that finds step and values in the line.
-        line: where.
-        of_epoch: its step is the number of an epoch.
-    """
-
-    expression: str
-    line: int
-    of_epoch: bool = False
-
-
-@dataclass(frozen=True)
 class Saved:
     """A call that saves.
 
@@ -109,6 +94,7 @@ class Script:
         told: what it tells that framework; of what is not told by an option, the option that it should have.
         parsed: the line where the framework's own parser reads the command line; 0 without one.
         reads: names of all attributes that it reads.
+        parser, namespace: the names of its parser, and of what that gives; those that it should have.
     """
 
     path: Path
@@ -128,6 +114,8 @@ class Script:
     told: tuple[Told, ...] = ()
     parsed: int = 0
     reads: frozenset[str] = frozenset()
+    parser: str = "parser"
+    namespace: str = "args"
 
 
 def look(path: Path, root: Path | None = None) -> Script:
@@ -175,7 +163,7 @@ def look(path: Path, root: Path | None = None) -> Script:
         options=roles,
         others=tuple(one for one in (*options, *fields) if one.required and one not in roles.values()),
         every=_saves_every(tree),
-        prints=tuple(_prints(calls)),
+        prints=tuple(printed(calls)),
         saves=tuple(_files(calls, ("torch.save", "dcp.save", "save_state", "save_checkpoint"), 1, tree)),
         loads=tuple(_files(calls, ("torch.load", "dcp.load"), 0, tree)),
         seeded=any(
@@ -189,6 +177,8 @@ def look(path: Path, root: Path | None = None) -> Script:
         told=places,
         parsed=own,
         reads=frozenset(node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)),
+        parser=next((dotted(call.func).rpartition(".")[0] for call in calls if _adds(call)), "parser"),
+        namespace=_namespace(tree),
     )
 
 
@@ -215,6 +205,18 @@ def _imports(tree: ast.Module, folders: Sequence[Path]) -> Iterator[str]:
             if name and name not in seen and not local:
                 seen.add(name)
                 yield name
+
+
+def _adds(call: ast.Call) -> bool:
+    return dotted(call.func).endswith(".add_argument")
+
+
+def _namespace(tree: ast.Module) -> str:
+    """``a`` of ``a = parser.parse_args()``; what has that name may be something else: then another."""
+    names = assigned(tree)
+    calls = {name: value for name, value in names.items() if isinstance(value, ast.Call)}
+    mine = next((name for name, call in calls.items() if dotted(call.func).endswith("parse_args")), "")
+    return mine or ("options" if "args" in names else "args")
 
 
 def _imports_harness(tree: ast.Module) -> bool:
@@ -348,40 +350,3 @@ def _braces(part: ast.expr) -> str:
     said = spec.values if isinstance(spec, ast.JoinedStr) else ()
     text = "".join(str(one.value) for one in said if isinstance(one, ast.Constant))
     return f"{{:{text}}}" if text else "{}"
-
-
-def _prints(calls: Sequence[ast.Call]) -> Iterator[Printed]:
-    """Lines that hold a step and a loss, as regular expressions; of print and of loggers."""
-    for call in calls:
-        if dotted(call.func).rpartition(".")[2] not in ("print", "info", "write", "log"):
-            continue
-        # As it may look: what is put in is a number, a whole one where it may be the step.
-        words = ["".join(p if isinstance(p, str) else "7" for p in _pieces(one)) for one in call.args]
-        expression = suggest([" ".join(words)], epochs=True)
-        if expression is not None:
-            of_epoch = suggest([" ".join(words)]) is None
-            yield Printed(expression, call.lineno, of_epoch)
-
-
-def _pieces(node: ast.expr) -> Iterator[str | ast.expr]:
-    """The texts of a line and what stands between them: f-strings, ``%`` and ``format``."""
-    values: Sequence[ast.expr] = ()
-    text: object = None
-    if isinstance(node, ast.JoinedStr):
-        for part in node.values:
-            yield str(part.value) if isinstance(part, ast.Constant) else getattr(part, "value", part)
-        return
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
-        text = constant(node.left)
-        values = node.right.elts if isinstance(node.right, ast.Tuple) else [node.right]
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
-        text, values = constant(node.func.value), node.args
-    if not isinstance(text, str):
-        value = constant(node)
-        yield value if isinstance(value, str) else node
-        return
-    literals = re.split(r"%[-+ 0-9.]*[a-zA-Z]|\{[^{}]*\}", text)
-    for literal, value in zip(literals, (*values, None), strict=False):
-        yield literal
-        if value is not None:
-            yield value
