@@ -1,4 +1,4 @@
-"""``python -m tests.frameworks [NAME …]``: the newest Trainer, accelerate, Lightning and DeepSpeed.
+"""``python -m tests.frameworks [NAME …]``: the newest Trainer, accelerate, Lightning, DeepSpeed and mmengine.
 
 Each example of docs/how-to is recorded, then green; with a fault planted in the framework it is red, and the
 lost component is named. Exit 0: all is so.

@@ -1,4 +1,4 @@
-"""The newest releases of four frameworks: each example of the documentation, sound and with a fault."""
+"""The newest releases of five frameworks: each example of the documentation, sound and with a fault."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ FRAMEWORKS = (
     Framework("accelerate", "accelerate/no_trainer", "lr-schedule"),
     Framework("lightning", "lightning/finetune", "optimizer"),
     Framework("deepspeed", "deepspeed/finetune", "optimizer"),
+    Framework("mmengine", "mmengine/runner", "optimizer"),
 )
 
 

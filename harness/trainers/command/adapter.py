@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from harness import LOG_VARIABLE
 from harness.cases.arguments import substitute, variables
 from harness.errors import CaseError, CheckpointError, UsageError
 from harness.machine.environment import device, version_of
@@ -101,13 +102,14 @@ class CommandTrainer:
             raise UsageError("a command cannot be asked to load and save without a step")
         case = self.case
         train, resume = _commands(case)
-        given = {**os.environ, **placeholders(case, phase)}
+        given = {**os.environ, **placeholders(case, phase), "CHECKPOINT_TO_LOAD": _to_load(phase)}
         env = variables(case.env_vars, given)
         values = {**env, **given}
         argv = substitute(resume if phase.load else train, values)
         # ``python`` and ``torchrun`` are those of the environment that the harness runs in.
         path = env.get("PATH", os.environ.get("PATH", ""))
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
+        env[LOG_VARIABLE] = str(phase.folder / "metrics.jsonl")
         if case.harness.metrics.stdout and "PYTHONUNBUFFERED" not in os.environ:
             # Else stdout and stderr tear each other's lines, and a script that is ended takes its last along.
             env.setdefault("PYTHONUNBUFFERED", "1")
@@ -178,6 +180,14 @@ class CommandTrainer:
             for key, value in own.items()
             if isinstance(value, (str, int, float)) and here not in str(value) and not is_secret(key)
         }
+
+
+def _to_load(phase: Phase) -> str:
+    """The file or folder that is the checkpoint to go on from; of several, their folder."""
+    if phase.load is None or not phase.load.is_dir():  # a run from 0; one that is not started
+        return str(phase.load or phase.save)
+    paths = checkpoint_names.found(phase.load, phase.start).get(phase.start, [])
+    return str(paths[0] if len(paths) == 1 else phase.load)
 
 
 def stops_by_itself(case: Case) -> bool:

@@ -65,7 +65,8 @@ def libraries(words: Sequence[str], folder: Path) -> dict[str, str]:
 def _imported(path: Path) -> set[str]:
     """The top-level modules that a script and its own modules import."""
     found: set[str] = set()
-    todo, seen = [path], set()
+    todo = [path]
+    seen: set[Path] = set()
     while todo and len(seen) < _FILES:
         file = todo.pop()
         if file in seen:

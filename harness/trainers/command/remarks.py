@@ -57,6 +57,7 @@ def remarks(case: Case, hardware: str) -> tuple[Remark, ...]:
     if command.resume:
         lists["HARNESS: command: resume"] = command.resume
     variables = tuple(case.env_vars.values())
+    logs = case.harness.metrics.stdout or _logs_itself(*in_repository(command.train, case))
     return (
         *(
             one
@@ -66,8 +67,18 @@ def remarks(case: Case, hardware: str) -> tuple[Remark, ...]:
         *_loads(*list(lists.items())[-1], variables),
         # Only a run that is stopped at k is told another iteration than N.
         *_schedule((*command.train, *variables), case.train_iters(hardware)),
-        *(() if case.harness.metrics.stdout else _metrics((*command.train, *variables))),
+        *(() if logs else _metrics((*command.train, *variables))),
     )
+
+
+def _logs_itself(words: Sequence[str], folder: Path) -> bool:
+    """Whether the script calls ``harness.log``."""
+    name = script(words)
+    path = folder / name if name else None
+    if path is None or not path.is_file():
+        return False
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return re.search(r"^\s*(import harness|from harness import .*\blog\b)", text, re.MULTILINE) is not None
 
 
 def in_repository(words: Sequence[str], case: Case) -> tuple[list[str], Path]:
@@ -78,7 +89,8 @@ def in_repository(words: Sequence[str], case: Case) -> tuple[list[str], Path]:
 
 
 def _loads(where: str, words: Sequence[str], variables: Sequence[str]) -> list[Remark]:
-    if _mentions("CHECKPOINT_LOAD_PATH", (*words, *variables)):
+    told = (*words, *variables)
+    if _mentions("CHECKPOINT_LOAD_PATH", told) or _mentions("CHECKPOINT_TO_LOAD", told):
         return []
     said = "found no ${CHECKPOINT_LOAD_PATH}, expected it among what a resumed run is told"
     return [Remark("load", where, said, "pass it, or the script knows of nothing to load and begins at 0")]
