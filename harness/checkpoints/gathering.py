@@ -61,10 +61,14 @@ def units(root: Path, files: Iterable[Path], places: Places) -> Iterator[Unit]:
         read = partial(_distributed, folder, root, own, places)
         yield Unit(name(folder), tuple(own), read)
         rest -= set(own)
-    for store in stores.find(rest):
-        read = partial(stores.entries, store, name(store.folder))
-        yield Unit(name(store.folder), store.files, read, store.kind == "group" or stores.readable())
+    found = stores.find(rest)
+    if said := stores.unlooked(found):
+        files = tuple(file for store in found for file in store.files)
+        yield Unit("", files, partial(stores.unread, said), together=False)
+    for store in found:
         rest -= set(store.files)
+        if not said:
+            yield Unit(name(store.folder), store.files, partial(stores.entries, store, name(store.folder)))
     for held in shards.gather(rest):
         leaves = partial(_leaves, name=name, places=places)
         own = [*held.files, *([held.index] if held.index else [])]
@@ -108,7 +112,8 @@ def entries_of(
     structure: set[Path] = set()
     for unit in units(root, wanted, places):
         for entry in _entries(unit, root, as_bytes):
-            name = f"{unit.where}:{entry.name}" if unit.where and not alone else entry.name
+            names = (entry.name,) if alone or entry.unread_file else (unit.where, entry.name)
+            name = ":".join(filter(None, names))
             found[name] = entry.named(name)
         if unit.together:
             structure.update(unit.files)

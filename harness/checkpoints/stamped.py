@@ -25,13 +25,15 @@ def paired(one: Checkpoint, two: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
     """Both, their files of such names called alike; the name of an only file is no part of any entry's."""
     if len(one.files) == len(two.files) == 1:
         return one, two
-    mine, theirs = set(one.files) - set(two.files), set(two.files) - set(one.files)
-    counts = [Counter(map(with_ids, files)) for files in (mine, theirs)]
+    # Files that hold nothing by themselves may be called anything.
+    files = [{entry.file for entry in side.entries.values()} & {*side.files} for side in (one, two)]
+    mine, theirs = files[0] - files[1], files[1] - files[0]
+    counts = [Counter(map(with_ids, names)) for names in (mine, theirs)]
     known = {*one.files, *two.files}
     alike = {name for name in counts[0] if counts[0][name] == counts[1][name] == 1 and name not in known}
     return tuple(  # type: ignore[return-value]
-        _called(side, {file: with_ids(file) for file in files if with_ids(file) in alike})
-        for side, files in ((one, mine), (two, theirs))
+        _called(side, {file: with_ids(file) for file in names if with_ids(file) in alike})
+        for side, names in ((one, mine), (two, theirs))
     )
 
 

@@ -10,7 +10,6 @@ import math
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -99,6 +98,21 @@ def readable() -> bool:
     return find_spec("tensorstore") is not None
 
 
+def unlooked(held: list[Store]) -> str:
+    """Stores as nothing can read them that is here; empty where something can, or there are none."""
+    arrays = [store for store in held if store.kind != "group"]
+    if not arrays or readable():
+        return ""
+    many = f"{len(arrays)} stores of arrays (zarr, OCDBT)" if len(arrays) > 1 else "a store of arrays"
+    return f"{many}, not looked at without tensorstore"
+
+
+def unread(said: str) -> Iterator[Entry]:
+    """What :func:`unlooked` says as the one entry that stands for all of them."""
+    name = f"{said} ({ADVICE})"
+    yield Entry(name, "unknown", UNREAD, (), key=name)
+
+
 def entries(store: Store, where: str) -> Iterator[Entry]:
     """The arrays of a store.
 
@@ -108,16 +122,11 @@ def entries(store: Store, where: str) -> Iterator[Entry]:
     Raises:
         CheckpointError: torn.
     """
-    if store.kind == "group":
-        yield from ()
-    elif not readable():
-        file = store.files[0]
-        kind = "an OCDBT database" if store.kind == "ocdbt" else "a zarr array"
-        name = f"{kind} that is not looked at without tensorstore ({ADVICE})"
-        yield Entry(name, components.foreign(where), UNREAD, (), key="", file=where and file.name)
-    else:
+    if store.kind != "group":
+        context = _context()
         for order, (name, driver, kvstore) in enumerate(_arrays(store)):
-            yield _entry(store, name, driver, kvstore, order, where)
+            opened = _Opened(store.folder, name, driver, kvstore, context)
+            yield _entry(store, name, opened, order, where)
 
 
 def _arrays(store: Store) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -150,7 +159,7 @@ def _listed(folder: Path, kvstore: Mapping[str, Any]) -> list[str]:
     import tensorstore as ts  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     try:
-        keys = ts.KvStore.open(dict(kvstore), read=True, write=False).result().list().result()
+        keys = ts.KvStore.open(dict(kvstore), context=ts.Context()).result().list().result()
     except (ValueError, OSError, RuntimeError) as cause:
         raise CheckpointError(f"{folder}: {_said(cause)}", _TORN) from cause
     return [key.decode("utf-8", "surrogateescape") for key in keys]
@@ -160,7 +169,7 @@ def _read(folder: Path, kvstore: Mapping[str, Any], key: str) -> bytes:
     import tensorstore as ts
 
     try:
-        return bytes(ts.KvStore.open(dict(kvstore)).result().read(key).result().value)
+        return bytes(ts.KvStore.open(dict(kvstore), context=ts.Context()).result().read(key).result().value)
     except (ValueError, OSError, RuntimeError) as cause:
         raise CheckpointError(f"{folder}: {_said(cause)}", _TORN) from cause
 
@@ -170,8 +179,8 @@ def _said(cause: Exception) -> str:
     return str(cause).partition(" [source locations")[0].partition(" [tensorstore_spec")[0][:300]
 
 
-@cache
 def _context() -> Any:  # noqa: ANN401 - tensorstore's
+    """What pieces are kept in: never for longer than one look at a store, which may be written anew."""
     import tensorstore as ts
 
     return ts.Context({"cache_pool": {"total_bytes_limit": _CACHE}})
@@ -180,10 +189,17 @@ def _context() -> Any:  # noqa: ANN401 - tensorstore's
 class _Opened:
     """An array of a store."""
 
-    def __init__(self, folder: Path, name: str, driver: str, kvstore: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        driver: str,
+        kvstore: Mapping[str, Any],
+        context: Any,  # noqa: ANN401 - tensorstore's
+    ) -> None:
         self.where = f"{folder}/{name}".rstrip("/")
         self._spec = {"driver": driver, "kvstore": dict(kvstore), "recheck_cached_data": False}
-        self._array: Any = None
+        self._context, self._array = context, None
         self._lock = threading.Lock()
 
     def array(self) -> Any:  # noqa: ANN401 - tensorstore's
@@ -198,7 +214,7 @@ class _Opened:
             if self._array is None:
                 try:
                     self._array = ts.open(
-                        self._spec, read=True, write=False, open=True, context=_context()
+                        self._spec, read=True, write=False, open=True, context=self._context
                     ).result()
                 except (ValueError, OSError, RuntimeError) as cause:
                     raise CheckpointError(f"{self.where}: {_said(cause)}", _TORN) from cause
@@ -222,15 +238,15 @@ class _Opened:
         return bits
 
 
-def _entry(store: Store, name: str, driver: str, kvstore: Mapping[str, Any], order: int, where: str) -> Entry:
-    opened = _Opened(store.folder, name, driver, kvstore)
+def _entry(store: Store, name: str, opened: _Opened, order: int, where: str) -> Entry:
     array = opened.array()
     dtype, shape = str(array.dtype.name), tuple(map(int, array.shape))
     key = name or where
     component = components.foreign(key)
-    file = store.folder / (MANIFEST if store.kind == "ocdbt" else _V2 if driver == "zarr" else _V3)
+    file = store.folder / (MANIFEST if store.kind == "ocdbt" else _V2 if store.kind == "zarr" else _V3)
     relative = f"{where}/{file.name}" if where else file.name
     if dtype not in ITEMSIZE:
+        name = f"{name} ({dtype}, which is not read)"
         return Entry(name, component, UNREAD, (), key=key, file=relative)
     if component == "unknown" and shape:
         component = "rng" if _is_key(key, dtype, shape) else "weights"
@@ -252,10 +268,9 @@ def verify(store: Store) -> None:
     """
     if store.kind == "group":
         return
-    if not readable():
-        raise CheckpointError(f"{store.folder}: is not looked at without tensorstore", ADVICE)
+    context = _context()
     for name, driver, kvstore in _arrays(store):
-        opened = _Opened(store.folder, name, driver, kvstore)
+        opened = _Opened(store.folder, name, driver, kvstore, context)
         array = opened.array()
         _require_pieces(store.folder, array, name, kvstore)
         shape = tuple(map(int, array.shape))

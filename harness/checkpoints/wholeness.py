@@ -52,7 +52,7 @@ def verify(folder: Path, *, hashes: bool = False, manifest: bool = False) -> Ver
     if not files:
         raise CheckpointError(f"{folder}: holds no file", _TORN)
     torn: list[CheckpointError] = []
-    for check in _checks(files, hashes=hashes):
+    for check in _checks(folder, files, hashes=hashes):
         try:
             check()
         except CheckpointError as error:
@@ -64,19 +64,27 @@ def verify(folder: Path, *, hashes: bool = False, manifest: bool = False) -> Ver
     return Verified(len(files), sum(p.stat().st_size for p in files), manifest=False, hashed=False)
 
 
-def _checks(files: list[Path], *, hashes: bool) -> Iterator[Callable[[], object]]:
+def _checks(folder: Path, files: list[Path], *, hashes: bool) -> Iterator[Callable[[], object]]:
     """Of a checkpoint that has no manifest: files that belong together are looked at together."""
     rest = set(files)
-    for folder, own in sorted(distributed.folders(rest).items()):
-        yield partial(_distributed, folder, hashes=hashes)
+    for place, own in sorted(distributed.folders(rest).items()):
+        yield partial(_distributed, place, hashes=hashes)
         rest -= set(own)
-    for store in stores.find(rest):
-        yield partial(stores.verify, store)
+    found = stores.find(rest)
+    if said := stores.unlooked(found):
+        yield partial(_unlooked, f"{folder}: {said}")
+    for store in found:
         rest -= set(store.files)
+        if not said:
+            yield partial(stores.verify, store)
     for held in shards.gather(rest):
         yield partial(_shards, held)
     for file in sorted(rest):
         yield partial(_file, file, hashes=hashes)
+
+
+def _unlooked(said: str) -> None:
+    raise CheckpointError(said, stores.ADVICE)
 
 
 def _shards(held: shards.Shards) -> None:
