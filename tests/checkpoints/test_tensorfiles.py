@@ -234,3 +234,25 @@ def test_a_header_that_lies_is_refused(tmp_path: Path) -> None:
     folder = raw(tmp_path / "a" / WHOLE, header, b"\0" * 4)
     with pytest.raises(CheckpointError, match="expected safetensors"):
         verify(folder)
+
+
+def test_a_file_without_a_tensor_was_looked_at(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        folder = whole(tmp_path / name, {})
+        (folder / "step.json").write_text("1")
+    found = diff(tmp_path / "a", tmp_path / "b")
+    assert (found.equal, found.coverage.uncompared) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "torn"), [("", True), ('{"weight_map": {', True), ('{"a": 1}\n{"a": 2}\n', False)]
+)
+def test_json_that_was_cut_is_not_whole(tmp_path: Path, content: str, torn: bool) -> None:
+    folder = sharded(tmp_path / "a", tensors(), 2)
+    index = folder / f"{WHOLE}.index.json"
+    index.write_text(content)
+    if torn:
+        with pytest.raises(CheckpointError, match=index.name):
+            verify(folder)
+    else:
+        verify(folder)
