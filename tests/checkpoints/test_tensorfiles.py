@@ -115,6 +115,7 @@ def test_other_files_beside_it_keep_their_names(tmp_path: Path) -> None:
     assert diff(folder, folder).coverage.uncompared == 0
 
 
+@pytest.mark.torch
 def test_shards_of_two_savings_are_not_mixed(tmp_path: Path) -> None:
     """Files that a longer list of shards has left behind are nobody's."""
     one = sharded(tmp_path / "a", tensors(), 2)
@@ -157,7 +158,7 @@ def test_shards_by_rank_are_boxes_of_one_tensor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "shape", "data", "dtype"),
     [
-        ("BF16", [2], b"\x80\x3f\x00\x40", "bfloat16"), ("F8_E4M3", [2], b"\x38\x40", "float8_e4m3fn"),
+        ("BF16", [2], b"\x80\x3f\x00\x40", "bfloat16"), pytest.param("F8_E4M3", [2], b"\x38\x40", "float8_e4m3fn", marks=pytest.mark.torch),
         ("BOOL", [2], b"\0\1", "bool"),
         ("U16", [1], b"\1\0", "uint16"),
     ],
