@@ -158,7 +158,8 @@ def test_shards_by_rank_are_boxes_of_one_tensor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "shape", "data", "dtype"),
     [
-        ("BF16", [2], b"\x80\x3f\x00\x40", "bfloat16"), pytest.param("F8_E4M3", [2], b"\x38\x40", "float8_e4m3fn", marks=pytest.mark.torch),
+        ("BF16", [2], b"\x80\x3f\x00\x40", "bfloat16"),
+        pytest.param("F8_E4M3", [2], b"\x38\x40", "float8_e4m3fn", marks=pytest.mark.torch),
         ("BOOL", [2], b"\0\1", "bool"),
         ("U16", [1], b"\1\0", "uint16"),
     ],
