@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints import arrays
+from harness.checkpoints.extents import Extent
 from harness.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -98,10 +99,12 @@ class Source:
         import h5py
 
         found: list[Dataset] = []
+        extent = Extent(self.where, self._size())
 
         def visit(name: str, node: Any) -> None:  # noqa: ANN401
             found.extend(self._attributes(name, node))
             if isinstance(node, h5py.Dataset):
+                extent.take(node.dtype.itemsize, node.shape or ())
                 found.append(self._dataset(name, node))
 
         try:
@@ -110,6 +113,9 @@ class Source:
         except (OSError, RuntimeError, ValueError, KeyError) as cause:
             raise CheckpointError(f"{self.where}: cut or damaged ({cause})", _TORN) from cause
         yield from found
+
+    def _size(self) -> int:
+        return self._held.stat().st_size if isinstance(self._held, Path) else self._held().size
 
     def _dataset(self, name: str, node: Any) -> Dataset:  # noqa: ANN401
         if node.is_virtual or node.external or node.shape is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.checkpoints import components
 from harness.checkpoints.entries import UNREAD, Entry, Part
+from harness.checkpoints.extents import Extent
 from harness.checkpoints.inert import ITEMSIZE
 from harness.errors import CheckpointError
 
@@ -136,8 +137,10 @@ def entries(store: Store, where: str) -> Iterator[Entry]:
     """
     if store.kind != "group":
         context = _context()
+        extent = Extent(str(store.folder), sum(file.stat().st_size for file in store.files))
         for order, (name, driver, kvstore) in enumerate(_arrays(store)):
             opened = _Opened(store.folder, name, driver, kvstore, context)
+            extent.take(opened.array().dtype.numpy_dtype.itemsize, opened.array().shape)
             yield _entry(store, name, opened, order, where)
 
 
@@ -281,9 +284,11 @@ def verify(store: Store) -> None:
     if store.kind == "group":
         return
     context = _context()
+    extent = Extent(str(store.folder), sum(file.stat().st_size for file in store.files))
     for name, driver, kvstore in _arrays(store):
         opened = _Opened(store.folder, name, driver, kvstore, context)
         array = opened.array()
+        extent.take(array.dtype.numpy_dtype.itemsize, array.shape)
         _require_pieces(store.folder, array, name, kvstore)
         shape = tuple(map(int, array.shape))
         rows = max(1, _CACHE // 4 // max(1, math.prod(shape[1:]) * array.dtype.numpy_dtype.itemsize))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoints import distributed, foreign, hdf5, shards, stores, tensorfiles
-from harness.checkpoints.archives import ZIP_ERRORS, Window, is_torch_file, read_nest
+from harness.checkpoints.archives import ZIP_ERRORS, Window, is_torch_file, read_json, read_nest
 from harness.checkpoints.distcp import read_metadata
 from harness.checkpoints.folders import read_manifest, require_manifest, sha256
 from harness.checkpoints.places import Places
@@ -121,7 +122,9 @@ def _file(path: Path, *, hashes: bool) -> None:
     foreign.require_content(path, path.stat().st_size)
     if path.suffix in (".bin", ".distcp") and path.stat().st_size == 0:
         raise CheckpointError(f"{path}: has 0 bytes", _TORN)
-    if path.suffix == tensorfiles.SUFFIX:
+    if path.suffix == ".json":
+        _json(path)
+    elif path.suffix == tensorfiles.SUFFIX:
         tensorfiles.read_header(path)
     elif foreign.is_archive(path) or path.suffix in (".npy", *hdf5.SUFFIXES):
         for _ in foreign.entries(path, path.name, Places()):
@@ -134,6 +137,22 @@ def _file(path: Path, *, hashes: bool) -> None:
         read_nest(path)
         if hashes and zipfile.is_zipfile(path):
             _zip(path, str(path), checksums=True)
+
+
+def _json(path: Path) -> None:
+    """JSON, or a line of it after another."""
+    try:
+        read_json(path)
+    except CheckpointError:
+        with path.open("rb") as file:
+            first = file.readline(1 << 20)
+        try:
+            json.loads(first)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return
+        raise
 
 
 def _verify_manifest(folder: Path, files: Mapping[str, Any], *, hashes: bool) -> Verified:

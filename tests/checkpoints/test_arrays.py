@@ -48,6 +48,7 @@ def saved(folder: Path, held: Arrays, save: Callable[..., None] = np.savez) -> P
     return folder
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("save", PACKED)
 def test_arrays_are_read_as_numpy_reads_them(tmp_path: Path, save: Callable[..., None]) -> None:
     found = open_checkpoint(saved(tmp_path / "a", arrays(), save))

@@ -121,3 +121,15 @@ def test_without_tensorstore_one_note_says_so(
         verify(tmp_path / "a")
     assert error.value.advice == ADVICE
     assert open_checkpoint(tmp_path / "a").names()
+
+
+@pytest.mark.parametrize("kind", ["zarr", "zarr3"])
+def test_an_array_of_more_than_anybody_could_read_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = made(tmp_path / "a", kind)
+    file = folder / "default" / "params.a" / (".zarray" if kind == "zarr" else "zarr.json")
+    content = json.loads(file.read_text())
+    content["shape"] = [1 << 40, 40]
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="repeats what is stored"):
+        verify(folder)
+    assert not diff(folder, made(tmp_path / "b", kind)).equal

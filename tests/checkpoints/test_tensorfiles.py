@@ -115,6 +115,7 @@ def test_other_files_beside_it_keep_their_names(tmp_path: Path) -> None:
     assert diff(folder, folder).coverage.uncompared == 0
 
 
+@pytest.mark.torch
 def test_shards_of_two_savings_are_not_mixed(tmp_path: Path) -> None:
     """Files that a longer list of shards has left behind are nobody's."""
     one = sharded(tmp_path / "a", tensors(), 2)
@@ -157,7 +158,8 @@ def test_shards_by_rank_are_boxes_of_one_tensor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "shape", "data", "dtype"),
     [
-        ("BF16", [2], b"\x80\x3f\x00\x40", "bfloat16"), ("F8_E4M3", [2], b"\x38\x40", "float8_e4m3fn"),
+        ("BF16", [2], b"\x80\x3f\x00\x40", "bfloat16"),
+        pytest.param("F8_E4M3", [2], b"\x38\x40", "float8_e4m3fn", marks=pytest.mark.torch),
         ("BOOL", [2], b"\0\1", "bool"),
         ("U16", [1], b"\1\0", "uint16"),
     ],
@@ -233,4 +235,26 @@ def test_a_header_that_lies_is_refused(tmp_path: Path) -> None:
     header = {"w": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]}}
     folder = raw(tmp_path / "a" / WHOLE, header, b"\0" * 4)
     with pytest.raises(CheckpointError, match="expected safetensors"):
+        verify(folder)
+
+
+def test_a_file_without_a_tensor_was_looked_at(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        folder = whole(tmp_path / name, {})
+        (folder / "step.json").write_text("1")
+    found = diff(tmp_path / "a", tmp_path / "b")
+    assert (found.equal, found.coverage.uncompared) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "torn"), [("", True), ('{"weight_map": {', True), ('{"a": 1}\n{"a": 2}\n', False)]
+)
+def test_json_that_was_cut_is_not_whole(tmp_path: Path, content: str, torn: bool) -> None:
+    folder = sharded(tmp_path / "a", tensors(), 2)
+    index = folder / f"{WHOLE}.index.json"
+    index.write_text(content)
+    if torn:
+        with pytest.raises(CheckpointError, match=index.name):
+            verify(folder)
+    else:
         verify(folder)
