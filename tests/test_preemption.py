@@ -158,6 +158,19 @@ def test_it_is_ended_when_the_checkpoint_is_whole(body: str, whole: set[str], tm
     assert not [name for name in found if "tmp" in name or "6" in name]
 
 
+def test_the_first_checkpoint_of_all_is_given_time_for_what_nobody_has_seen_yet(tmp_path: Path) -> None:
+    body = """
+def commit(d): time.sleep(1.2); (d / "COMMITTED").touch()
+if step % 4 == 0:
+    d = save / f"step_{step}"; d.mkdir(); (d / "a.json").write_text(state)
+    (save / "last.json").write_text(state); threading.Thread(target=commit, args=(d,)).start()
+"""
+    assert ended(tmp_path, body, "import threading; PAUSE = 0.4").returncode == 0
+    assert left(tmp_path) == {
+        "last.json": '{"step": 4}', "step_4/COMMITTED": "", "step_4/a.json": '{"step": 4}'
+    }  # fmt: skip
+
+
 def test_what_looks_unfinished_for_good_is_taken_as_it_is(tmp_path: Path) -> None:
     body = """
 (save / f"step_{step}.json").write_text("{no json")

@@ -16,6 +16,7 @@ from harness.trainers.command.putting_back import is_begun, is_pointer, put_back
 
 _SETTLED = 1.0  # s; for so long no file of a checkpoint must have changed, to be whole,
 _PAUSES = 3  # and for so many times the longest pause that its writing has made
+_FIRST = 5.0  # s at most that the first checkpoint of all is waited for: nothing tells what it consists of
 _PATIENCE = 10.0  # s that what looks unfinished may stay as it is until it is taken for whole
 _BESIDE = 0.3  # s; what changes again so long after the checkpoint beside it is the next one's
 _LOGS = (".log", ".jsonl", ".csv", ".out", ".err")
@@ -66,7 +67,7 @@ class Watch:
         ]
         self._last: Listing = {}
         self._mine: Parts = ()
-        self._since = self._longest = self._quiet = 0.0
+        self._began = self._since = self._longest = self._quiet = 0.0
         self._taken: Listing | None = None
         self._taken_mine: Parts = ()
         self._whole = False  # whether the copy is
@@ -82,6 +83,7 @@ class Watch:
         Args:
             now: seconds, on a clock that only goes on.
         """
+        self._began = self._began or now
         there, seen = found(self.folder, self.k, self.saves), listing(self.folder)
         parts = there.get(self.k, [])
         mine = state_of(parts)
@@ -99,13 +101,15 @@ class Watch:
         gone_on = self._whole and self._gone_on(there, seen, quiet)
         if self._taken_mine != mine or (not gone_on and self._changed(seen)):
             if unchanged or quiet >= _SETTLED:
-                self._take(mine)
-                self._whole = self.taken and not self._unfinished(there, parts)
+                self._take(mine, alone=self._whole and max(there) > self.k)
+                self._whole = self.taken and (quiet >= _PATIENCE or not self._unfinished(there, parts))
             return False
         self._whole = self._whole or quiet >= _PATIENCE or not self._unfinished(there, parts)
         if not self._whole:
             return False
-        return gone_on or quiet >= max(_SETTLED, _PAUSES * self._longest)
+        known = self._like or min(there) < self.k
+        unknown = 0.0 if known else min(_FIRST, 2 * (self._since - self._began))
+        return quiet >= (unknown if gone_on else max(_SETTLED, _PAUSES * self._longest, unknown))
 
     def _unfinished(self, there: Found, parts: list[Path]) -> str:
         """Why the checkpoint is not whole yet; "" when it is."""
@@ -141,14 +145,21 @@ class Watch:
     def _changed(self, seen: Listing) -> bool:
         return self._taken is not None and not (seen == self._taken or _but_logs(seen, self._taken))
 
-    def _take(self, mine: Parts) -> None:
-        """Copy what stands there, while nothing moves; nothing is, where something still writes into it."""
+    def _take(self, mine: Parts, *, alone: bool) -> None:
+        """Copy what stands there, while nothing moves; nothing is, where something still writes into it.
+
+        Args:
+            alone: the checkpoint of ``k`` only: what stands beside it is a later one's by now.
+        """
         ours = {Path(os.path.realpath(name)) for name, *_ in mine}
         if self._quiet < _PATIENCE and processes.writing(processes.tree(self.root)) & ours:
             return
         with processes.held(self.root):
             seen = listing(self.folder)
             if state_of(found(self.folder, self.k, self.saves).get(self.k, [])) == mine:
+                if alone and self._taken is not None:
+                    inside = {os.path.relpath(name, self.folder) for name, *_ in mine}
+                    seen = {**self._taken, **{name: seen[name] for name in inside & seen.keys()}}
                 _mirror(self.folder, self.copy, seen, self._taken or {})
                 self._taken, self._taken_mine = seen, mine
 
