@@ -64,6 +64,8 @@ def test_mmengines_log_is_none_and_what_else_lies_there_is(tmp_path: Path) -> No
     assert apart(tmp_path, f"{stamp}/{stamp}.log", "a", "b") == []
     assert apart(tmp_path, f"{stamp}/vis_data/scalars.json", [1], [2]) == []
     assert apart(tmp_path, f"{stamp}/state.json", [1], [2]) != []
+    assert apart(tmp_path / "py", f"{stamp}.py", 1, 2) == []
+    assert apart(tmp_path / "py", "state.py", 1, 2) != []
 
 
 def test_how_long_its_steps_took_is_none_and_their_loss_is(tmp_path: Path) -> None:
@@ -74,8 +76,10 @@ def test_how_long_its_steps_took_is_none_and_their_loss_is(tmp_path: Path) -> No
             f"train/{name}": {"_log_history": np.array([value, value])}
             for name, value in (("time", time), ("data_time", time), ("loss", loss))
         }
-        return {"message_hub": {"log_scalars": scalars}}
+        return {"message_hub": {"log_scalars": scalars, "runtime_info": {"eta": float(time), "iter": loss}}}
 
     assert apart(tmp_path, "epoch_2.pth", hub(1, 3), hub(2, 3)) == []
-    (name,) = apart(tmp_path, "epoch_2.pth", hub(1, 3), hub(2, 4))
-    assert name.endswith("train/loss._log_history")
+    names = apart(tmp_path, "epoch_2.pth", hub(1, 3), hub(2, 4))
+    assert [name.rpartition("message_hub.")[2] for name in sorted(names)] == [
+        "log_scalars.train/loss._log_history", "runtime_info.iter",
+    ]  # fmt: skip

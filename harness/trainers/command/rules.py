@@ -27,6 +27,13 @@ RULES: Final = (
         Rule("trainer", f"message_hub.log_scalars.*{name}._log_history", "how long its steps took", "*.pth")
         for name in ("/time", "/data_time")
     ),
+    Rule("trainer", "message_hub.runtime_info.eta", "how long it would still take", "*.pth"),
+    Rule(
+        "trainer",
+        "*",
+        "mmengine's copy of its configuration, named by when the launch began",
+        f"*{_STAMP}.py",
+    ),
     *(
         Rule("trainer", "*", "mmengine's log of one launch", f"*{_STAMP}/{name}")
         for name in (
