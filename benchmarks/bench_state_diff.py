@@ -1,6 +1,6 @@
 """State diff of two big checkpoints: peak memory, and throughput against ``cat`` on the same files.
 
-    python -m benchmarks.bench_state_diff [--folder /some/disk] [--gigabytes 2] [--repeats 3]
+    python -m benchmarks.bench_state_diff [--folder /some/disk] [--gigabytes 2] [--repeats 3] [--formats …]
 
 Makes two checkpoints of each format in the folder, three ways apart (equal; one element; every
 element), measures each comparison in a process of its own, removes everything again. ``cat`` reads
@@ -20,10 +20,11 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+FORMATS = ("torch", "torch_dist", "safetensors")
 LAYER = (4096, 4096)
 ROOT = Path(__file__).parents[1]
 
@@ -48,7 +49,9 @@ def make(folder: Path, gigabytes: float, kind: str, change: str) -> None:
         for tensor in tensors.values():
             tensor.add_(1)
     folder.mkdir(parents=True)
-    if kind == "torch_dist":
+    if kind == "safetensors":
+        shards(folder, tensors)
+    elif kind == "torch_dist":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dcp.save(tensors, checkpoint_id=folder, no_dist=True)
@@ -57,6 +60,21 @@ def make(folder: Path, gigabytes: float, kind: str, change: str) -> None:
         rank.mkdir()
         content = {"format": "native-torch-1", "tensors": tensors, "shards": {}, "aliases": {}}
         torch.save(content, rank / "model_optim_rng.pt")
+
+
+def shards(folder: Path, tensors: dict[str, Any], count: int = 4) -> None:
+    """Safetensors as transformers writes them: some files, and an index."""
+    from safetensors.torch import save_file
+
+    names = sorted(tensors)
+    where: dict[str, str] = {}
+    for i in range(count):
+        file = f"model-{i + 1:05d}-of-{count:05d}.safetensors"
+        held = names[i * len(names) // count : (i + 1) * len(names) // count]
+        save_file({name: tensors[name] for name in held}, folder / file, {"format": "pt"})
+        where |= dict.fromkeys(held, file)
+    index = {"metadata": {}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def resident(what: str) -> int:
@@ -119,9 +137,9 @@ def child(*words: str) -> str:
     return done.stdout
 
 
-def rows(folder: Path, gigabytes: float, repeats: int) -> Iterator[dict[str, Any]]:
+def rows(folder: Path, gigabytes: float, repeats: int, formats: Iterable[str]) -> Iterator[dict[str, Any]]:
     """One row per format, distance and state of the page cache."""
-    for kind in ("torch", "torch_dist"):
+    for kind in formats:
         for change in ("none", "one", "all"):
             root = Path(tempfile.mkdtemp(dir=folder, prefix="bench-state-diff-"))
             try:
@@ -171,6 +189,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--gigabytes", type=float, default=2.0, help="size of each checkpoint")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -186,7 +205,7 @@ def main() -> None:
     print("| format | apart | page cache | diff GB/s | cat GB/s | ratio | spread | cores | MB above torch |")
     print("|---|---|---|---:|---:|---:|---:|---:|---:|")
     found = []
-    for row in rows(args.folder, args.gigabytes, args.repeats):
+    for row in rows(args.folder, args.gigabytes, args.repeats, args.formats):
         found.append(row)
         print(
             f"| {row['format']} | {row['apart']} | {row['cache']} | {row['diff_gb_per_s']:.2f} "

@@ -40,6 +40,12 @@ _FOREIGN_PATTERNS = tuple(
 #: Arguments that a script keeps beside its state speak of nothing that could be lost, whatever words they
 #: have; but those that say how far training has come.
 _ARGUMENT = re.compile(r"args\.(?P<name>.+)", re.DOTALL)
+#: What frameworks keep them in beside their state.
+_SETTINGS = re.compile(r"(?:datamodule_)?(?:hyper_parameters|hparams)(?:\..+)?", re.DOTALL)
+_SETTINGS_FILE = re.compile(
+    r"(?:.*/)?(?:training_args\.bin|(?:adapter_|generation_|tokenizer_)?config\.json|tokenizer\.json|vocab\.json"
+    r"|special_tokens_map\.json|(?:pre)?processor_config\.json|hparams\.yaml)"
+)
 _PROGRESS = (
     (
         "data-order",
@@ -123,7 +129,7 @@ def foreign(name: str, file: str = "") -> str:
         name: without its file's.
         file: that file, relative to the checkpoint.
     """
-    if is_argument(name):
+    if is_argument(name) or _SETTINGS.fullmatch(name) or _SETTINGS_FILE.fullmatch(file):
         return "unknown"
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     words = " ".join(re.findall(r"[a-z]+", spaced.lower()))

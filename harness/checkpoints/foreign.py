@@ -123,7 +123,10 @@ def entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
     elif is_archive(file):
         for member in members.members(file):
             yield from _member(members.content_of(member, _TEXT_BYTES), member.name, file, where, places)
-    elif file.suffix == ".npy" or _begins(file, arrays.MAGIC) or _is_hdf5(file):
+    elif _is_hdf5(file):
+        content = members.Content(hdf5=hdf5.Source(str(file), file))
+        yield from _member(content, "", file, where, places)
+    elif file.suffix == ".npy" or _begins(file, arrays.MAGIC):
         yield from _member(members.content_of(members.whole(file), _TEXT_BYTES), "", file, where, places)
     elif is_torch_file(file) or file.suffix in _TORCH:
         yield from leaves(read_nest(file), file, where, places)

@@ -112,7 +112,7 @@ def entries_of(
     structure: set[Path] = set()
     for unit in units(root, wanted, places):
         for entry in _entries(unit, root, as_bytes):
-            names = (entry.name,) if alone else (unit.where, entry.name)
+            names = (entry.name,) if alone or entry.unread_file else (unit.where, entry.name)
             name = ":".join(filter(None, names))
             found[name] = entry.named(name)
         if unit.together:

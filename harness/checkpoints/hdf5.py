@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints import arrays
 from harness.errors import CheckpointError
@@ -71,12 +72,11 @@ class Source:
 
     Args:
         where: what it is called in messages.
-        open: gives it, to be read anywhere.
-        path: the file that it is, or is in.
+        held: the file; or what gives its bytes, where it lies in another.
     """
 
-    def __init__(self, where: str, open: Callable[[], IO[bytes]], path: Path) -> None:  # noqa: A002
-        self.where, self._open, self.path = where, open, path
+    def __init__(self, where: str, held: Path | Callable[[], NDArray[Any]]) -> None:
+        self.where, self._held = where, held
 
     @cached_property
     def file(self) -> Any:  # noqa: ANN401 - h5py has no types
@@ -88,7 +88,8 @@ class Source:
         import h5py  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         try:
-            return h5py.File(self._open(), "r", rdcc_nbytes=_CACHE)
+            held = self._held if isinstance(self._held, Path) else _Bytes(self._held())
+            return h5py.File(held, "r", rdcc_nbytes=_CACHE)
         except (OSError, ValueError) as cause:
             raise CheckpointError(f"{self.where}: cut or damaged ({cause})", _TORN) from cause
 
@@ -124,6 +125,32 @@ class Source:
         for key in sorted(node.attrs):
             value = _plain(node.attrs[key])
             yield Dataset(f"{name}@{key}" if name else f"@{key}", None, None, value)
+
+
+class _Bytes(io.RawIOBase):
+    """Bytes in memory, or mapped to it, as a file that is not copied."""
+
+    def __init__(self, held: NDArray[Any]) -> None:
+        self._held, self._at = held.data, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = (0, self._at, len(self._held))[whence] + offset
+        return self._at
+
+    def readinto(self, target: Any) -> int:  # noqa: ANN401 - any writable buffer
+        data = self._held[self._at : self._at + len(target)]
+        target[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 class Boxed:

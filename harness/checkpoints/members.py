@@ -71,36 +71,39 @@ class Member:
         with self.opened() as file:
             return file.read()
 
-    def unpacked(self) -> IO[bytes]:
-        """It as a file that has no name, once unpacked; a few of them are kept."""
+    def unpacked(self) -> NDArray[Any]:
+        """Its bytes, in a file that has no name; a few of them are kept."""
         return _unpacked(self)
 
 
 class _Unpacked:
-    """The last few members that were unpacked."""
+    """The last few members that were unpacked, as maps: no file of them is open."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[tuple[Path, int, int], IO[bytes]] = OrderedDict()
+        self._held: OrderedDict[tuple[Path, int, int], NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, member: Member) -> IO[bytes]:
+    def __call__(self, member: Member) -> NDArray[Any]:
         key = (member.path, member.info.header_offset, member.path.stat().st_mtime_ns)
         with self._lock:
             if key not in self._held:
                 self._held[key] = self._made(member)
                 while len(self._held) > _KEPT:
-                    self._held.popitem(last=False)  # closed, and gone, when nobody reads it any more
+                    self._held.popitem(last=False)  # gone, when nobody reads it any more
             self._held.move_to_end(key)
             return self._held[key]
 
     @staticmethod
-    def _made(member: Member) -> IO[bytes]:
-        file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when nobody holds it
-        with member.opened() as packed:
+    def _made(member: Member) -> NDArray[Any]:
+        import numpy as np
+
+        with tempfile.TemporaryFile() as file, member.opened() as packed:
             while chunk := packed.read(1 << 20):
                 file.write(chunk)
-        file.flush()
-        return file
+            file.flush()
+            if file.tell() != member.size or not member.size:
+                raise CheckpointError(f"{member.path} ({member.name}): is cut", _TORN)
+            return np.memmap(file, "u1", "r", 0, (member.size,))
 
 
 _unpacked = _Unpacked()
@@ -187,7 +190,7 @@ def content_of(member: Member, text_bytes: int) -> Content:
     if start.startswith(arrays.MAGIC) or member.name.endswith(".npy"):
         return _array(member, where)
     if start.startswith(hdf5.MAGIC):
-        return Content(hdf5=hdf5.Source(where, lambda: _seekable(member), member.path))
+        return Content(hdf5=hdf5.Source(where, member.unpacked))
     if start.startswith(_START) and member.position is not None:
         from harness.checkpoints.archives import read_nest
 
@@ -207,12 +210,6 @@ def content_of(member: Member, text_bytes: int) -> Content:
         if "\0" not in text:
             return Content(text=text)
     return _bytes(member)
-
-
-def _seekable(member: Member) -> IO[bytes]:
-    if member.position is None:
-        return member.unpacked()
-    return io.BufferedReader(Window(member.path.open("rb"), member.position, member.size))
 
 
 def _bytes(member: Member) -> Content:
@@ -245,10 +242,8 @@ def _placed(member: Member, form: arrays.Form, header: arrays.Header | None) -> 
 
 
 def _map(member: Member, header: arrays.Header | None) -> NDArray[Any]:
-    import numpy as np
-
+    held = member.unpacked()
     if header is None:
-        return np.memmap(member.unpacked(), "u1", "r", 0, (member.size,))
-    begin = header.length + (member.position or 0)
-    source: Any = member.path if member.position is not None else member.unpacked()
-    return np.memmap(source, header.kind, "r", begin, header.shape, "F" if header.fortran else "C")
+        return held
+    elements = held[header.length : header.length + header.nbytes].view(header.kind)
+    return elements.reshape(header.shape, order="F" if header.fortran else "C")

@@ -7,12 +7,15 @@ stored to do harm is refused by its name.
 
 from __future__ import annotations
 
+import io
+import mmap
 import pickle
 from collections.abc import Callable
 from functools import cache
 from typing import IO, Any
 
 from harness.checkpoints.inert import Inert, Record, Refused, Storage
+from harness.checkpoints.opcodes import look_over
 from harness.checkpoints.stand_ins import Call, table, unknown_class
 
 _DCP = "torch.distributed.checkpoint."
@@ -128,4 +131,13 @@ def load(
         Refused: it names what could only do harm, or what the table knows is not as it should be.
         Exception: whatever a damaged pickle makes the unpickler raise.
     """
+    _look_over(file)
     return _Unpickler(file, load_storage, load_bytes, lenient=lenient).load()
+
+
+def _look_over(file: IO[bytes]) -> None:
+    if isinstance(file, io.BytesIO):
+        look_over(file.getvalue(), file.tell())
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+        look_over(held, file.tell())

@@ -178,3 +178,18 @@ def test_a_count_among_the_arguments_is_all_that_is_known_of_the_data_where_noth
     nest = {"args": SimpleNamespace(consumed_train_samples=80), "model": {"w": MADE}, **more}
     paths = [save(nest, tmp_path / name / "mp_rank_00" / "model_optim_rng.pt").parents[1] for name in "ab"]
     assert counts_only(diff(*paths)) is only
+
+
+@pytest.mark.parametrize(
+    ("key", "file", "component"),
+    [
+        ("learning_rate", "training_args.bin", "unknown"),
+        ("seed", "checkpoint-20/training_args.bin", "unknown"),
+        ("embd_pdrop", "config.json", "unknown"),
+        ("hyper_parameters.optimizer.lr", "last.ckpt", "unknown"),
+        ("lr_schedulers.0.last_epoch", "last.ckpt", "lr-schedule"),
+        ("rng_state", "my_config.json", "rng"),
+    ],
+)
+def test_what_a_framework_was_told_is_no_component_s(key: str, file: str, component: str) -> None:
+    assert components.foreign(key, file) == component

@@ -202,6 +202,29 @@ def test_nest_that_is_too_deep_or_too_wide_is_refused(tmp_path: Path) -> None:
         open_checkpoint(save(nest, tmp_path / "deep.pt"))
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("asks", [b"r\xff\xff\xff\x0f", b"p268435455\n"])
+def test_five_bytes_do_not_ask_for_gigabytes(tmp_path: Path, protocol: int, asks: bytes) -> None:
+    whole = [
+        b"r\xff\xff\xff\x7f",
+        "r\n\xff" * 99,
+        2**90,
+        -1.5,
+        {"p9": {1, 2}},
+        frozenset("a"),
+        bytearray(b"r~~~~"),
+    ]
+    held = pickle.dumps([*whole, *(f"{i}" for i in range(400))], protocol)
+    assert open_checkpoint(zipped(tmp_path / "a.pt", held)).entries
+    with pytest.raises(CheckpointError, match="room for 268435455 values"):
+        open_checkpoint(zipped(tmp_path / "b.pt", held[:-1] + asks + b"."))
+
+
+def test_more_containers_than_a_state_has_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="more than 16000000 objects"):
+        open_checkpoint(zipped(tmp_path / "a.pt", b"(" + b"}" * 16_000_001 + b"l."))
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     nest = {"w": torch.ones(4), "s": [1, "a"]}
