@@ -31,7 +31,7 @@ RULES: Final = (
     Rule(
         "trainer",
         "*",
-        "mmengine's copy of its configuration, named by when the launch began",
+        "mmengine's configuration, named by when the launch began",
         f"*{_STAMP}.py",
     ),
     *(
