@@ -133,3 +133,24 @@ def test_a_script_that_logs_by_it_gets_a_verdict_and_no_warning(
     assert "continuous: loss" in capsys.readouterr().out
     (folder / "train.py").write_text(SCRIPT.replace("import harness", "").replace("harness.log", "print"))
     assert [one.kind for one in remarks(load_case(folder), "cpu")] == ["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("from transformers import (\n    Trainer,\n)\n", False),
+        ("import torch, trl\nx = trl.SFTTrainer\n", True),  # nobody writes it so
+        ("from trl import SFTConfig, SFTTrainer\n", False),
+        ("from transformers import AutoModel\n", True),
+        ("from harness import log\n", False),
+        ("# import harness\n", True),
+    ],
+)
+def test_no_place_for_metrics_is_remarked_only_where_the_script_has_none(
+    tmp_path: Path, text: str, warned: bool
+) -> None:
+    folder = tmp_path / "cases" / "mine" / "logs"
+    folder.mkdir(parents=True)
+    (folder / "train.py").write_text(text)
+    (folder / "model_config.yaml").write_text(CASE)
+    assert [one.kind for one in remarks(load_case(folder), "cpu")] == ["metrics"] * warned

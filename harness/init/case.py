@@ -16,6 +16,7 @@ from harness.init.script import Option, Saved, Script
 #: Where the lines of code are that a message speaks of.
 PAGE = "docs/resume-bit-for-bit.md"
 _STEPS, _EPOCHS = 40, 4  # N where the script does not say; a loss moves within it, and it takes seconds
+_STEPS_IN_AN_EPOCH = 10  # where an epoch is counted in steps, which nobody can tell without the data
 _PLAIN = re.compile(r"[A-Za-z0-9_./=-]+")
 
 
@@ -61,6 +62,8 @@ class _Writer:
     # -- parts ---------------------------------------------------------------------------------
 
     def _iterations(self) -> tuple[int, int]:
+        if self._epochs_in_steps():
+            return _EPOCHS * _STEPS_IN_AN_EPOCH, (self.advice.every or 1) * _STEPS_IN_AN_EPOCH
         every = self.advice.every or (self.script.every if not self.option("every") else None)
         if every and every <= 5000:
             k = max(every, 2 if self._of_epochs() else 1)
@@ -75,6 +78,10 @@ class _Writer:
     def _of_epochs(self) -> bool:
         """Whether an iteration is an epoch."""
         return self.option("epochs") is not None and self.option("steps") is None
+
+    def _epochs_in_steps(self) -> bool:
+        known = self.script.known
+        return known is not None and known.logs_steps and self._of_epochs()
 
     def text(self) -> str:
         train, resume = self._train(), self._resume()
@@ -116,6 +123,13 @@ class _Writer:
         if steps:
             words += [steps.flag, "${TRAIN_ITERS}"]
             self._say_of(steps, "steps", "is the number of iterations")
+        elif epochs and self._epochs_in_steps():
+            words += [epochs.flag, str(_EPOCHS)]
+            self._say_of(epochs, "epochs", f"is how long it trains: {_EPOCHS} epochs")
+            self.unseen.append(
+                f"how many steps an epoch has: {_STEPS_IN_AN_EPOCH} stand for them in the case, where "
+                f"--train-iters is {_EPOCHS} epochs and --save-interval {self.every // _STEPS_IN_AN_EPOCH}"
+            )
         elif epochs:
             words += [epochs.flag, "${TRAIN_ITERS}"]
             self._say_of(epochs, "epochs", "is the number of iterations: an iteration is an epoch here")

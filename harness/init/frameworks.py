@@ -55,6 +55,7 @@ class Framework:
         parser_resume: with what it is resumed.
         variables: what its processes need in their environment.
         launcher: in place of ``python``.
+        logs_steps: where it trains by epochs, its log counts steps all the same.
         finds: an expression of what a script resumes from, where that is a folder with checkpoints.
     """
 
@@ -68,6 +69,7 @@ class Framework:
     parser_resume: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     launcher: tuple[str, ...] = ("python",)
+    logs_steps: bool = False
     finds: str = "get_last_checkpoint|glob|listdir|scandir"
 
 
@@ -138,6 +140,7 @@ FRAMEWORKS = (
             Place("resume", r"Runner|\w*Runner", "resume", flag="--resume"),
         ),
         variables={"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},
+        logs_steps=True,
     ),
     Framework(
         "torchtitan",

@@ -28,6 +28,7 @@ from harness.trainers.command.libraries import libraries
 from harness.trainers.command.names import Saves
 from harness.trainers.command.putting_back import put_back
 from harness.trainers.command.remarks import in_repository, missing_script, remarks
+from harness.trainers.command.rules import RULES
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -53,7 +54,7 @@ class CommandTrainer:
 
     name: ClassVar[str] = "command"
     can_rewind: ClassVar[bool] = False
-    rules: ClassVar[tuple[Rule, ...]] = ()
+    rules: ClassVar[tuple[Rule, ...]] = RULES
     probed: ClassVar[tuple[Rule, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
     replicas: ClassVar[int] = 0
@@ -186,7 +187,9 @@ def _to_load(phase: Phase) -> str:
     """The file or folder that is the checkpoint to go on from; of several, their folder."""
     if phase.load is None or not phase.load.is_dir():  # a run from 0; one that is not started
         return str(phase.load or phase.save)
-    paths = checkpoint_names.found(phase.load, phase.start).get(phase.start, [])
+    paths = checkpoint_names.found(phase.load, phase.start, Saves(phase.save_interval, phase.start)).get(
+        phase.start, []
+    )
     return str(paths[0] if len(paths) == 1 else phase.load)
 
 

@@ -22,6 +22,10 @@ _LAUNCHERS = ("torchrun", "accelerate", "deepspeed", "ft_launcher")
 _NO_SCRIPT = ("-m", "--module", "--no_python", "--no-python")
 _SHELLS = ("sh", "bash", "dash", "zsh")
 _ROOT = "${REPOSITORY}"
+_LOGS = (
+    r"^\s*(import harness|from harness import .*\blog\b)",
+    r"^\s*(from|import) (transformers|trl)\b[^#]*(?s:.*)Trainer\b",
+)
 _TAKES_A_WORD = ("-W", "-X", "--check-hash-based-pycs")
 
 
@@ -72,13 +76,13 @@ def remarks(case: Case, hardware: str) -> tuple[Remark, ...]:
 
 
 def _logs_itself(words: Sequence[str], folder: Path) -> bool:
-    """Whether the script calls ``harness.log``."""
+    """Whether the script calls ``harness.log``, or has a Trainer that keeps its log with its checkpoints."""
     name = script(words)
     path = folder / name if name else None
     if path is None or not path.is_file():
         return False
     text = path.read_text(encoding="utf-8", errors="replace")
-    return re.search(r"^\s*(import harness|from harness import .*\blog\b)", text, re.MULTILINE) is not None
+    return any(re.search(expression, text, re.MULTILINE) for expression in _LOGS)
 
 
 def in_repository(words: Sequence[str], case: Case) -> tuple[list[str], Path]:

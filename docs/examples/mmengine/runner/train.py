@@ -4,11 +4,13 @@ import argparse
 
 import torch
 from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
 
+@DATASETS.register_module()
 class Rows(Dataset):
     def __init__(self) -> None:
         self.rows = torch.randn(80, 8, generator=torch.Generator().manual_seed(0))
@@ -20,6 +22,7 @@ class Rows(Dataset):
         return {"x": self.rows[index]}
 
 
+@MODELS.register_module()
 class Model(BaseModel):
     def __init__(self) -> None:
         super().__init__()
@@ -37,10 +40,10 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --work-dir")
     args = parser.parse_args()
     runner = Runner(
-        model=Model(),
+        model=dict(type="Model"),
         work_dir=args.work_dir,
         train_dataloader=dict(
-            dataset=Rows(),
+            dataset=dict(type="Rows"),
             batch_size=8,
             sampler=dict(type="DefaultSampler", shuffle=True),
             collate_fn=dict(type="default_collate"),
