@@ -7,8 +7,10 @@ lost component is named. Exit 0: all is so.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.frameworks.cells import FRAMEWORKS, verdicts
@@ -27,10 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no framework {', '.join(sorted(unknown))}; expected some of {', '.join(names)}")
     wrong = 0
     chosen = [one for one in FRAMEWORKS if one.name in (options.names or names)]
-    for framework in chosen:
-        said = verdicts(framework, options.results.absolute() / framework.name)
-        print(*said, sep="\n", flush=True)
-        wrong += any(line.startswith("WRONG") for line in said)
+    folder = options.results.absolute()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for processes
+        for said in pool.map(lambda one: verdicts(one, folder / one.name), chosen):
+            print(*said, sep="\n", flush=True)
+            wrong += any(line.startswith("WRONG") for line in said)
     print(f"{'failed' if wrong else 'passed'}: {len(chosen) - wrong} of {len(chosen)} frameworks")
     return 1 if wrong else 0
 
