@@ -51,8 +51,8 @@ def test_lightning_may_have_begun_one_epoch_less_and_completed_none(
 
 
 def test_the_mean_of_a_launch_is_none_and_a_loss_of_a_step_is(tmp_path: Path) -> None:
-    history = [{"step": 40, "loss": 0.5}, {"step": 40, "train_loss": 3.5}]
-    other = [history[0], {"step": 40, "train_loss": 3.25}]
+    history = [{"step": 40, "loss": 0.5}, {"step": 40, "train_loss": 3.5, "eval_runtime": 1.0}]
+    other = [history[0], {"step": 40, "train_loss": 3.25, "eval_runtime": 2.0}]
     assert apart(tmp_path, "trainer_state.json", {"log_history": history}, {"log_history": other}) == []
     other = [{"step": 40, "loss": 0.25}, history[1]]
     assert apart(tmp_path, "trainer_state.json", {"log_history": history}, {"log_history": other}) != []

@@ -19,6 +19,10 @@ _STAMP = "[0-9]" * 8 + "_" + "[0-9]" * 6
 RULES: Final = (
     Rule("trainer", "log_history.*.train_loss", _OF_A_LAUNCH, "*trainer_state.json"),
     *(
+        Rule("trainer", f"log_history.*{name}", "how fast it went", "*trainer_state.json")
+        for name in ("_runtime", "_samples_per_second", "_steps_per_second")
+    ),
+    *(
         Rule("trainer", f"*fit_loop.epoch_progress.{part}.{name}", _LIGHTNING, when=ONE_LESS)
         for part in ("current", "total")
         for name in ("ready", "started")
