@@ -93,6 +93,8 @@ class Trainer(Protocol):
     name: ClassVar[str]
     #: Whether a finished run's checkpoint folder can be put back to an earlier iteration.
     can_rewind: ClassVar[bool]
+    #: Whether it can be asked to load a checkpoint and save it at once, without a step.
+    can_probe: ClassVar[bool]
     #: Of a checkpoint that was loaded and saved at once, what is no state either.
     probed: ClassVar[tuple[Rule, ...]]
     #: Part of what the exception says that ends a phase ``replicas`` where their weights are not the same.
@@ -144,6 +146,10 @@ class Trainer(Protocol):
     @property
     def measures(self) -> bool:
         """Whether its times and its memory say anything of the hardware; else they are not judged."""
+
+    @property
+    def ends_itself(self) -> bool:
+        """Whether it stops where it is told; if not, it is ended there, with what it has in its buffers."""
 
     def launch(self, phase: Phase) -> Launch:
         """Say how ``phase`` is started."""

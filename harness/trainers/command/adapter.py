@@ -54,6 +54,7 @@ class CommandTrainer:
 
     name: ClassVar[str] = "command"
     can_rewind: ClassVar[bool] = False
+    can_probe: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = RULES
     probed: ClassVar[tuple[Rule, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
@@ -96,6 +97,11 @@ class CommandTrainer:
     def world_size(self) -> int:
         """What the case says; how its command comes to so many processes is its own affair."""
         return self.case.harness.world_size or 1
+
+    @property
+    def ends_itself(self) -> bool:
+        """Whether the command is told where to stop."""
+        return stops_by_itself(self.case)
 
     def launch(self, phase: Phase) -> Launch:
         """The command of a phase, in the folder of its case file or in its ``cwd``; raises CaseError."""

@@ -100,6 +100,8 @@ class MegatronTrainer:
 
     name: ClassVar[str] = "megatron"
     can_rewind: ClassVar[bool] = True
+    can_probe: ClassVar[bool] = True
+    ends_itself: ClassVar[bool] = True
     probed: ClassVar[tuple[Rule, ...]] = PROBED
     unlike: ClassVar[str] = "hashes not matching across DP replicas"
 

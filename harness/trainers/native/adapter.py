@@ -32,6 +32,8 @@ class NativeTrainer:
 
     name: ClassVar[str] = "native"
     can_rewind: ClassVar[bool] = True
+    can_probe: ClassVar[bool] = True
+    ends_itself: ClassVar[bool] = True
     rules: ClassVar[tuple[Rule, ...]] = ()
     probed: ClassVar[tuple[Rule, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
