@@ -135,6 +135,10 @@ def test_a_validation_at_k_may_come_from_the_resumed_process(tmp_path: Path) -> 
     assert where.message == "it went on at step 9; logged again, with equal values: 8"
 
 
+def test_a_script_that_counts_from_zero_and_went_on_behind_k_is_held(tmp_path: Path) -> None:
+    assert compared(held_and_not(tmp_path, "from-zero")) == {"loss"}  # it is at its end before it is stopped
+
+
 def test_what_was_in_the_buffers_of_a_script_that_was_ended_is_not_its_fault(tmp_path: Path) -> None:
     a_case = case(tmp_path, "buffered", "--pause", "0.06", n=64)
     assert not failing(run(tmp_path, a_case, golden_update=True))

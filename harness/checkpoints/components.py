@@ -46,6 +46,22 @@ _SETTINGS_FILE = re.compile(
     r"(?:.*/)?(?:training_args\.bin|(?:adapter_|generation_|tokenizer_)?config\.json|tokenizer\.json|vocab\.json"
     r"|special_tokens_map\.json|(?:pre)?processor_config\.json|hparams\.yaml)"
 )
+#: How such names end: `rng_state_0.pth`, `optimizer_state_dict.pt`, `random_states_rank3.pkl`.
+_ENDS = r"(?:_?states?)?(?:_dict)?(?:[_.-]?(?:rank)?[_-]?\d+)*\.\w+"
+#: What the Trainer has logged: it says how training went, and is nothing that could be lost.
+_LOG = re.compile(r"log_history(?:\..+)?", re.DOTALL)
+_LOG_FILE = re.compile(r"(?:.*/)?trainer_state\.json")
+#: A file that has one component alone says so in its own name: `rng_state_0.pth`, `random_states_0.pkl`,
+#: `scheduler.bin`, `sampler_1.bin`, `dl_state_dict.bin`. What is in it has names as plain as `last_epoch`.
+_FILES = tuple(
+    (component, re.compile(rf"(?:.*/)?(?:{words}){_ENDS}", re.IGNORECASE))
+    for component, words in (
+        ("rng", r"(?:(?:torch|cuda|numpy|python|cpu|gpu)_)*(?:rng|random)"),
+        ("grad-scaler", r"(?:(?:grad|loss|amp)_)?scaler"),
+        ("lr-schedule", r"(?:(?:lr|learning_rate)_)?sched(?:uler)?s?"),
+        ("data-order", r"(?:(?:train|data|batch|distributed)_?)*(?:sampler|loader|dl_state)"),
+    )
+)
 _PROGRESS = (
     (
         "data-order",
@@ -59,8 +75,11 @@ _PROGRESS = (
 )
 #: The object in which Megatron-LM keeps what other versions of it have in ``common.pt``.
 _COMMON = re.compile(r"common_state/shard_\d+(?:\.\d+)*_\d+(?:\.\d+)*\.")
-#: Megatron-LM's files of an optimizer: a parameter in it is a master.
-_OPTIMIZER_FILE = re.compile(r"(?:.*/)?(?:distrib_optim|layer_wise_optimizer_\d+)\.pt")
+#: Files of an optimizer: a parameter in it is a master, and its steps are its own.
+_OPTIMIZER_FILE = re.compile(
+    r"(?:.*/)?(?:layer_wise_optimizer_\d+\.pt|(?:distrib_)?optim(?:izer)?" + _ENDS
+    + r"|(?:bf16_|fp16_)?zero_pp_rank_\d+_mp_rank_\d+_optim_states\.pt)"
+)  # fmt: skip
 _OF_AN_OPTIMIZER = ("weights", "embedding", "experts", "buffers", "iteration", "unknown")
 _PER_RANK = re.compile(r"^rng\..*\.\d+_\d+_\d+$")
 #: Megatron-LM's: the place of the rank among how many, (pipeline, tensor).
@@ -131,6 +150,11 @@ def foreign(name: str, file: str = "") -> str:
     """
     if is_argument(name) or _SETTINGS.fullmatch(name) or _SETTINGS_FILE.fullmatch(file):
         return "unknown"
+    if _LOG.fullmatch(name) and _LOG_FILE.fullmatch(file):
+        return "unknown"
+    of_file = next((found for found, pattern in _FILES if pattern.fullmatch(file)), None)
+    if of_file:
+        return of_file
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     words = " ".join(re.findall(r"[a-z]+", spaced.lower()))
     of_words = next((found for found, pattern in _FOREIGN_PATTERNS if pattern.search(words)), "unknown")

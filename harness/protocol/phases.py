@@ -102,8 +102,7 @@ class Phases:
         series = {} if name == "probe" else self._logged(phase)
         if name == "interrupted" and not self.plan.trainer.can_rewind:
             # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
-            series = {metric: line.at(0, stop) for metric, line in series.items()}
-            series = {metric: line for metric, line in series.items() if line.steps.size}
+            series = dict(continuation.before(series, stop))
         judged = continuation.named(series, self.plan.case.metrics)
         end = min(stop, ended(judged, start, self.plan.n) or stop)
         try:

@@ -193,3 +193,28 @@ def test_a_count_among_the_arguments_is_all_that_is_known_of_the_data_where_noth
 )
 def test_what_a_framework_was_told_is_no_component_s(key: str, file: str, component: str) -> None:
     assert components.foreign(key, file) == component
+
+
+@pytest.mark.parametrize(
+    ("key", "file", "component"),
+    [
+        ("cpu", "rng_state.pth", "rng"),
+        ("python.1.0", "rng_state_3.pth", "rng"),
+        ("numpy_random_seed.state.1", "random_states_0.pkl", "rng"),
+        ("last_epoch", "scheduler.pt", "lr-schedule"),
+        ("base_lrs.0", "step_20/scheduler.bin", "lr-schedule"),
+        ("_growth_tracker", "scaler.pt", "grad-scaler"),
+        ("yielded", "sampler_1.bin", "data-order"),
+        ("_snapshot._iterator_finished", "dl_state_dict.bin", "data-order"),
+        ("state.0.step", "optimizer.pt", "optimizer"),
+        ("base_optimizer_state.0.weight", "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "optimizer"),
+        ("param_groups.0.lr", "optimizer.bin", "lr-schedule"),
+        ("net.weight", "model_and_optimizer.pt", "weights"),
+        ("cpu", "my_rng_model.pt", "unknown"),
+        ("log_history.3.epoch", "checkpoint-20/trainer_state.json", "unknown"),
+        ("epoch", "checkpoint-20/trainer_state.json", "data-order"),
+        ("log_history.3.epoch", "mine.json", "data-order"),
+    ],
+)
+def test_a_file_of_one_component_speaks_for_what_is_in_it(key: str, file: str, component: str) -> None:
+    assert components.foreign(key, file) == component

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import random
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -58,12 +60,14 @@ class Lines(Log):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         buffered = args.logger == "buffered"
+        if buffered:  # whoever handles SIGTERM himself may leave without a word
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
         self.file = (args.out / "metrics.jsonl").open("a", buffering=-1 if buffered else 1)
         if args.logger == "fields":
             print(json.dumps({"config": {"lr": 0.01, "host": "here"}, "seed": 3}), file=self.file)
 
     def log(self, step: int, loss: float) -> None:
-        line: dict[str, Any] = {"step": step, "loss": loss}
+        line: dict[str, Any] = {"step": step - (self.args.logger == "from-zero"), "loss": loss}
         if self.args.logger == "fields":
             line = {"global_step": step, "rank": 0, "timestamp": time.time(), "training": True,
                     "stage": "fit",
