@@ -24,8 +24,9 @@ from harness.commands.cli import main
 from harness.diagnosis import Diagnosis
 from harness.errors import EXIT_FAILED, EXIT_NOTHING, EXIT_PASSED, EXIT_USAGE
 from harness.matrix import Cell
+from harness.night.headline import Headline
 from harness.report.board import Board, running
-from harness.report.summary import summary
+from harness.report.summary import Line, show, summary
 from harness.report.terminal import Terminal, render
 from harness.text import one_line, printable
 from harness.verdict import Verdict
@@ -391,3 +392,18 @@ def test_pytest_ends_a_sweep_with_the_table_of_its_cells(tmp_path: Path, workers
     assert said.count("again: ") == 1, done.stdout + done.stderr
     assert "  lost:  experts: experts, or their router" in said
     assert "2 cells: 1 passed, 1 failed" in said
+
+
+def test_where_no_terminal_ends_a_line_no_name_and_no_number_is_broken_over_two() -> None:
+    long = f"rank-{'0123456789' * 30}"
+    failed = Check("continuous: lm loss", "lm loss", "continuous", "exact", passed=False, first_bad_step=3,
+                   message=f"the checkpoint {long} and a number {'7' * 200} are there")  # fmt: skip
+    verdict = Verdict("cpu/dev/" + "case" * 40, "failed", (failed,), None, {}, {}, "harness run")
+    for width in (40, 80):
+        stream = StringIO()
+        console = Console(file=stream, width=width, force_terminal=False)
+        said = Headline(failed.message, "step 3", long, "again")
+        show([replace(Line.of_verdict(verdict), said=said)], console)
+        for word in (long, "7" * 200, verdict.cell):
+            assert word in stream.getvalue()
+        assert any(long in line and "7" * 200 in line for line in stream.getvalue().splitlines())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -85,7 +86,7 @@ def show(lines: Sequence[Line], console: Console) -> None:
     for line in lines:
         if line.said is not None:
             _red(line, line.said, console)
-    console.print(totals(lines))
+    console.print(totals(lines), soft_wrap=True)
 
 
 def table(lines: Sequence[Line]) -> Table:
@@ -126,8 +127,10 @@ def _red(line: Line, said: Headline, console: Console) -> None:
         Text(f"{SIGNS[line.state]} {one_line(line.cell)}", style=STYLES[line.state]), soft_wrap=True
     )
     for word, text in said.facts:
+        # Where no terminal ends a line, none is folded: a search finds every name and number.
+        width = max(40, console.width) if console.file.isatty() else sys.maxsize
         folded = textwrap.fill(
-            text, max(40, console.width), initial_indent=f"  {word + ':':<6} ", subsequent_indent=" " * 9,
+            text, width, initial_indent=f"  {word + ':':<6} ", subsequent_indent=" " * 9,
             break_on_hyphens=False,
         )  # fmt: skip
         console.print(Text(folded), soft_wrap=True)
