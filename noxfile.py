@@ -4,7 +4,8 @@
     nox -s "case(h100)"                    everything for h100
     nox -s "case(cpu)(dev,<case>)"         one cell
     nox -t h100 | -t dev | -t <case>       by one of the three; also -k, and -l --json for CI
-    nox -s tests | minimums | faults | alarms | circumstances | megatron | bench | pages | docs
+    nox -s tests | minimums | frameworks | faults | alarms | circumstances | bench | pages | docs
+    nox -s megatron | museum               other people's software, which is fetched or named
 
 What stands after ``--`` goes to pytest, or to the command behind the session. Cells are ``harness/nox.py``'s.
 """
@@ -23,7 +24,6 @@ from harness.matrix import TRACKS
 from harness.nox import PYTHON, install, pins, sessions
 
 nox.needs_version = ">=2026.10.20"
-LOWEST_PYTHON = "3.10"  # pyproject.toml's requires-python
 
 sessions()
 
@@ -40,14 +40,13 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-n", "auto", "--dist", "worksteal", *coverage, *session.posargs)
 
 
-@nox.session(python=LOWEST_PYTHON, reuse_venv=False)
+@nox.session(python="3.10", reuse_venv=False)  # pyproject.toml's requires-python
 def minimums(session: nox.Session) -> None:
     """Run the tests that need no torch, with the lowest versions that pyproject.toml admits."""
     if session.venv_backend != "uv":
         session.error('minimums needs uv, for its --resolution=lowest-direct: pip install "nox[uv]"')
     session.install("--editable=.", *pins(session, "minimums"), "--resolution=lowest-direct")
-    chosen = ["-m", "not torch and not tools"]
-    session.run("pytest", "-n", "auto", "--dist", "worksteal", *chosen, *session.posargs)
+    session.run("pytest", "-nauto", "--dist", "worksteal", "-m", "not torch and not tools", *session.posargs)
 
 
 @nox.session(python=PYTHON)
@@ -81,6 +80,8 @@ for row in (
     ("faults", "dev", "python -m tests.faults", "Plant every known resume bug, and see it caught and named."),
     ("circumstances", "dev", "python -m tests.circumstances",
      "Run sound scripts that save the time, the host, the job: none may fail; ``--faults``: each must."),
+    ("frameworks", "frameworks", "python -m tests.frameworks", "Run the newest releases of five frameworks."),
+    ("museum", "museum", "python -m tests.museum", "Run real releases with real bugs, and sound ones."),
     ("bench", "bench", "python -m benchmarks", "Measure every speed claim against its rival."),
     ("pages", "pages", "python -m tests.pages", "Make screenshots of the reports in a real browser."),
     ("docs", "docs", "mkdocs build --strict", "Build the site; warnings are errors."),

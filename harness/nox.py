@@ -103,9 +103,8 @@ def _session(here: Repository, hardware: str, cases: str, names: list[str], swee
         for default in [(hardware, track) == ("cpu", by_default)]
         for case in names
     ]
-    backend = None if made else "none"
     name, tags = f"case({hardware})", [hardware]
     compiled = hardware != "cpu" and any(track.gpu_group for track in here.tracks.values())
-    python = GPU_PYTHON if compiled and made else PYTHON
+    python, backend = GPU_PYTHON if compiled and made else PYTHON, None if made else "none"
     session = nox.session(name=name, tags=tags, python=python, allow_parallel=True, venv_backend=backend)
     session(nox.parametrize("track,case", some)(run_cell) if some else run_cell)

@@ -9,6 +9,8 @@ import pytest
 from harness.checkpoints import open_checkpoint
 from harness.errors import CheckpointError
 from harness.trainers.command import checkpoint_names
+from harness.trainers.command.names import Saves
+from harness.trainers.command.putting_back import put_back
 
 
 def folder(tmp_path: Path, *names: str) -> Path:
@@ -129,7 +131,7 @@ def test_the_state_of_a_checkpoint_changes_while_it_is_written(tmp_path: Path) -
 def test_putting_back_leaves_later_checkpoints_out_and_turns_links_to_them(tmp_path: Path) -> None:
     root = folder(tmp_path, "step_10/a.json", "step_20/a.json", "step_5/a.json", "config.json")
     (root / "latest").symlink_to("step_20")
-    checkpoint_names.put_back(root, tmp_path / "target", 10)
+    put_back(root, tmp_path / "target", 10, Saves(10))
     there = sorted(path.name for path in (tmp_path / "target").iterdir())
     assert there == ["config.json", "latest", "step_10", "step_5"]
     assert (tmp_path / "target" / "latest").resolve().name == "step_10"
@@ -138,7 +140,7 @@ def test_putting_back_leaves_later_checkpoints_out_and_turns_links_to_them(tmp_p
 def test_what_a_resumed_script_overwrites_does_not_change_the_source(tmp_path: Path) -> None:
     root = folder(tmp_path, "last.pt")
     before = (root / "last.pt").read_text()
-    checkpoint_names.put_back(root, tmp_path / "target", 10)
+    put_back(root, tmp_path / "target", 10, Saves(10))
     with (tmp_path / "target" / "last.pt").open("r+") as file:
         file.write("xxxx")
     assert (root / "last.pt").read_text() == before

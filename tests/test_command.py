@@ -198,7 +198,8 @@ def preempted(tmp_path: Path, *command: str, grace: float = 0.3) -> subprocess.C
     program = (
         f"import sys; import harness.trainers.command.preemption as p; p._GRACE = {grace}; sys.exit(p.main())"
     )
-    words = [sys.executable, "-c", program, str(tmp_path / "save"), "4", str(tmp_path), "--", *command]
+    told = [str(tmp_path / "save"), "4", "8", "4", str(tmp_path)]
+    words = [sys.executable, "-c", program, *told, "--", *command]
     return subprocess.run(words, capture_output=True, text=True, cwd=TESTS.parent, check=False)
 
 
@@ -455,21 +456,20 @@ def test_a_dry_run_can_be_pasted_and_starts_the_same(tmp_path: Path) -> None:
 
 def test_the_documents_show_the_examples_as_they_are() -> None:
     text = (EXAMPLES.parent / "command-trainer.md").read_text()
-    for name in ("plain/tiny_lm/train.py", "plain/tiny_lm/model_config.yaml",
-                 "lightning/tiny_lightning/model_config.yaml"):  # fmt: skip
+    for name in ("plain/tiny_lm/train.py", "plain/tiny_lm/model_config.yaml"):
         assert (EXAMPLES / name).read_text() in text, name
     assert len((EXAMPLES / "plain/tiny_lm/model_config.yaml").read_text().splitlines()) == 10
 
 
-def example(tmp_path: Path, name: str) -> Case:
+def example(tmp_path: Path, source: Path) -> Case:
     folder = tmp_path / "cases" / "examples" / "tiny"
-    shutil.copytree(EXAMPLES / name, folder)
+    shutil.copytree(source, folder)
     return load_case(folder)
 
 
 @pytest.mark.torch
 def test_the_plain_example_resumes_and_a_line_taken_out_of_it_is_found(tmp_path: Path) -> None:
-    a_case = example(tmp_path, "plain/tiny_lm")
+    a_case = example(tmp_path, EXAMPLES / "plain/tiny_lm")
     verdict = run(tmp_path, a_case, golden_update=True)
     assert not failing(verdict)
     script = a_case.directory / "train.py"
@@ -485,7 +485,29 @@ def test_the_plain_example_resumes_and_a_line_taken_out_of_it_is_found(tmp_path:
 
 @pytest.mark.torch
 @pytest.mark.skipif(find_spec("pytorch_lightning") is None, reason="pytorch-lightning is not installed")
-def test_the_lightning_example_is_ended_at_its_checkpoint_and_resumes(tmp_path: Path) -> None:
-    verdict = run(tmp_path, example(tmp_path, "lightning/tiny_lightning"))
+def test_a_script_of_lightning_is_ended_at_its_checkpoint_and_resumes(tmp_path: Path) -> None:
+    verdict = run(tmp_path, example(tmp_path, TESTS / "stand_ins/tiny_lightning"))
     assert not failing(verdict)
     assert any(check.metric == "loss" and check.against == "continuous" for check in verdict.checks)
+
+
+@pytest.mark.parametrize(
+    ("names", "given"),
+    [
+        (("epoch=1-step=20.ckpt", "last.ckpt"), "/epoch=1-step=20.ckpt"),
+        (("checkpoint-20/model", "checkpoint-40/model"), "/checkpoint-20"),
+        (("model_20.pt", "optim_20.pt"), ""),
+        (("last.pt",), ""),
+    ],
+)
+def test_the_checkpoint_to_load_is_that_of_k_or_the_folder_where_it_is_several_files(
+    names: tuple[str, ...], given: str, tmp_path: Path
+) -> None:
+    load = tmp_path / "load"
+    for name in names:
+        (load / name).parent.mkdir(parents=True, exist_ok=True)
+        (load / name).touch()
+    resume = ["python", "train.py", "${CHECKPOINT_TO_LOAD}"]
+    a_case = case(tmp_path, command={"train": ["python", "train.py"], "resume": resume})
+    phase = Phase("resumed", tmp_path, tmp_path / "save", load, 20, 40, 40, 20)
+    assert CommandTrainer(a_case, "cpu").launch(phase).argv[2] == f"{load}{given}"

@@ -34,11 +34,10 @@ SMALLEST = DOCS / "examples/plain/smallest"
 BLOCKS = {
     ("README.md", "text"): ["shown: what nox printed, shortened", "shown: class 15 of the bank, shortened"],
     ("README.md", "yaml"): ["here: run"],
-    ("docs/command-trainer.md", "yaml"): [
-        "test_docs.py: is the file that ships", "here: read", "here: read",
-        "test_command.py: is the file that ships",
+    ("docs/command-trainer.md", "yaml"): ["test_docs.py: is the file that ships", "here: read", "here: read"],
+    ("docs/command-trainer.md", "python"): [
+        "test_docs.py: is the file that ships", "test_log.py: is called so",
     ],
-    ("docs/command-trainer.md", "python"): ["test_docs.py: is the file that ships"],
     ("docs/github.md", "json"): ["alarm/test_webhook.py: has the keys of what is told"],
     ("docs/github.md", "yaml"): ["test_elsewhere.py: is a caller like init's", "here: read"],
     ("docs/gitlab.md", "yaml"): ["test_gitlab.py: is checked"],
@@ -47,6 +46,15 @@ BLOCKS = {
         "here: its command; test_golden_tools.py: what it prints",
         "here: its command; test_golden_drift.py: what it prints",
     ],
+    ("docs/how-to/accelerate.md", "yaml"): ["test_how_to.py: is the file that ships"],
+    ("docs/how-to/accelerate.md", "diff"): ["shown: a line of the example"],
+    ("docs/how-to/deepspeed.md", "yaml"): ["test_how_to.py: is the file that ships"],
+    ("docs/how-to/lightning.md", "yaml"): ["test_how_to.py: is the file that ships"],
+    ("docs/how-to/lightning.md", "python"): ["test_how_to.py: is of the example"],
+    ("docs/how-to/mmengine.md", "yaml"): ["test_how_to.py: is the file that ships"],
+    ("docs/how-to/torchtitan.md", "yaml"): ["test_how_to.py: has the options of init"],
+    ("docs/how-to/transformers.md", "yaml"): ["test_how_to.py: is the file that ships"],
+    ("docs/how-to/transformers.md", "text"): ["test_how_to.py: is what init says"],
     ("docs/how-to/add-a-case.md", "yaml"): ["here: its path"],
     ("docs/how-to/add-a-track.md", "toml"): ["here: read"],
     ("docs/how-to/add-hardware.md", "python"): ["here: read"],
@@ -258,7 +266,7 @@ def test_the_transcripts_show_commands_of_the_page() -> None:
 
 
 def test_what_a_case_may_say_besides_is_read(tmp_path: Path) -> None:
-    whole, *parts, _ = blocks(DOCS / "command-trainer.md", "yaml")
+    whole, *parts = blocks(DOCS / "command-trainer.md", "yaml")
     folder = tmp_path / "mine" / "case"
     folder.mkdir(parents=True)
     added = [line for part in parts for line in part.splitlines() if line != "HARNESS:"]

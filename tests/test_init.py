@@ -109,9 +109,9 @@ def test_a_seed_and_a_framework_are_looked_for(tmp_path: Path) -> None:
     path = tmp_path / "train.py"
     path.write_text("import torch\ntorch.save({}, 'x')\n")
     assert "no seed" in "\n".join(guess(look(path), tmp_path).unseen)
-    path.write_text("from transformers import Trainer\n")
-    assert look(path).framework == "transformers"
-    assert "uses transformers" in "\n".join(guess(look(path), tmp_path).unseen)
+    path.write_text("from composer import Trainer\n")
+    assert look(path).framework == "Composer"
+    assert "uses Composer" in "\n".join(guess(look(path), tmp_path).unseen)
 
 
 @pytest.mark.parametrize(

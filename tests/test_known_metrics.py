@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from harness.checks import Check, compare_curves, statistics_of
 from harness.diagnosis import diagnose
 from harness.metrics import Series, known, read_metrics
+from harness.metrics import units as known_units
 from harness.metrics.known import Metric
 from harness.report.curves import plots
 from harness.verdict import Verdict
@@ -148,6 +150,48 @@ def test_a_row_says_only_what_it_knows_and_the_first_that_does_counts() -> None:
     rows = known.METRICS.beside(Metric("grad-flux", judged="exact"))
     assert (rows.of("grad-flux").judged, rows.of("grad-flux").tells) == ("exact", "gradient")
     assert known.about("grad-flux").judged == "value"
+
+
+@pytest.mark.parametrize(
+    ("judged", "names"),
+    [
+        ("time", "time_metrics/end_to_end(s) time_metrics/data_loading(s) data_time step_time_ms "
+         "timing_s/gen perf/time_per_step train/train_runtime eval_runtime train_step_timing_in_s "
+         "iter_ms fwd[ms]"),
+        ("finite", "mfu(%) throughput(tps) tps tflops it/s tok/s tokens_per_sec perf/mfu/actor timestamp "
+         "_runtime elapsed_time eta time/remaining_estimate wall_clock/train gpu.0.temp gpu_util "
+         "time_metrics/data_loading(%) DeviceStatsMonitor.on_train_batch_end/cpu_percent "
+         "train_samples_per_second"),
+        ("memory", "memory/max_active(GiB) memory/max_reserved(%) memory/num_alloc_retries memory gpu_mem "
+         "perf/max_memory_allocated_gb peak_memory_mb memory(MB) memory/peak_reserved_mem rss_bytes"),
+        ("value", "loss loss_s memory/loss memory_bank_loss loss_metrics/global_max_loss time/batch "
+         "time/token timesteps time_step temperature accuracy(%) top1(%) num_mb total_flos "
+         "lifetime_reward grad_norm_s perf/total_num_tokens bits_per_byte momentum"),
+    ],
+)  # fmt: skip
+def test_costs_are_known_by_their_unit_and_what_tells_of_training_is_none(judged: str, names: str) -> None:
+    assert {name: known.about(name).judged for name in names.split()} == dict.fromkeys(names.split(), judged)
+
+
+def test_the_slack_of_a_bound_is_as_much_in_every_unit() -> None:
+    units = {"mem-allocated-bytes": 1, "memory(MB)": 1 << 20, "a_gb": 1 << 30, "b(GiB)": 1 << 30}
+    assert {name: known_units.unit_of(name) for name in units} == units
+    one, more = ({"memory(GiB)": Series("memory(GiB)", np.arange(9), np.full(9, v))} for v in (10.0, 11.0))
+    (check,) = compare_curves(one, more, against="golden", lane="exact", first=0, last=9)
+    assert not check.passed
+
+
+def test_a_name_of_any_length_is_known_in_no_time() -> None:
+    for name in (
+        "a_" * 20_000,
+        "gpu_" * 9_000 + "x",
+        "memory/" + "a_" * 20_000 + "!",
+        "loss" * 9_000,
+        "time" * 9_000,
+    ):
+        began = time.monotonic()
+        known.about(name)
+        assert time.monotonic() - began < 2
 
 
 #: Modules that name metrics and judge nothing by it, and why.

@@ -325,7 +325,12 @@ def test_checkpoints_are_deleted_before_results_are_kept(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "ran"), [("tests", ["nox -s tests", "nox"]), ("minimums", ["nox -s minimums"])]
+    ("job", "ran"),
+    [
+        ("tests", ["nox -s tests", "nox"]),
+        ("minimums", ["nox -s minimums"]),
+        ("frameworks", ["nox -s frameworks"]),
+    ],
 )
 def test_a_job_of_the_unit_workflow_is_nox_and_no_more(job: str, ran: list[str]) -> None:
     steps = load("unit.yml")["jobs"][job]["steps"]
@@ -340,7 +345,8 @@ def test_unit_jobs_take_torch_without_cuda_and_cells_are_told_by_their_own_scrip
         if re.search(r"^ *nox\b(?! -l)", scripts, re.MULTILINE):
             variables = load(name.partition(":")[0]).get("env", {}) | job.get("env", {})
             made[name] = variables.get("UV_TORCH_BACKEND")
-    assert made == {"unit.yml:tests": "cpu", "unit.yml:minimums": "cpu", "cells.yml:cells": None}
+    unit = {f"unit.yml:{job}": "cpu" for job in ("tests", "minimums", "frameworks")}
+    assert made == unit | {"cells.yml:cells": None}
 
 
 def test_only_what_was_tested_is_published_and_only_by_a_release() -> None:

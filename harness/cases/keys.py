@@ -153,7 +153,8 @@ class CaseFile(msgspec.Struct, rename="upper"):
         list[Text] | None,
         _expected(
             "a list of texts",
-            description="the metrics that are compared; without it, all that the golden has",
+            description="the metrics that are compared, with the golden and with the uninterrupted run; "
+            "without it, all that they have",
         ),
     ] = None
     launcher: Annotated[

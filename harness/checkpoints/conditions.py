@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -12,6 +13,9 @@ Condition = Callable[[bytes, bytes], str]
 
 #: A condition's name: the second stream is the first one, some draws of a loader's seed further on.
 SEEDS_DRAWN: Final = "seeds-drawn"
+#: A condition's name: the second whole number is one less than the first.
+ONE_LESS: Final = "one-less"
+_INT = 8  # bytes
 #: A seed is an int64: two words of the generator.
 _WORDS_OF_A_SEED = 2
 #: A loader for training, one for validation, one for testing, in each of 32 virtual stages.
@@ -34,4 +38,12 @@ def seeds_drawn(before: bytes, after: bytes) -> str:
     return ""
 
 
-CONDITIONS: Final[Mapping[str, Condition]] = {SEEDS_DRAWN: seeds_drawn}
+def one_less(before: bytes, after: bytes) -> str:
+    """Whether both are whole numbers, and ``after`` is one less than ``before``."""
+    if len(before) != _INT or len(after) != _INT:
+        return "they are no whole numbers"
+    one, two = (int.from_bytes(value, sys.byteorder, signed=True) for value in (before, after))
+    return "" if one - two == 1 else f"it is {one - two} less than the other, expected 1"
+
+
+CONDITIONS: Final[Mapping[str, Condition]] = {SEEDS_DRAWN: seeds_drawn, ONE_LESS: one_less}

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.checks import student
 from harness.checks.wording import amount
 from harness.metrics.known import about
+from harness.metrics.units import unit_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +97,9 @@ def compare_upper_bound(
 
     expected, actual = typical(pair.metric, pair.expected), typical(pair.metric, pair.actual)
     timed = is_time(pair.metric)
-    bound = expected * (_TIME_FACTOR if timed else _MEMORY_FACTOR) + (0 if timed else _SLACK)
+    bound = expected * (_TIME_FACTOR if timed else _MEMORY_FACTOR) + (
+        0 if timed else _SLACK / unit_of(pair.metric)
+    )
     repeats = np.asarray(statistics.get("typical", ()), np.float64) if statistics else None
     if repeats is not None and repeats.size > 1:
         reach = student.quantile(_ALARM, repeats.size - 1) * float(repeats.std(ddof=1))

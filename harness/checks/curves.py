@@ -12,6 +12,7 @@ from harness.checks.exact import compare_exactly
 from harness.checks.pairing import pair
 from harness.checks.result import Against, Check, Kind, Worst
 from harness.checks.tolerance import compare_by_tolerance
+from harness.metrics.known import about
 
 if TYPE_CHECKING:
     from harness.checks.edges import Edges
@@ -44,7 +45,8 @@ def compare_curves(
         against: what ``expected`` is. Time and memory are compared with a golden only.
         lane: how values are compared.
         first, last: both included.
-        metrics: only these; all of both sides when empty.
+        metrics: only these; all of both sides when empty. Of the others, what tells of training itself must
+            be finite where the other side is.
         statistics: the golden's, by metric, for the envelope lane and the spread of times.
         enforce_bounds: whether a time or memory above its bound fails; give False where the run is
             on another machine than the golden's, and it is only reported.
@@ -71,12 +73,13 @@ def compare_curves(
                     Check(f"{against}: {metric}", metric, against, "present", passed=True, message=message)
                 )
                 continue
-        unjudged = is_speed(metric) or (bounded and against == "continuous")
-        if unjudged or (metrics and metric not in metrics):
-            unnamed = bool(metrics) and metric not in metrics
-            check = _finite(metric, right and right.at(first, last), against, said)
-            if not check.passed and not _as_odd(left, right, against) if unnamed else unjudged:
-                found.append(check)
+        if metrics and metric not in metrics:
+            if right is not None and _is_training(metric) and not _as_odd(left, right, against):
+                check = _finite(metric, right.at(first, last), against, said)
+                found += [] if check.passed else [check]
+            continue
+        if is_speed(metric) or (bounded and against == "continuous"):
+            found.append(_finite(metric, right and right.at(first, last), against, said))
             continue
         if right is not None and left is None and against == "golden":
             found.append(_unknown(right.at(first, last), said, named=metric in metrics))
@@ -86,15 +89,15 @@ def compare_curves(
         if isinstance(both, Check):
             found.append(replace(both, message=both.message + said))
             continue
-        about = (statistics or {}).get(metric)
+        spread = (statistics or {}).get(metric)
         with np.errstate(over="ignore", invalid="ignore"):  # finite values may be further apart than a float
             if bounded:
                 enforce = enforce_bounds and (enforce_time or not is_time(metric))
-                check = compare_upper_bound(both, enforce=enforce, statistics=about, note=said)
+                check = compare_upper_bound(both, enforce=enforce, statistics=spread, note=said)
             elif lane == "exact":
                 check = compare_exactly(both, said)
             elif lane == "envelope":
-                check = compare_with_envelope(both, about, said)
+                check = compare_with_envelope(both, spread, said)
             else:
                 check = compare_by_tolerance(both, said, rounding)
         found.append(check)
@@ -123,6 +126,11 @@ def _finite(metric: str, series: Series | None, against: Against, said: str) -> 
     )  # fmt: skip
 
 
+def _is_training(metric: str) -> bool:
+    """Whether a metric tells of training itself: no NaN of it goes unseen, whatever a case names."""
+    return about(metric).tells in ("loss", "gradient", "parameters")
+
+
 def _as_odd(expected: Series | None, actual: Series | None, against: Against) -> bool:
     """Whether a metric that the case does not name is infinite only where that is expected.
 
@@ -131,7 +139,7 @@ def _as_odd(expected: Series | None, actual: Series | None, against: Against) ->
     import numpy as np
 
     if actual is None or not actual.steps.size:
-        return False
+        return True
     if expected is None:
         return against == "golden"
     here, there = (set(one.steps[~np.isfinite(one.values)].tolist()) for one in (actual, expected))

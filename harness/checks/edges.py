@@ -31,11 +31,14 @@ class Edges:
         whole: the curves of a run that began and ended only once: the golden's, or the uninterrupted one's.
         k: the iteration that was resumed from.
         end: the last step that the interrupted run logged; None where its curves are not compared.
+        cut: the last step before k, where the interrupted process was ended from outside: what it had not
+            written by then went with it. None where it ended by itself.
     """
 
     whole: Mapping[str, Series]
     k: int
     end: int | None = None
+    cut: int | None = None
 
     def without(self, metric: str, expected: Series | None, actual: Series | None) -> Sides:
         """Both sides without what only one of them has for that reason, and a note that says so."""
@@ -45,6 +48,7 @@ class Edges:
             return expected, actual, ""
         steps = np.empty(0, np.int64) if actual is None else actual.steps
         missing = self._not_yet(metric, expected.steps, steps)
+        unwritten = self._unwritten(expected.steps, steps)
         extra = self._at_an_edge(metric, expected.steps, steps)
         if actual is not None:  # what is no number is left out nowhere
             extra = np.setdiff1d(extra, actual.steps[~np.isfinite(actual.values)])
@@ -52,12 +56,13 @@ class Edges:
             f"{what} {ranges(odd.tolist())}"
             for what, odd in (
                 ("not logged by a process that has just begun:", missing),
+                ("not written by a process when it was ended, and not compared:", unwritten),
                 ("logged because a process began or ended:", extra),
             )
             if odd.size
         ]
-        if missing.size:
-            expected = expected.kept(~np.isin(expected.steps, missing))
+        if missing.size or unwritten.size:
+            expected = expected.kept(~np.isin(expected.steps, np.union1d(missing, unwritten)))
         if extra.size and actual is not None:
             actual = actual.kept(~np.isin(actual.steps, extra))
         return expected, actual, f" ({'; '.join(said)})" if said else ""
@@ -74,6 +79,16 @@ class Edges:
         late = self.k + int(self.whole[metric].steps.min())  # as late as the whole run's own first
         first = min(actual[self._resumed(actual)].tolist(), default=late)
         return missing[self._resumed(missing) & (missing < min(late, first))]
+
+    def _unwritten(self, expected: NDArray[np.int64], actual: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Steps up to k behind the last that an interrupted process wrote before it was ended."""
+        import numpy as np
+
+        missing = np.setdiff1d(expected, actual)
+        if self.cut is None:
+            return missing[:0]
+        last = max((step for step in actual.tolist() if step <= self.cut), default=-1)
+        return missing[(missing > last) & (missing <= self.cut)]
 
     def _at_an_edge(
         self, metric: str, expected: NDArray[np.int64], actual: NDArray[np.int64]

@@ -38,7 +38,10 @@ _ENVIRONMENT: Final[dict[str, tuple[str, ...]]] = {
         "flash_attention", "xformers", "triton", "deepspeed", "transformers", "accelerate",
         "lightning", "pytorch_lightning", "composer", "datasets", "tokenizers", "safetensors",
         "bitsandbytes", "torchvision", "torchaudio", "torchao", "jax", "jaxlib", "flax",
-        "tensorflow", "scipy", "pandas", "container", "image", "libc", "glibc",
+        "tensorflow", "scipy", "pandas", "container", "image", "libc", "glibc", "mosaicml",
+        "mosaicml_streaming", "torchmetrics", "torchdata", "torchtitan", "mmengine", "diffusers", "keras",
+        "nemo_toolkit", "optax", "orbax_checkpoint", "peft", "sentence_transformers", "timm", "trl",
+        "unsloth",
     ),
 }  # fmt: skip
 _ENVIRONMENT_KEYS: Final = {key: reason for reason, keys in _ENVIRONMENT.items() for key in keys}

@@ -47,7 +47,7 @@ _IDLE_VARIABLES: Final = re.compile(
 )
 #: What the harness puts in place of these is a path, or a place on the way, of one phase.
 _OF_A_PHASE: Final = re.compile(
-    r"\$\{?(?:TENSORBOARD_PATH|CHECKPOINT_SAVE_PATH|CHECKPOINT_LOAD_PATH|OUTPUT_PATH|DATA_CACHE_PATH|LOG_DIR"
+    r"\$\{?(?:TENSORBOARD_PATH|CHECKPOINT_SAVE_PATH|CHECKPOINT_LOAD_PATH|CHECKPOINT_TO_LOAD|OUTPUT_PATH|DATA_CACHE_PATH|LOG_DIR"
     r"|EXIT_ITERS|SAVE_INTERVAL|TRAIN_ITERS)\b"
 )
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_]\w*)\}|\$([A-Za-z_]\w*)")

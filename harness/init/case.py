@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.init.script import Option, Printed, Saved, Script
+from harness.init.advice import advised, framework_words
+from harness.init.printed import Printed
+from harness.init.script import Option, Saved, Script
 
 #: Where the lines of code are that a message speaks of.
 PAGE = "docs/resume-bit-for-bit.md"
 _STEPS, _EPOCHS = 40, 4  # N where the script does not say; a loss moves within it, and it takes seconds
+_STEPS_IN_AN_EPOCH = 10  # where an epoch is counted in steps, which nobody can tell without the data
 _PLAIN = re.compile(r"[A-Za-z0-9_./=-]+")
 
 
@@ -44,11 +47,14 @@ class _Writer:
         self.guessed: list[str] = []
         self.unseen: list[str] = []
         self.name = os.path.relpath(script.path.absolute(), root.absolute())
-        self.n, self.k = self._iterations()
+        self.advice = advised(script, self.name)
+        self.options: dict[str, Option] = dict((*script.options.items(), *self.advice.options.items()))
+        self.n, self.every = self._iterations()
+        self.k = self.n // 2
         self.save_name = next((one.name for one in script.saves if one.name), None)
 
     def option(self, role: str) -> Option | None:
-        return self.script.options.get(role)  # type: ignore[call-overload, no-any-return]
+        return self.options.get(role)
 
     def say(self, words: str, line: int | None = None) -> None:
         self.guessed.append(f"{self.name}:{line}: {words}" if line else f"{self.name}: {words}")
@@ -56,15 +62,26 @@ class _Writer:
     # -- parts ---------------------------------------------------------------------------------
 
     def _iterations(self) -> tuple[int, int]:
-        every = self.script.every if not self.option("every") else None
+        if self._epochs_in_steps():
+            return _EPOCHS * _STEPS_IN_AN_EPOCH, (self.advice.every or 1) * _STEPS_IN_AN_EPOCH
+        every = self.advice.every or (self.script.every if not self.option("every") else None)
         if every and every <= 5000:
-            self.say(f"saves every {every} steps: N is {2 * every}, stopped and resumed at {every}")
-            return 2 * every, every
+            k = max(every, 2 if self._of_epochs() else 1)
+            self.say(f"saves every {every} steps: N is {2 * k}, stopped and resumed at {k}")
+            return 2 * k, every
         default = next((one.default for one in (self.option("steps"), self.option("epochs")) if one), None)
-        most = _EPOCHS if self.option("epochs") and not self.option("steps") else _STEPS
+        most = _EPOCHS if self._of_epochs() else _STEPS
         n = default if isinstance(default, int) and 4 <= default <= most else most
         n -= n % 4
         return n, n // 2
+
+    def _of_epochs(self) -> bool:
+        """Whether an iteration is an epoch."""
+        return self.option("epochs") is not None and self.option("steps") is None
+
+    def _epochs_in_steps(self) -> bool:
+        known = self.script.known
+        return known is not None and known.logs_steps and self._of_epochs()
 
     def text(self) -> str:
         train, resume = self._train(), self._resume()
@@ -73,7 +90,9 @@ class _Writer:
             "TEST_TYPE: ckpt-resume",
             "MODEL_ARGS:",
             f"  --train-iters: {self.n}  # N, the iterations of a whole run",
-            f"  --save-interval: {self.k}  # it is stopped and resumed after this many",
+            f"  --save-interval: {self.every}  # it is stopped and resumed after "
+            + ("this many" if self.k == self.every else str(self.k)),
+            *self._variables(),
             "HARNESS:",
             "  trainer: {default: command}",
             "  command:",
@@ -87,15 +106,33 @@ class _Writer:
         self._remarks()
         return "\n".join(lines) + "\n"
 
+    def _variables(self) -> list[str]:
+        lines = [f"  {name}: {_word(value)}" for name, value in self.advice.variables.items()]
+        return ["ENV_VARS:", *lines] if lines else []
+
+    def _begin(self) -> list[str]:
+        known = self.script.known
+        return [*(known.launcher if known else ("python",)), self.name]
+
     def _train(self) -> list[str]:
-        words = ["python", self.name]
+        words = self._begin()
+        if self.script.parsed:
+            self._asks_for()
+            return [*words, *framework_words(self.script, folder="${CHECKPOINT_SAVE_PATH}")]
         steps, epochs = self.option("steps"), self.option("epochs")
         if steps:
             words += [steps.flag, "${TRAIN_ITERS}"]
-            self.say(f"{steps.flag} is the number of iterations", steps.line)
+            self._say_of(steps, "steps", "is the number of iterations")
+        elif epochs and self._epochs_in_steps():
+            words += [epochs.flag, str(_EPOCHS)]
+            self._say_of(epochs, "epochs", f"is how long it trains: {_EPOCHS} epochs")
+            self.unseen.append(
+                f"how many steps an epoch has: {_STEPS_IN_AN_EPOCH} stand for them in the case, where "
+                f"--train-iters is {_EPOCHS} epochs and --save-interval {self.every // _STEPS_IN_AN_EPOCH}"
+            )
         elif epochs:
             words += [epochs.flag, "${TRAIN_ITERS}"]
-            self.say(f"{epochs.flag} is the number of iterations: an iteration is an epoch here", epochs.line)
+            self._say_of(epochs, "epochs", "is the number of iterations: an iteration is an epoch here")
         else:
             self.unseen.append(
                 f"no option for the number of steps: {self.name} must train {self.n} steps; let it take "
@@ -107,15 +144,24 @@ class _Writer:
             ("log", "1", "is how often it logs: at every step"),
             ("metrics", "${OUTPUT_PATH}", "is the folder of its metrics.jsonl"),
             ("events", "${TENSORBOARD_PATH}", "is the folder of its event files"),
+            ("report", "tensorboard", "is where it logs to"),
         ):
             option = self.option(role)
             if option:
                 words += [option.flag, value]
-                self.say(f"{option.flag} {said}", option.line)
+                self._say_of(option, role, said)
+        self._asks_for()
+        return [*words, *self._saving("${CHECKPOINT_SAVE_PATH}")]
+
+    def _say_of(self, option: Option, role: str, said: str) -> None:
+        """Unless it is one that the script is advised to have: then that is said."""
+        if role not in self.advice.options:
+            self.say(f"{option.flag} {said}", option.line)
+
+    def _asks_for(self) -> None:
         for option in self.script.others:
             asked = f"{self.name}:{option.line} asks for {option.flag}"
             self.unseen.append(f"{asked}, and what it is cannot be told: give it in `train` and `resume`")
-        return [*words, *self._saving("${CHECKPOINT_SAVE_PATH}")]
 
     def _saving(self, folder: str, *, quiet: bool = False) -> list[str]:
         option = self.option("save")
@@ -124,15 +170,18 @@ class _Writer:
         saved = next((one for one in self.script.saves if option.dest in one.below), None)
         default = Path(str(option.default or ""))
         is_file = saved.name is None if saved else bool(default.suffix)
+        is_file = is_file and self.script.known is None  # theirs are folders
         name = default.name if default.suffix else "checkpoint.pt"
         if not quiet:
-            self.say(f"{option.flag} is the {'file' if is_file else 'folder'} that it saves to", option.line)
+            self._say_of(option, "save", f"is the {'file' if is_file else 'folder'} that it saves to")
         if is_file:
             self.save_name = name
         return [option.flag, f"{folder}/{name}" if is_file else folder]
 
     def _resume(self) -> list[str]:
         option, train = self.option("resume"), self._train_again()
+        if self.script.known:
+            return self._resume_known(option, train)
         if option is None:
             own = self._loads_own()
             if own:
@@ -154,6 +203,26 @@ class _Writer:
         self.say(f"{option.flag} is the {'file' if is_file else 'folder'} that it resumes from", option.line)
         return [*train, option.flag, path]
 
+    def _resume_known(self, option: Option | None, train: list[str]) -> list[str]:
+        """In the folder that it saved to, as such scripts do."""
+        known = self.script.known
+        assert known is not None
+        if self.script.parsed:
+            words = [*self._begin(), *framework_words(self.script, folder="${CHECKPOINT_LOAD_PATH}")]
+            return [*words, *known.parser_resume]
+        train = self._same(train, "${CHECKPOINT_LOAD_PATH}")
+        if option is None:
+            return train
+        if option.is_flag:
+            self._say_of(option, "resume", "resumes from the folder that it saves to")
+            return [*train, option.flag]
+        told = next((one for one in self.script.told if one.place.role == "resume"), None)
+        in_folder = told is not None and bool(re.search(known.finds, told.made_of))
+        self._say_of(
+            option, "resume", f"is the {'folder' if in_folder else 'checkpoint'} that it resumes from"
+        )
+        return [*train, option.flag, "${CHECKPOINT_LOAD_PATH}" if in_folder else "${CHECKPOINT_TO_LOAD}"]
+
     def _train_again(self) -> list[str]:
         said, self.guessed, unseen, self.unseen = self.guessed, [], self.unseen, []
         try:
@@ -174,7 +243,10 @@ class _Writer:
         return next((one for one in self.script.loads if option and option.dest in one.below), None)
 
     def _metrics(self) -> str:
-        if self.option("metrics") or self.option("events"):
+        if self.option("metrics") or self.option("events") or self.advice.by_itself:
+            return ""
+        if self.script.logs:
+            self.say("it logs by harness.log")
             return ""
         if self.script.writes_metrics:
             self.unseen.append(
@@ -182,7 +254,7 @@ class _Writer:
                 "${TENSORBOARD_PATH} or ${OUTPUT_PATH}"
             )
             return ""
-        epochs = bool(self.option("epochs")) and not self.option("steps")
+        epochs = self._of_epochs()
         printed = _best([one for one in self.script.prints if epochs or not one.of_epoch])
         if printed is None:
             self.unseen.append(
@@ -195,6 +267,11 @@ class _Writer:
 
     def _remarks(self) -> None:
         script = self.script
+        self.unseen += self.advice.unseen
+        for said, line in self.advice.guessed:
+            self.say(said, line or None)
+        if script.known:
+            return
         if script.framework not in ("plain torch", "none"):
             self.unseen.append(
                 f"{self.name} uses {script.framework}, whose own saving and resuming is not known here"
@@ -245,7 +322,8 @@ def _filled(name: str, k: int) -> str:
 
 
 def _word(word: str) -> str:
-    return word if _PLAIN.fullmatch(word) else json.dumps(word)
+    plain = _PLAIN.fullmatch(word) and not word.replace(".", "").isdigit()
+    return word if plain else json.dumps(word)
 
 
 def _quoted(text: str) -> str:

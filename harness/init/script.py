@@ -8,17 +8,21 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from harness.errors import UsageError
-from harness.metrics.stdout import suggest
-
-Role = Literal["steps", "epochs", "stop", "save", "every", "resume", "log", "seed", "metrics", "events"]
+from harness.init.frameworks import Framework, Role
+from harness.init.printed import Printed, printed
+from harness.init.syntax import assigned, attributes, constant, dotted
+from harness.init.told import Told, fields_asked_for, framework_of, parsed, told
 
 #: What an option is for, by the words of its name (``--max_steps`` → ``max-steps``); the first that fits.
 _ROLES: tuple[tuple[Role, str], ...] = (
     ("stop", r"stop(-(at|after|step|steps|iter|iters|iteration))?|exit-(iter|iters|interval|step|at)|until"),
-    ("every", r"(save|ckpt|checkpoint)-(every|interval|freq|steps|iters|every-n-steps)|(save|ckpt)-n-steps"),
+    ("report", r"report-to"),
+    (
+        "every",
+        r"(save|ckpt|checkpoint|checkpointing)-(every|interval|freq|steps|iters|every-n-steps)|(save|ckpt)-n-steps",
+    ),
     ("log", r"(log|print|report)(ging)?-(every|interval|freq|steps|iters|every-n-steps)"),
     (
         "resume",
@@ -33,11 +37,6 @@ _ROLES: tuple[tuple[Role, str], ...] = (
         r"|save-(checkpoint|ckpt|model)(-(dir|path|to))?",
     ),
 )
-#: Frameworks whose own trainer saves and resumes, by what a script imports.
-_FRAMEWORKS = {
-    "transformers": "transformers", "lightning": "Lightning", "pytorch_lightning": "Lightning",
-    "accelerate": "Accelerate", "deepspeed": "DeepSpeed", "megatron": "Megatron-LM", "composer": "Composer",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,21 +58,6 @@ class Option:
     is_flag: bool
     required: bool
     line: int
-
-
-@dataclass(frozen=True)
-class Printed:
-    """A print of the loss.
-
-    Args:
-        expression: a regular expression that finds step and values in the line.
-        line: where.
-        of_epoch: its step is the number of an epoch.
-    """
-
-    expression: str
-    line: int
-    of_epoch: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +89,12 @@ class Script:
         prints: lines with a step and a value.
         saves, loads: in their order.
         distributed: it makes a process group.
+        logs: by ``harness.log``.
+        known: the framework, where there is a page on it.
+        told: what it tells that framework; of what is not told by an option, the option that it should have.
+        parsed: the line where the framework's own parser reads the command line; 0 without one.
+        reads: names of all attributes that it reads.
+        parser, namespace: the names of its parser, and of what that gives; those that it should have.
     """
 
     path: Path
@@ -119,6 +109,13 @@ class Script:
     seeded: bool = False
     writes_metrics: bool = False
     distributed: bool = False
+    logs: bool = False
+    known: Framework | None = None
+    told: tuple[Told, ...] = ()
+    parsed: int = 0
+    reads: frozenset[str] = frozenset()
+    parser: str = "parser"
+    namespace: str = "args"
 
 
 def look(path: Path, root: Path | None = None) -> Script:
@@ -146,19 +143,27 @@ def look(path: Path, root: Path | None = None) -> Script:
         said = error.msg if isinstance(error, SyntaxError) else str(error)
         raise UsageError(f"{path}{line}: is not Python {sys.version_info.major}: {said}") from error
     imports = tuple(_imports(tree, _folders(path, root)))
-    framework = next((name for key, name in _FRAMEWORKS.items() if key in imports), "")
+    framework = framework_of(imports, tree)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    names = [_dotted(call.func) for call in calls]
+    names = [dotted(call.func) for call in calls]
     options = list(_options(calls))
     roles = _by_role([one for one in options if one.flag.startswith("-")], dict(_logged_below(tree)))
+    own = parsed(framework, tree) if framework else 0
+    by_dest = {one.dest: one for one in options}
+    places = tuple(told(framework, tree, by_dest)) if framework and framework.page else ()
+    roles |= {one.place.role: by_dest[one.option] for one in places if one.option}
+    fields = (
+        Option(f"--{name}", name, None, is_flag=False, required=True, line=at)
+        for name, at in fields_asked_for(tree)
+    )
     return Script(
         path=path,
-        framework=framework or ("plain torch" if "torch" in imports else "none"),
+        framework=framework.name if framework else "plain torch" if "torch" in imports else "none",
         imports=imports,
         options=roles,
-        others=tuple(one for one in options if one.required and one not in roles.values()),
+        others=tuple(one for one in (*options, *fields) if one.required and one not in roles.values()),
         every=_saves_every(tree),
-        prints=tuple(_prints(calls)),
+        prints=tuple(printed(calls)),
         saves=tuple(_files(calls, ("torch.save", "dcp.save", "save_state", "save_checkpoint"), 1, tree)),
         loads=tuple(_files(calls, ("torch.load", "dcp.load"), 0, tree)),
         seeded=any(
@@ -166,7 +171,14 @@ def look(path: Path, root: Path | None = None) -> Script:
         ),
         writes_metrics=any(name.endswith(("SummaryWriter", "TensorBoardLogger")) for name in names)
         or "metrics.jsonl" in text,
+        logs=_imports_harness(tree),
         distributed=any(name.endswith("init_process_group") for name in names),
+        known=framework if framework and framework.page else None,
+        told=places,
+        parsed=own,
+        reads=frozenset(node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)),
+        parser=next((dotted(call.func).rpartition(".")[0] for call in calls if _adds(call)), "parser"),
+        namespace=_namespace(tree),
     )
 
 
@@ -178,7 +190,7 @@ def _folders(path: Path, root: Path | None) -> list[Path]:
 
 
 def _imports(tree: ast.Module, folders: Sequence[Path]) -> Iterator[str]:
-    seen = set(sys.stdlib_module_names)
+    seen = {*sys.stdlib_module_names, "harness"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
@@ -195,18 +207,22 @@ def _imports(tree: ast.Module, folders: Sequence[Path]) -> Iterator[str]:
                 yield name
 
 
-def _dotted(node: ast.AST) -> str:
-    """``torch.save`` of the node that says it; empty for what is no name."""
-    if isinstance(node, ast.Attribute):
-        return f"{_dotted(node.value)}.{node.attr}".lstrip(".")
-    return node.id if isinstance(node, ast.Name) else ""
+def _adds(call: ast.Call) -> bool:
+    return dotted(call.func).endswith(".add_argument")
 
 
-def _constant(node: ast.AST | None) -> object:
-    try:
-        return ast.literal_eval(node) if node is not None else None
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
+def _namespace(tree: ast.Module) -> str:
+    """``a`` of ``a = parser.parse_args()``; what has that name may be something else: then another."""
+    names = assigned(tree)
+    calls = {name: value for name, value in names.items() if isinstance(value, ast.Call)}
+    mine = next((name for name, call in calls.items() if dotted(call.func).endswith("parse_args")), "")
+    return mine or ("options" if "args" in names else "args")
+
+
+def _imports_harness(tree: ast.Module) -> bool:
+    modules = [one.name for node in ast.walk(tree) if isinstance(node, ast.Import) for one in node.names]
+    modules += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    return "harness" in modules
 
 
 # -- options -----------------------------------------------------------------------------------
@@ -215,22 +231,23 @@ def _constant(node: ast.AST | None) -> object:
 def _options(calls: Sequence[ast.Call]) -> Iterator[Option]:
     """Those of argparse, and of click's and typer's decorators."""
     for call in calls:
-        name = _dotted(call.func)
+        name = dotted(call.func)
         known = ("add_argument", "click.option", "click.argument", "typer.Option")
         if not name.endswith(known) and name != "option":
             continue
-        words = [word for word in map(_constant, call.args) if isinstance(word, str)]
+        words = [word for word in map(constant, call.args) if isinstance(word, str)]
         flags = [word for word in words if word.startswith("--")]
-        said = {one.arg: _constant(one.value) for one in call.keywords if one.arg}
+        said = {one.arg: constant(one.value) for one in call.keywords if one.arg}
         if not flags:
             if words and not words[0].startswith("-") and "nargs" not in said:
                 yield Option(words[0], words[0], None, is_flag=False, required=True, line=call.lineno)
             continue
         flag, _, negative = max(flags, key=len).partition("/")  # click's --resume/--no-resume
         dest = str(said.get("dest") or flag.lstrip("-").replace("-", "_"))
-        action = next((_dotted(one.value) for one in call.keywords if one.arg == "action"), "")
+        action = next((dotted(one.value) for one in call.keywords if one.arg == "action"), "")
         is_flag = str(said.get("action") or "").startswith("store_") or bool(said.get("is_flag"))
         is_flag = is_flag or bool(negative) or action.endswith("BooleanOptionalAction")
+        is_flag = is_flag or (said.get("nargs") == "?" and "const" in said)
         required = said.get("required") is True
         yield Option(flag, dest, said.get("default"), is_flag, required, call.lineno)
 
@@ -254,13 +271,16 @@ def _by_role(options: Sequence[Option], logged: Mapping[str, Role]) -> dict[Role
 def _logged_below(tree: ast.Module) -> Iterator[tuple[str, Role]]:
     """``args.out / "metrics.jsonl"`` → ``out``, and the folder of a SummaryWriter."""
     for node in ast.walk(tree):
-        texts = [one.value for one in ast.walk(node) if isinstance(one, ast.Constant)]
         if isinstance(node, (ast.BinOp, ast.Call, ast.JoinedStr)) and any(
-            isinstance(text, str) and text.endswith("metrics.jsonl") for text in texts
+            map(_is_log, ast.iter_child_nodes(node))
         ):
-            yield from ((name, "metrics") for name in _attributes(node))
-        elif isinstance(node, ast.Call) and _dotted(node.func).endswith("SummaryWriter"):
-            yield from ((name, "events") for name in _attributes(node))
+            yield from ((name, "metrics") for name in attributes(node))
+        elif isinstance(node, ast.Call) and dotted(node.func).endswith("SummaryWriter"):
+            yield from ((name, "events") for name in attributes(node))
+
+
+def _is_log(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and str(node.value).endswith("metrics.jsonl")
 
 
 def _worth(role: Role, name: str) -> int:
@@ -281,13 +301,13 @@ def _saves_every(tree: ast.Module) -> int | None:
         if not isinstance(node, ast.If):
             continue
         saves = any(
-            isinstance(inner, ast.Call) and "save" in _dotted(inner.func).rpartition(".")[2].lower()
+            isinstance(inner, ast.Call) and "save" in dotted(inner.func).rpartition(".")[2].lower()
             for statement in node.body
             for inner in ast.walk(statement)
         )
         for inner in ast.walk(node.test) if saves else ():
             if isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Mod):
-                number = _constant(inner.right)
+                number = constant(inner.right)
                 if isinstance(number, int) and number > 0:
                     return number
     return None
@@ -295,29 +315,16 @@ def _saves_every(tree: ast.Module) -> int | None:
 
 def _files(calls: Sequence[ast.Call], names: tuple[str, ...], at: int, tree: ast.Module) -> Iterator[Saved]:
     """The paths of calls that save or load; a name that stands for a path is looked up once."""
-    paths = {
-        node.targets[0].id: node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
-    }
+    paths = assigned(tree)
     for call in calls:
-        if not _dotted(call.func).endswith(names):
+        if not dotted(call.func).endswith(names):
             continue
         given: ast.AST | None = call.args[at] if len(call.args) > at else None
         given = given or next((one.value for one in call.keywords if one.arg in ("f", "path")), None)
         if isinstance(given, ast.Name) and given.id in paths:
             given = paths[given.id]
         if given is not None:
-            yield Saved(_last_part(given), tuple(_attributes(given)), call.lineno)
-
-
-def _attributes(node: ast.AST) -> Iterator[str]:
-    """``args.out`` → ``out``: the options that an expression reads; click gives them as plain names."""
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
-            yield inner.attr
-        elif isinstance(inner, ast.Name):
-            yield inner.id
+            yield Saved(_last_part(given), tuple(attributes(given)), call.lineno)
 
 
 def _last_part(node: ast.AST) -> str | None:
@@ -331,7 +338,7 @@ def _last_part(node: ast.AST) -> str | None:
             str(part.value) if isinstance(part, ast.Constant) else _braces(part) for part in node.values
         )
         return text.rpartition("/")[2] or None
-    value = _constant(node)
+    value = constant(node)
     return value.rpartition("/")[2] or None if isinstance(value, str) else None
 
 
@@ -343,40 +350,3 @@ def _braces(part: ast.expr) -> str:
     said = spec.values if isinstance(spec, ast.JoinedStr) else ()
     text = "".join(str(one.value) for one in said if isinstance(one, ast.Constant))
     return f"{{:{text}}}" if text else "{}"
-
-
-def _prints(calls: Sequence[ast.Call]) -> Iterator[Printed]:
-    """Lines that hold a step and a loss, as regular expressions; of print and of loggers."""
-    for call in calls:
-        if _dotted(call.func).rpartition(".")[2] not in ("print", "info", "write", "log"):
-            continue
-        # As it may look: what is put in is a number, a whole one where it may be the step.
-        words = ["".join(p if isinstance(p, str) else "7" for p in _pieces(one)) for one in call.args]
-        expression = suggest([" ".join(words)], epochs=True)
-        if expression is not None:
-            of_epoch = suggest([" ".join(words)]) is None
-            yield Printed(expression, call.lineno, of_epoch)
-
-
-def _pieces(node: ast.expr) -> Iterator[str | ast.expr]:
-    """The texts of a line and what stands between them: f-strings, ``%`` and ``format``."""
-    values: Sequence[ast.expr] = ()
-    text: object = None
-    if isinstance(node, ast.JoinedStr):
-        for part in node.values:
-            yield str(part.value) if isinstance(part, ast.Constant) else getattr(part, "value", part)
-        return
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
-        text = _constant(node.left)
-        values = node.right.elts if isinstance(node.right, ast.Tuple) else [node.right]
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
-        text, values = _constant(node.func.value), node.args
-    if not isinstance(text, str):
-        value = _constant(node)
-        yield value if isinstance(value, str) else node
-        return
-    literals = re.split(r"%[-+ 0-9.]*[a-zA-Z]|\{[^{}]*\}", text)
-    for literal, value in zip(literals, (*values, None), strict=False):
-        yield literal
-        if value is not None:
-            yield value

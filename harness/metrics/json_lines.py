@@ -1,18 +1,22 @@
-"""JSON lines: one object a line, ``step`` or ``iteration``, and numbers by metric name."""
+"""JSON lines: one object a line, a step, and numbers by metric name."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.errors import MetricsError
+from harness.metrics.below import named
+from harness.metrics.rows import Passed, Row, has_steps, series_of, shown
 from harness.metrics.series import Series
 
 NAME = "metrics.jsonl"
-_STEP_KEYS = ("step", "iteration")
+#: What frameworks call theirs: LLaMA-Factory, mmengine, mmcv, detectron2; and people.
+OTHERS = (
+    "trainer_log.jsonl", "scalars.json", "*.log.json", "metrics.json", "log.jsonl", "logs.jsonl",
+    "train_log.jsonl", "train.jsonl", "training.jsonl", "history.jsonl",
+)  # fmt: skip
 
 
 def files(folder: Path) -> list[Path]:
@@ -21,35 +25,35 @@ def files(folder: Path) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def read(paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
+def others(folder: Path) -> list[Path]:
+    """Files of other names, at any depth, whose first lines are objects of which one has a step."""
+    return [path for path in (*named(folder, (NAME,)), *named(folder, OTHERS)) if _is_log(path)]
+
+
+def read(paths: Sequence[Path], *, killed: bool, notes: list[str] | None = None) -> dict[str, Series]:
     """Read the lines of each file.
 
     ``NaN`` and ``Infinity`` are numbers here, and whole numbers stay exact beyond 2**53. Empty lines are
-    passed over.
+    passed over; so are fields that are no numbers and lines without a step, and ``notes`` says so.
 
     Args:
         paths: the files, the oldest first.
         killed: leave out a last line that does not end.
+        notes: what was passed over is said there.
 
     Raises:
-        MetricsError: a line that is something else, with its number.
+        MetricsError: a line that is something else, with its number; or no line has a step.
     """
-    steps: dict[str, list[int]] = {}
-    values: dict[str, list[float]] = {}
+    found: dict[str, Series] = {}
     for path in paths:
-        for where, step, numbers in _lines(path, killed=killed):
-            for name, value in numbers.items():
-                if type(value) is not float and (type(value) is not int or abs(value) > sys.float_info.max):
-                    raise MetricsError(f"{where}: {name!r} is {_shown(value)}, expected a number")
-                if name not in steps:
-                    steps[name], values[name] = [], []
-                steps[name].append(step)
-                values[name].append(value)
-    return {name: Series.of(name, steps[name], values[name]) for name in steps}
+        passed = Passed()
+        found = series_of(_lines(path, killed=killed), passed, kept=found)
+        if notes is not None:
+            notes += passed.sentences(path.name)
+    return found
 
 
-def _lines(path: Path, *, killed: bool) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-    """``file:line``, step and the rest of each line."""
+def _lines(path: Path, *, killed: bool) -> Iterator[Row]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -63,22 +67,25 @@ def _lines(path: Path, *, killed: bool) -> Iterator[tuple[str, int, Mapping[str,
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            said = f"found {_shown(line.decode(errors='replace'))}, expected one JSON object ({error})"
+            said = f"found {shown(line.decode(errors='replace'))}, expected one JSON object ({error})"
             raise MetricsError(f"{where}: {said}") from error
         if not isinstance(record, dict):
-            raise MetricsError(f"{where}: found {_shown(record)}, expected one JSON object")
-        found = [record.pop(key) for key in _STEP_KEYS if key in record]
-        if not found:
-            raise MetricsError(
-                f"{where}: found keys {_shown(sorted(record))}, expected 'step' or 'iteration'"
-            )
-        if any(type(step) is not int or not -(1 << 63) <= step < 1 << 63 for step in found):
-            raise MetricsError(f"{where}: the step is {_shown(found[0])}, expected a whole number")
-        if found[0] != found[-1]:
-            raise MetricsError(f"{where}: step {found[0]} and iteration {found[-1]}, expected the same")
-        yield where, found[0], record
+            raise MetricsError(f"{where}: found {shown(record)}, expected one JSON object")
+        yield Row(where, record)
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _is_log(path: Path, most: int = 20) -> bool:
+    steps = False
+    try:
+        with path.open("rb") as file:
+            for _ in range(most):
+                line = file.readline(1 << 20)
+                if not line.strip():
+                    continue
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    return False
+                steps = steps or has_steps(record)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return steps

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, Literal
 
+from harness.metrics import units
+
 #: How a metric is judged, whatever lane its curve is in:
 #:
 #: * ``value``: as the lane says: bit for bit, by tolerance, or by the envelope of repeats;
@@ -85,7 +87,9 @@ class Metric:
 
     def fits(self, metric: str) -> bool:
         """Whether it speaks of ``metric``."""
-        return self.name == metric if isinstance(self.name, str) else bool(self.name.search(metric))
+        if isinstance(self.name, str):
+            return self.name == metric
+        return bool(self.name.search(metric[-_LONGEST:]))  # a name may be of any length, and from anywhere
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ def _family(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE)
 
 
+_LONGEST: Final = 160  # characters of a name that a pattern is looked for in, the last ones
+
 #: The largest deviations that were seen between clean runs of 100 steps: 2.5e-4 for another CPU (bfloat16),
 #: 4.8e-3 for another type of GPU, whose random streams differ from the first step on.
 _LOSS: Final = Tolerance(7e-3, 1.5e-5, jump=14.0, rounding={"fp32": 5e-4, "bf16": 2e-3})
@@ -171,10 +177,10 @@ METRICS: Final = Metrics((
     Metric("power/gpu", "finite"),
     # Families, by what trainers call such things. How they are judged:
     Metric(_family(r" vs samples$"), "unread"),  # Megatron-LM logs each curve again, over another axis
-    # Work per second: the time says the same.
-    Metric(_family(r"throughput|tflop|per[-_ ]?sec(?:ond)?s?$|/s(?:ec)?$"), "finite"),
-    Metric(_family(r"(?:^|[-_ /])(?:run)?time$"), "time"),
-    Metric(_family(r"^mem-"), "memory"),
+    Metric(units.TRAINING, "value"),
+    Metric(units.SHARED_BY_NO_TWO_RUNS, "finite"),
+    Metric(units.SECONDS, "time"),
+    Metric(units.BYTES, "memory"),
     Metric(_family(r"max"), highest=True),
     # What they tell, in the order in which a name decides:
     Metric(_family(r"digest"), data="digest"),

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from harness.errors import NothingLogged
-from harness.metrics import events, json_lines, stdout
+from harness.metrics import below, events, json_lines, stdout, tables, trainer_state
 from harness.metrics.known import about
 from harness.metrics.series import Series
 
 
 class _Read(Protocol):
-    def __call__(self, paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
+    def __call__(
+        self, paths: Sequence[Path], *, killed: bool, notes: list[str] | None = None
+    ) -> dict[str, Series]:
         """The series of all files together."""
 
 
@@ -23,67 +25,92 @@ class _Format:
     """One way to log.
 
     Args:
-        below: the phase's folder that is searched for its files.
-        files: those there; none where the trainer logged in another way.
+        files: those in the phase's own folder; none where the trainer logged in another way.
         read: their series.
-        absent: said of the folder, where there are none; nothing, where nobody expects any.
-        wanted: what a trainer would have to write.
+        in_events: files are looked for in the folder of event files first.
+        last: only where no other format has a file.
     """
 
-    below: Literal["tensorboard", "output"]
     files: Callable[[Path], list[Path]]
     read: _Read
-    absent: str = ""
-    wanted: str = ""
+    in_events: bool = False
+    last: bool = False
 
 
 #: Where several have a metric, the first one counts.
 _FORMATS = (
-    _Format(
-        "tensorboard",
-        events.files,
-        events.read,
-        "{}: no event file",
-        "TensorBoard events to ${TENSORBOARD_PATH}",
-    ),
-    _Format(
-        "output",
-        json_lines.files,
-        json_lines.read,
-        f"no {{}}/{json_lines.NAME}",
-        f"one JSON object a line to ${{OUTPUT_PATH}}/{json_lines.NAME}",
-    ),
-    _Format("output", stdout.files, stdout.read),  # only where the case says so
+    _Format(events.files, events.read, in_events=True),
+    _Format(json_lines.files, json_lines.read),
+    _Format(tables.files, tables.read),
+    _Format(stdout.files, stdout.read),  # only where the case says so
+    _Format(json_lines.others, json_lines.read, last=True),
+    _Format(tables.others, tables.read, last=True),
+    _Format(trainer_state.files, trainer_state.read, last=True),
+)
+_ABSENT = (
+    "{tensorboard}: no event file, and no {output}/" + json_lines.NAME + " (looked for as well: "
+    f"{tables.NAME}, a log of a framework's own name, {trainer_state.NAME}){{seen}}: "
+    "the trainer logged nothing"
+)
+_WANTED = (
+    "let it write TensorBoard events to ${TENSORBOARD_PATH}, or one JSON object a line to "
+    f"${{OUTPUT_PATH}}/{json_lines.NAME}"
+)
+_WANTED_OTHERWISE = (
+    f"give it a name and a form that is read: {json_lines.NAME} (one JSON object a line, with 'step'), or "
+    f"{tables.NAME} (a header with 'step')"
 )
 
 
-def read_metrics(tensorboard_folder: Path, output_folder: Path, *, killed: bool = False) -> dict[str, Series]:
-    """What a phase logged: event files under the one folder, JSON lines and printed lines in the other.
+def read_metrics(
+    tensorboard_folder: Path,
+    output_folder: Path,
+    *,
+    killed: bool = False,
+    notes: list[str] | None = None,
+) -> dict[str, Series]:
+    """What a phase logged: event files, JSON lines, CSV, and printed lines.
 
     What is ``unread`` is left out, as curves over consumed samples are (``lm loss vs samples``): their steps
-    are not iterations.
+    are not iterations. The same value that is logged again for a step counts once.
 
     Args:
-        tensorboard_folder: searched with all its subfolders.
+        tensorboard_folder: searched with all its subfolders; the phase's own, where it has no event file.
         output_folder: the phase's own folder.
         killed: the process was killed: what it was writing at that moment, the last record of an
             event file or the last line, may be torn and is then left out.
+        notes: what was there and is not read is said there, a sentence each.
 
     Returns:
         The series by metric, in the order they first appear. Where several sources have a metric, the
-        event files count before the JSON lines, and those before what was printed.
+        event files count before the JSON lines, those before CSV, and those before what was printed.
 
     Raises:
         NothingLogged: nothing of that is there.
         MetricsError: it is broken.
     """
-    folders = {"tensorboard": tensorboard_folder, "output": output_folder}
-    there = [(one, paths) for one in _FORMATS if (paths := one.files(folders[one.below]))]
+    there = _there(tensorboard_folder, output_folder)
     if not there:
-        absent = ", and ".join(one.absent.format(folders[one.below]) for one in _FORMATS if one.absent)
-        wanted = ", or ".join(one.wanted for one in _FORMATS if one.wanted)
-        raise NothingLogged(f"{absent}: the trainer logged nothing", f"let it write {wanted}")
+        seen = below.seen(output_folder)
+        message = _ABSENT.format(
+            tensorboard=tensorboard_folder, output=output_folder, seen=f"; there is {seen}" if seen else ""
+        )
+        raise NothingLogged(message, _WANTED_OTHERWISE if seen else _WANTED)
     found: dict[str, Series] = {}
     for one, paths in reversed(there):
-        found |= one.read(paths, killed=killed)
-    return {name: series for name, series in found.items() if about(name).judged != "unread"}
+        found |= one.read(paths, killed=killed, notes=notes)
+    return {name: series.once() for name, series in found.items() if about(name).judged != "unread"}
+
+
+def _there(tensorboard: Path, output: Path) -> list[tuple[_Format, list[Path]]]:
+    """The formats that have files, and these."""
+    there: list[tuple[_Format, list[Path]]] = []
+    for one in _FORMATS:
+        if one.last and there:
+            break
+        paths = one.files(tensorboard) if one.in_events else one.files(output)
+        if one.in_events and not paths and output != tensorboard:
+            paths = one.files(output)
+        if paths:
+            there.append((one, paths))
+    return there

@@ -110,6 +110,25 @@ class Series:
         rest = None if self.rest is None else self.rest[mask]
         return Series(self.name, self.steps[mask], self.values[mask], rest)
 
+    def once(self) -> Series:
+        """Without what was logged again for a step with the same value; where one is another, all of it.
+
+        A trainer logs some again in its last words. What is logged again as another value is for the checks.
+        """
+        if self.clean:
+            return self
+        import numpy as np
+
+        known: dict[int, tuple[int, object]] = {}
+        kept = np.ones(len(self), bool)
+        bits = self.values.view(np.int64)
+        for i, step in enumerate(self.steps.tolist()):
+            value = int(bits[i]), None if self.rest is None else self.rest[i]
+            if known.setdefault(step, value) != value:
+                return self
+            kept[i] = known[step] is value
+        return self if kept.all() else self.kept(kept)
+
     def rounded(self, decimals: int) -> Series:
         """With as many decimals, as somebody may have written them down."""
         import numpy as np

@@ -10,13 +10,13 @@ import itertools
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import MetricsError
 from harness.expressions import Expression
+from harness.metrics.rows import number_of
 from harness.metrics.series import Series
 
 LOG = Path("logs", "trainer.log")
@@ -44,7 +44,7 @@ def files(folder: Path) -> list[Path]:
     return [path] if is_declared(folder) and path.is_file() else []
 
 
-def read(paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
+def read(paths: Sequence[Path], *, killed: bool, notes: list[str] | None = None) -> dict[str, Series]:
     """Read the lines of each log; a line that no expression matches says nothing.
 
     Several ranks may print a line: with the same values it counts once.
@@ -52,11 +52,13 @@ def read(paths: Sequence[Path], *, killed: bool) -> dict[str, Series]:
     Args:
         paths: the logs.
         killed: leave out a last line that does not end.
+        notes: no matter here: whoever prints says more than numbers.
 
     Raises:
         MetricsError: a step or a value that is no number or a part of one, or two values of one step; with
             the line.
     """
+    del notes
     values: dict[str, dict[int, float]] = {}
     seen: dict[tuple[str, int], str] = {}
     for path in paths:
@@ -86,7 +88,7 @@ def _take(
     expression: Expression,
 ) -> None:
     """One line's values to those that there are."""
-    step = _number(groups[expression.step])
+    step = number_of(groups[expression.step] or "")
     if not isinstance(step, int) or not -(1 << 63) <= step < 1 << 63:
         found = groups[expression.step]
         raise MetricsError(
@@ -97,7 +99,7 @@ def _take(
         text = groups[name]
         if text is None:  # the other branch of an alternative
             continue
-        value = _number(text)
+        value = number_of(text)
         if value is None:
             raise MetricsError(
                 f"{where}: {name!r} is {_short(text)}, expected a number",
@@ -111,18 +113,6 @@ def _take(
                 f"as in line {first.rpartition(':')[2]}",
                 f"let one rank print it, once a step, or let {_KEY} match those lines only",
             )
-
-
-def _number(text: str | None) -> int | float | None:
-    """What a group holds, as Python's number, whole ones exact; None for anything else."""
-    text = (text or "").strip()
-    if not text.isascii() or "_" in text:  # Python would take them
-        return None
-    try:
-        number: int | float = int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else float(text)
-    except ValueError:
-        return None
-    return None if type(number) is int and abs(number) > sys.float_info.max else number
 
 
 def _same(one: float, other: float) -> bool:
@@ -140,8 +130,12 @@ def unmatched(folder: Path) -> list[str]:
     return list(left)
 
 
-def advice(folder: Path) -> str:
-    """What a script that logged nothing would have to do; with a line of its log, where one has numbers."""
+def advice(folder: Path, instead: str = "") -> str:
+    """What a script that logged nothing would have to do; with a line of its log, where one has numbers.
+
+    Args:
+        instead: what it may do as well, as the reader of metrics says.
+    """
     path = folder / LOG
     line, expression = None, None
     if path.is_file():
@@ -152,6 +146,8 @@ def advice(folder: Path) -> str:
         quoted = expression.replace("'", "''")
         said = f"its log has lines like {_short(line)}; to read those, say in the case: "
         said += f"HARNESS: {{metrics: {{stdout: '{quoted}'}}}}; or "
+    if instead and "${OUTPUT_PATH}" not in instead:
+        said = f"{instead}; or {said}"
     return (
         f"{said}let one process write a line a step to ${{OUTPUT_PATH}}/metrics.jsonl: with "
         "ENV_VARS: {OUTPUT_PATH: '${OUTPUT_PATH}'} in the case, "

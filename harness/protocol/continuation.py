@@ -7,7 +7,7 @@ one had not is what the resumed run must log.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,21 @@ class WentOn:
     check: Check
 
 
+def named(series: Curves, metrics: Collection[str]) -> Curves:
+    """The curves that the case names; all of them where it names none, or none that is there."""
+    return {name: line for name, line in series.items() if name in metrics} or series
+
+
+def last_of(series: Curves) -> int | None:
+    """The last step that anything was logged at."""
+    return max((int(line.steps.max()) for line in series.values() if len(line)), default=None)
+
+
+def from_zero(series: Curves) -> bool:
+    """Whether anything was logged at step 0."""
+    return any((line.steps == 0).any() for line in series.values())
+
+
 def common(one: Curves, other: Curves) -> tuple[Curves, Curves]:
     """Both at the steps that both have, metric by metric; a metric without one is left out.
 
@@ -43,9 +58,7 @@ def common(one: Curves, other: Curves) -> tuple[Curves, Curves]:
 
     left, right = {}, {}
     for metric in one.keys() & other.keys():
-        mine, theirs = (
-            dict(zip(c[metric].steps.tolist(), c[metric].numbers(), strict=True)) for c in (one, other)
-        )
+        mine, theirs = (_values(c[metric]) for c in (one, other))
         steps = [
             s for s in mine.keys() & theirs.keys() if math.isfinite(mine[s]) or not _equal(mine[s], theirs[s])
         ]
@@ -57,7 +70,7 @@ def common(one: Curves, other: Curves) -> tuple[Curves, Curves]:
 
 def before(series: Curves, k: int) -> Curves:
     """What a run had logged when it came to iteration ``k``."""
-    kept = {metric: line.kept(line.steps <= _last_before(series, k)) for metric, line in series.items()}
+    kept = {metric: line.kept(line.steps <= last_before(series, k)) for metric, line in series.items()}
     return {metric: line for metric, line in kept.items() if len(line)}
 
 
@@ -67,10 +80,15 @@ def after(whole: Curves, known: Curves, k: int, n: int | None = None) -> Curves:
     Args:
         n: the iterations of the whole run, where that is known.
     """
+    last = last_known(whole, known, k, n)
+    return {metric: line.kept(line.steps > last) for metric, line in whole.items()}
+
+
+def last_known(whole: Curves, known: Curves, k: int, n: int | None = None) -> int:
+    """The last step that a run had logged which was stopped behind iteration ``k``; arguments as above."""
     last = max((int(line.steps.max()) for line in known.values() if len(line)), default=0)
     now_and_then = n is not None and _counts_from_zero(whole, known, k, n)
-    last = max(last, k - 1 if now_and_then else _last_before(whole, k))
-    return {metric: line.kept(line.steps > last) for metric, line in whole.items()}
+    return max(last, k - 1 if now_and_then else last_before(whole, k))
 
 
 def replays(resumed: Curves, known: Curves) -> bool:
@@ -105,18 +123,18 @@ def went_on(
         return WentOn(
             resumed, present(name, "continuous", passed=False, message="the resumed run logged nothing")
         )
-    series, again = dict(resumed), list[int]()
+    series, new, again = dict(resumed), dict(resumed), list[int]()
     for metric, line in resumed.items():
-        old = known.get(metric)
-        if old is None or trained_again:
+        if trained_again:
             continue
-        before = dict(zip(old.steps.tolist(), old.numbers(), strict=True))
-        logged = zip(line.steps.tolist(), line.numbers(), strict=True)
-        same = np.array([step < expected and _equal(before.get(step), value) for step, value in logged], bool)
-        if same.any():
-            again += line.steps[same].tolist()
-            series[metric] = line.kept(~same)
-    first = _first(series)
+        mine, later = _values(known.get(metric)), _values(at_k(metric, like, expected))
+        logged = list(zip(line.steps.tolist(), line.numbers(), strict=True))
+        same = np.array([step < expected and _equal(mine.get(step), value) for step, value in logged], bool)
+        late = np.array([_equal(later.get(step), value) for step, value in logged], bool) & ~same
+        if same.any() or late.any():
+            again += line.steps[same | late].tolist()
+            series[metric], new[metric] = line.kept(~same), line.kept(~same & ~late)
+    first = _first(new)
     if first == expected:
         noted = f"; logged again, with equal values: {ranges(sorted(set(again)))}" if again else ""
         return WentOn(
@@ -137,7 +155,44 @@ def went_on(
     return WentOn(series, present(name, "continuous", passed=False, message=message, worst=worst))
 
 
-def _last_before(series: Curves, k: int) -> int:
+def at_k(metric: str, like: Curves, expected: int) -> Series | None:
+    """What an uninterrupted run logs at k of a metric that is logged now and then; None of any other.
+
+    A validation at k may come after the checkpoint of k: then it is the resumed run that makes it.
+
+    Args:
+        expected: the first step behind k.
+    """
+    line = like.get(metric)
+    if line is None or not _now_and_then(metric, like):
+        return None
+    k = max((step for one in like.values() for step in one.steps.tolist() if step < expected), default=None)
+    return None if k is None else line.at(k, k)
+
+
+def behind(whole: Curves, resumed: Curves, last: int) -> Curves:
+    """What is left of a whole run's curves behind a step, and what the resumed run has made up for at it."""
+    import numpy as np
+
+    kept = {}
+    for metric, line in whole.items():
+        mask = line.steps > last
+        if metric in resumed and (late := at_k(metric, whole, last + 1)) is not None:
+            mask |= np.isin(line.steps, late.steps) & np.isin(line.steps, resumed[metric].steps)
+        kept[metric] = line.kept(mask)
+    return kept
+
+
+def _values(line: Series | None) -> dict[int, float]:
+    return {} if line is None else dict(zip(line.steps.tolist(), line.numbers(), strict=True))
+
+
+def _now_and_then(metric: str, like: Curves) -> bool:
+    """Whether it is a validation's, or so: logged at half of the steps at most."""
+    return 2 * len(like[metric]) <= max(map(len, like.values()))
+
+
+def last_before(series: Curves, k: int) -> int:
     """The number of iteration ``k``, the k-th, as the run counts: from 0 or from 1."""
     return k - 1 if _first(series) == 0 and _every_step(series) else k
 

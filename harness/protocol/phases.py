@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from harness.errors import CheckpointError, MetricsError, NothingLogged
 from harness.launch.launcher import Launcher
 from harness.matrix import CASE_FILE
+from harness.protocol import continuation
 from harness.protocol.findings import Recorded
 from harness.protocol.observer import Observer
 from harness.protocol.plan import Plan
@@ -103,7 +104,8 @@ class Phases:
             # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
             series = {metric: line.at(0, stop) for metric, line in series.items()}
             series = {metric: line for metric, line in series.items() if line.steps.size}
-        end = min(stop, ended(series, start, self.plan.n) or stop)
+        judged = continuation.named(series, self.plan.case.metrics)
+        end = min(stop, ended(judged, start, self.plan.n) or stop)
         try:
             saved, of = self.plan.trainer.saved(phase, stop), stop
         except CheckpointError:
@@ -138,17 +140,25 @@ class Phases:
 
     def _logged(self, phase: Phase) -> Mapping[str, Series]:
         """What a phase logged; raises MetricsError."""
-        from harness.metrics import read_metrics, stdout
+        from harness.metrics import stdout
         from harness.metrics.known import about
 
+        trainer, said = self.plan.trainer, list[str]()
+        ended_by_us = phase.name == "interrupted" and not trainer.ends_itself
         try:
-            series = read_metrics(phase.tensorboard, phase.folder)
-            if not self.plan.trainer.measures:
+            series = self._read(phase, said, killed=ended_by_us)
+            if not trainer.measures:
                 series = {name: line for name, line in series.items() if not about(name).cost}
         except NothingLogged as error:
-            if self.plan.trainer.name != "command":
+            if trainer.name != "command":
                 raise
-            raise NothingLogged(error.message, stdout.advice(phase.folder)) from error
+            if not ended_by_us:
+                raise NothingLogged(error.message, stdout.advice(phase.folder, error.advice)) from error
+            series = {}
+        if ended_by_us and not series:  # what it had in its buffers went with it
+            said = [f"{phase.name}: nothing of its metrics was written when it was ended: not compared"]
+        for text in said:
+            self._note(text)
         # A part of a run may be too short for a line that is printed now and then; a whole one is not.
         whole = phase.name in ("continuous", "repeat") and stdout.is_declared(phase.folder)
         if whole and (unmatched := stdout.unmatched(phase.folder)):
@@ -157,6 +167,24 @@ class Phases:
                 stdout.advice(phase.folder),
             )
         return series
+
+    def _read(self, phase: Phase, notes: list[str], *, killed: bool) -> dict[str, Series]:
+        """What there is, in whichever form; raises MetricsError."""
+        from harness.metrics import read_metrics, trainer_state
+
+        try:
+            return read_metrics(phase.tensorboard, phase.folder, killed=killed, notes=notes)
+        except NothingLogged:
+            if self.plan.trainer.name != "command":
+                raise
+            trainer_state.take(phase.folder, (phase.save, *([phase.load] if phase.load else [])))
+            return read_metrics(phase.tensorboard, phase.folder, killed=killed, notes=notes)
+
+    def _note(self, text: str) -> None:
+        """Say something once a cell, and in the verdict."""
+        if text not in self.notes:
+            self.notes = (*self.notes, text)
+            self.observer.note(text)
 
     def made(self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = "") -> Phase:
         """A phase with its folders made."""

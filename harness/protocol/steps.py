@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checks.edges import Edges
-from harness.errors import CheckpointError, HarnessError, NothingLogged, TrainerFailed, Unforeseen
+from harness.checks.summaries import without_summaries
+from harness.errors import CheckpointError, HarnessError, NothingLogged, TrainerFailed, Unforeseen, UsageError
 from harness.metrics import join
 from harness.protocol import continuation, judge
 from harness.protocol.findings import (
@@ -103,16 +104,23 @@ class Steps:
             if (unable := self._said_unable(at)) is None:
                 raise
             return unable
-        after = trainer.saved_until(load, at) | trainer.saved_until(resumed.phase.save, at)
-        known = continuation.before(source.series, at)
+        after = trainer.saved_until(load, at) | trainer.saved_until(resumed.phase.save, at, after=load)
+        known = continuation.before(self._named(source.series), at)
         # A run that trains 1..k again saves on the way, as the uninterrupted one does: if that one has a
         # checkpoint of it. Where none is kept, what is logged again may have been trained again.
+        judged = self._named(resumed.series)
         again = bool(after - before) or (
-            continuation.replays(resumed.series, known)
-            and not trainer.saved_until(self.train().phase.save, at)
+            continuation.replays(judged, known) and not trainer.saved_until(self.train().phase.save, at)
         )
-        went_on = continuation.went_on(resumed.series, known, like, at, trained_again=again, n=self.plan.n)
-        return replace(resumed, series=went_on.series, checks=(*resumed.checks, went_on.check))
+        went_on = continuation.went_on(
+            judged, known, self._named(like), at, trained_again=again, n=self.plan.n
+        )
+        series = {**resumed.series, **went_on.series}
+        return replace(resumed, series=series, checks=(*resumed.checks, went_on.check))
+
+    def _named(self, series: Mapping[str, Series]) -> Mapping[str, Series]:
+        """What METRICS names: where a run went on is judged by that alone."""
+        return continuation.named(series, self.plan.case.metrics)
 
     def _not_loaded(self, error: HarnessError, load: Path, at: int) -> str | None:
         """What the resumed phase could not load; None where it ended for another reason, or had trained."""
@@ -144,6 +152,8 @@ class Steps:
         return self._probed
 
     def _probe(self, source: Recorded) -> Probed:
+        if not self.plan.trainer.can_probe:
+            return Probed(problem=UsageError("the trainer cannot load and save without a step"))
         k, load = self.plan.k, self.phases.folder.checkpoints("probe-from")
         try:
             self.plan.trainer.rewind(source.phase, load, k)
@@ -202,9 +212,12 @@ class Steps:
         with self.phases.timed("checks"):
             # A resumed phase may have another layout, and the golden is of none that was resumed.
             about = interrupted if self.plan.layouts_differ else resumed
-            golden, end = self.plan.golden, _last(interrupted.series)
-            edges = Edges(golden.series, resumed.phase.start, end) if golden is not None else None
-            joined = join(interrupted.series, resumed.series)
+            golden, end = self.plan.golden, continuation.last_of(interrupted.series)
+            k, joined = resumed.phase.start, join(interrupted.series, resumed.series)
+            edges = None
+            if golden is not None:
+                cut = None if self.plan.trainer.ends_itself else continuation.last_before(golden.series, k)
+                edges = Edges(golden.series, k, end, cut)
             found = self._against_golden(joined, resumed, about, edges)
         exact = found.comparison is not None and found.comparison.whole
         if exact and found.held and found.alike:
@@ -223,10 +236,12 @@ class Steps:
     def compare_with_uninterrupted(self, resumed: Recorded, continuous: Recorded, source: Recorded) -> Found:
         """The resumed run over what is left of the uninterrupted one's curves: was anything lost?"""
         with self.phases.timed("checks"):
-            known = continuation.before(source.series, resumed.phase.start)
-            expected = continuation.after(continuous.series, known, resumed.phase.start, self.plan.n)
-            edges = Edges(continuous.series, resumed.phase.start)
-            return Found(checks=tuple(self._curves(expected, resumed.series, edges)))
+            k, n = resumed.phase.start, self.plan.n
+            known = continuation.before(self._named(source.series), k)
+            last = continuation.last_known(self._named(continuous.series), known, k, n)
+            expected = continuation.behind(continuous.series, resumed.series, last)
+            checks = self._curves(expected, resumed.series, Edges(continuous.series, k))
+            return Found(checks=tuple(without_summaries(checks, continuous.series, resumed.series, last + 1)))
 
     def compare_before(self, interrupted: Recorded, continuous: Recorded) -> Observed:
         """Two runs of the same steps 1..k, and their states at k: a difference is no fault of resuming.
@@ -237,7 +252,7 @@ class Steps:
             expected, actual = continuation.common(continuous.series, interrupted.series)
             checks = self._curves(expected, actual) if expected else []
         renamed = [replace(c, name=c.name.replace("continuous:", "interrupted:", 1)) for c in checks]
-        alike = all(check.passed for check in renamed)
+        alike = bool(renamed) and all(check.passed for check in renamed)
         observed = self.states.observe(interrupted, continuous, self.plan.k, alike=alike)
         return replace(observed, checks=(*renamed, *observed.checks))
 
@@ -286,7 +301,8 @@ class Steps:
         end = resumed.end
         if end < continuous.end and resumed.saved_at == continuous.saved_at:
             # Of few values nobody can tell where a run ended; but here the other one's are the same.
-            end = continuous.end if _last(resumed.series) == _last(continuous.series) else end
+            last = continuation.last_of
+            end = continuous.end if last(resumed.series) == last(continuous.series) else end
         named = all(run.saved_at == run.end for run in (continuous, replace(resumed, end=end)))
         return Found(checks=(judge.same_end(continuous.end, end, self.plan.n, named=named),))
 
@@ -357,7 +373,7 @@ class Steps:
             series,
             against="golden",
             lane=comparison.lane,
-            first=0 if _from_zero(golden.series) and _from_zero(series) else 1,
+            first=0 if continuation.from_zero(golden.series) and continuation.from_zero(series) else 1,
             last=self.plan.n,
             metrics=self.plan.case.metrics,
             statistics=golden.statistics or None,
@@ -367,6 +383,9 @@ class Steps:
             rounding=comparison.rounding,
             edges=edges,
         )
+        if edges is not None:
+            first = continuation.last_before(golden.series, edges.k) + 1
+            checks = without_summaries(checks, golden.series, series, first)
         alike = True
         if comparison.whole:
             state = self.states.digests(run, golden.circumstances)
@@ -376,13 +395,3 @@ class Steps:
         if comparison.subject:
             checks.insert(0, judge.another_subject(comparison.subject, self.plan))
         return AgainstGolden(checks=tuple(checks), comparison=comparison, alike=alike)
-
-
-def _last(series: Mapping[str, Series]) -> int | None:
-    """The last step that anything was logged at."""
-    return max((int(line.steps.max()) for line in series.values() if len(line)), default=None)
-
-
-def _from_zero(series: Mapping[str, Series]) -> bool:
-    """Whether anything was logged at step 0."""
-    return any((line.steps == 0).any() for line in series.values())

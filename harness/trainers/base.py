@@ -93,6 +93,8 @@ class Trainer(Protocol):
     name: ClassVar[str]
     #: Whether a finished run's checkpoint folder can be put back to an earlier iteration.
     can_rewind: ClassVar[bool]
+    #: Whether it can be asked to load a checkpoint and save it at once, without a step.
+    can_probe: ClassVar[bool]
     #: Of a checkpoint that was loaded and saved at once, what is no state either.
     probed: ClassVar[tuple[Rule, ...]]
     #: Part of what the exception says that ends a phase ``replicas`` where their weights are not the same.
@@ -145,6 +147,10 @@ class Trainer(Protocol):
     def measures(self) -> bool:
         """Whether its times and its memory say anything of the hardware; else they are not judged."""
 
+    @property
+    def ends_itself(self) -> bool:
+        """Whether it stops where it is told; if not, it is ended there, with what it has in its buffers."""
+
     def launch(self, phase: Phase) -> Launch:
         """Say how ``phase`` is started."""
 
@@ -164,10 +170,15 @@ class Trainer(Protocol):
             CheckpointError: there is none (a trainer may also leave that to whoever reads it).
         """
 
-    def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
+    def saved_until(
+        self, folder: Path, k: int, *, after: Path | None = None
+    ) -> frozenset[tuple[str, int, int]]:
         """Name, size and time of the files of all checkpoints of ``k`` and before, in a folder of a phase.
 
         What a phase that goes on after k adds to them, it has trained again.
+
+        Args:
+            after: the folder that the phase went on from, whose names may tell what those in ``folder`` mean.
         """
 
     def code(self) -> Path:

@@ -178,4 +178,5 @@ def test_a_metric_that_the_case_does_not_name_may_be_infinite_only_where_it_is_i
     assert checks(other, first, "golden") == bad
     assert checks(first, changed(first, 50, float("nan")), "continuous") == bad
     assert checks(None, first, "continuous") == bad
-    assert checks(other, None, "continuous") == bad
+    assert checks(other, None, "continuous") == good
+    assert checks(None, first, "continuous") == bad

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from harness import LOG_VARIABLE
 from harness.cases.arguments import substitute, variables
 from harness.errors import CaseError, CheckpointError, UsageError
 from harness.machine.environment import device, version_of
@@ -23,7 +24,11 @@ from harness.machine.secrets import is_secret
 from harness.matrix import CASE_FILE
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.command import checkpoint_names
-from harness.trainers.command.remarks import missing_script, remarks
+from harness.trainers.command.libraries import libraries
+from harness.trainers.command.names import Saves
+from harness.trainers.command.putting_back import put_back
+from harness.trainers.command.remarks import in_repository, missing_script, remarks
+from harness.trainers.command.rules import RULES
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -49,7 +54,8 @@ class CommandTrainer:
 
     name: ClassVar[str] = "command"
     can_rewind: ClassVar[bool] = False
-    rules: ClassVar[tuple[Rule, ...]] = ()
+    can_probe: ClassVar[bool] = False
+    rules: ClassVar[tuple[Rule, ...]] = RULES
     probed: ClassVar[tuple[Rule, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
     replicas: ClassVar[int] = 0
@@ -92,26 +98,33 @@ class CommandTrainer:
         """What the case says; how its command comes to so many processes is its own affair."""
         return self.case.harness.world_size or 1
 
+    @property
+    def ends_itself(self) -> bool:
+        """Whether the command is told where to stop."""
+        return stops_by_itself(self.case)
+
     def launch(self, phase: Phase) -> Launch:
         """The command of a phase, in the folder of its case file or in its ``cwd``; raises CaseError."""
         if phase.name == "probe":
             raise UsageError("a command cannot be asked to load and save without a step")
         case = self.case
         train, resume = _commands(case)
-        given = {**os.environ, **placeholders(case, phase)}
+        given = {**os.environ, **placeholders(case, phase), "CHECKPOINT_TO_LOAD": _to_load(phase)}
         env = variables(case.env_vars, given)
         values = {**env, **given}
         argv = substitute(resume if phase.load else train, values)
         # ``python`` and ``torchrun`` are those of the environment that the harness runs in.
         path = env.get("PATH", os.environ.get("PATH", ""))
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
+        env[LOG_VARIABLE] = str(phase.folder / "metrics.jsonl")
         if case.harness.metrics.stdout and "PYTHONUNBUFFERED" not in os.environ:
             # Else stdout and stderr tear each other's lines, and a script that is ended takes its last along.
             env.setdefault("PYTHONUNBUFFERED", "1")
         if phase.stop < phase.train_iters and not stops_by_itself(case):
             root = str(Path(__file__).resolve().parents[3])
             argv = [sys.executable, "-c", _PREEMPT.format(root=root),
-                    str(phase.save), str(phase.stop), str(phase.folder), "--", *argv]  # fmt: skip
+                    str(phase.save), str(phase.stop), str(phase.train_iters), str(phase.save_interval),
+                    str(phase.folder), "--", *argv]  # fmt: skip
         cwd = case.directory
         if case.harness.command and case.harness.command.cwd:
             cwd /= substitute([case.harness.command.cwd], values)[0]
@@ -121,26 +134,31 @@ class CommandTrainer:
 
     def rewind(self, source: Phase, target: Path, k: int) -> None:
         """Copy what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
-        checkpoint_names.put_back(source.save, target, k)
+        put_back(source.save, target, k, _saves(source))
 
     def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:
         """The checkpoint of ``iteration``; raises CheckpointError.
 
         A script that goes on in the folder it was resumed from has saved there.
         """
-        save = phase.save
+        save, saves = phase.save, _saves(phase)
         gathered = save.with_name(f".{save.name}.{iteration}{'.alone' if alone else ''}")
         try:
-            return checkpoint_names.checkpoint(save, iteration, gathered, alone=alone)
+            return checkpoint_names.checkpoint(save, iteration, gathered, saves, alone=alone, also=phase.load)
         except CheckpointError:
             if phase.load is None or checkpoint_names.files(save):
                 raise
-            return checkpoint_names.checkpoint(phase.load, iteration, gathered, alone=alone)
+            return checkpoint_names.checkpoint(phase.load, iteration, gathered, saves, alone=alone)
 
-    def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
+    def saved_until(
+        self, folder: Path, k: int, *, after: Path | None = None
+    ) -> frozenset[tuple[str, int, int]]:
         """As far as names speak of iterations."""
-        there = checkpoint_names.found(folder, k)
-        return frozenset(seen for i in there if i <= k for seen in checkpoint_names.state(folder, i))
+        n, interval = self.case.train_iters(self.hardware), self.case.save_interval(self.hardware)
+        saves = Saves(interval, n if after else k)
+        there = checkpoint_names.found(folder, k, saves, also=after)
+        parts = [path for i, paths in there.items() if i <= k for path in paths]
+        return frozenset(checkpoint_names.state_of(parts))
 
     def code(self) -> Path:
         """The folder of the case, which a script usually lies beside."""
@@ -171,10 +189,24 @@ class CommandTrainer:
         }
 
 
+def _to_load(phase: Phase) -> str:
+    """The file or folder that is the checkpoint to go on from; of several, their folder."""
+    if phase.load is None or not phase.load.is_dir():  # a run from 0; one that is not started
+        return str(phase.load or phase.save)
+    paths = checkpoint_names.found(phase.load, phase.start, Saves(phase.save_interval, phase.start)).get(
+        phase.start, []
+    )
+    return str(paths[0] if len(paths) == 1 else phase.load)
+
+
 def stops_by_itself(case: Case) -> bool:
     """Whether the command is told where to stop; if not, it is ended there."""
     train, _ = _commands(case)
     return any(mark in word for word in (*train, *case.env_vars.values()) for mark in _STOPS)
+
+
+def _saves(phase: Phase) -> Saves:
+    return Saves(phase.save_interval, phase.stop)
 
 
 def _resumes_otherwise(case: Case) -> bool:
@@ -193,7 +225,9 @@ def _commands(case: Case) -> tuple[Sequence[str], Sequence[str]]:
 
 def _about(case: Case, hardware: str) -> dict[str, object]:
     values = {**os.environ, **case.env_vars}
+    train, _ = _commands(case)
     return {
+        **libraries(*in_repository(train, case)),
         "threads": values.get("OMP_NUM_THREADS") or str(cores()),
         **{name.lower(): values.get(name, "") for name in _SWITCHES},
         "trainer": "command",

@@ -1,7 +1,7 @@
 """Find the checkpoint of an iteration in anybody's folder, by the names of what is in it.
 
-``iter_0000050/``, ``checkpoint-50/``, ``epoch=0-step=50.ckpt``, ``model_50.pt`` and
-``optim_50.pt``: a number after a word for iterations is one, and so is the only number of a name.
+``iter_0000050/``, ``checkpoint-50/``, ``epoch=0-step=50.ckpt``, ``ep0-ba50-rank0.pt``, ``model_50.pt`` and
+``optim_50.pt``, ``epoch_2/``: :mod:`harness.trainers.command.names` says what a name means.
 A folder in which nothing is named like that (``last.pt``) holds one checkpoint, its whole content; what
 stands without an iteration beside those that have one belongs to the last of them.
 """
@@ -9,91 +9,160 @@ stands without an iteration beside those that have one belongs to the last of th
 from __future__ import annotations
 
 import os
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import CheckpointError
-
-_NAMED = re.compile(r"(?:steps?|iter(?:ation)?s?|checkpoint|ckpt|(?<![a-z])it)[-_=. ]*(\d+)", re.IGNORECASE)
-_NUMBER = re.compile(r"\d+")
-#: Numbers of something else.
-_OTHERS = re.compile(
-    r"(?:rank|shard|part|worker|device|gpu|node|epoch|layer|seed|fold|tp|pp|dp)s?[-_=. ]*\d+"
-    r"|\d+[-_ ]*of[-_ ]*\d+|\d+[bmk](?![a-z])",
-    re.IGNORECASE,
+from harness.trainers.command.names import (
+    AS_THEY_ARE,
+    Counting,
+    Kind,
+    Named,
+    Saves,
+    counting,
+    marked,
+    no_checkpoint,
+    read,
+    temporary,
 )
-#: Being written, or not what training is resumed from.
-_UNFINISHED = re.compile(r"(?:^[._])|(?:[._-](?:tmp|temp|part|partial|incomplete|lock)$)", re.IGNORECASE)
-_TEMPORARY = re.compile(r"[._-](?:tmp|temp|part|partial|incomplete|lock)$", re.IGNORECASE)
+
 _DEPTH = 5
 #: In what is gathered, the folder of what has no iteration in its name.
 _BESIDE = "beside"
+_ANYHOW = Saves()
 
 Found = dict[int, list[Path]]
 
 
-def named(name: str) -> int | None:
-    """The iteration that a name speaks of in so many words; None when it does not."""
-    numbers = _NAMED.findall(name)
-    return int(numbers[-1]) if numbers and len(numbers[-1]) <= 12 else None
+@dataclass
+class _Tier:
+    """Names of one folder that count the same."""
+
+    kind: Kind
+    alone: bool = True
+    parts: list[tuple[Path, Named]] = field(default_factory=list)
+
+    def add(self, path: Path, name: Named) -> None:
+        self.kind = min(self.kind, name.kind)
+        self.alone = self.alone and name.pattern == "#"
+        self.parts.append((path, name))
+
+    def by_number(self, wanted: Iterable[int]) -> Found:
+        """Of names with two numbers, that which has one of those that are ``wanted``; else the last."""
+        patterns: dict[tuple[str, int], list[tuple[Path, Named]]] = {}
+        for path, name in self.parts:
+            patterns.setdefault((name.pattern, len(name.numbers)), []).append((path, name))
+        found: Found = {}
+        for (_, slots), parts in patterns.items():
+            order = range(slots - 1, -1, -1)
+            numbers = {slot: {name.numbers[slot] for _, name in parts} for slot in order}
+            slot = next((s for number in wanted for s in order if number in numbers[s]), slots - 1)
+            for path, name in parts:
+                found.setdefault(name.numbers[slot], []).append(path)
+        return found
 
 
-def numbered(name: str) -> int | None:
-    """The only number of a name that is not the number of something else; None without one."""
-    numbers = _NUMBER.findall(_OTHERS.sub(" ", name))
-    return int(numbers[0]) if len(numbers) == 1 and len(numbers[0]) <= 12 else None
-
-
-def found(folder: Path, k: int) -> Found:
+def found(folder: Path, k: int, saves: Saves = _ANYHOW, *, also: Path | None = None) -> Found:
     """Checkpoints by iteration: the outermost names below ``folder`` that speak of one.
 
-    Names that only hold a number count when one of them is ``k`` and no name says it in words.
+    Names that only hold a number, or an epoch's, count when one of them is ``k`` and no name has it in words.
+
+    Args:
+        saves: when the run saves.
+        also: a folder whose names tell as well how they count.
     """
-    in_words: Found = {}
-    numbers: Found = {}
-    for path, i, words in _walk(folder, _DEPTH):
-        (in_words if words else numbers).setdefault(i, []).append(path)
-    return numbers if k not in in_words and k in numbers else in_words
+    return found_and_counted(folder, k, saves, also=also)[0]
 
 
-def _walk(folder: Path, depth: int) -> Iterator[tuple[Path, int, bool]]:
-    """(path, iteration, whether in words) of what is below ``folder``."""
+def found_and_counted(
+    folder: Path, k: int, saves: Saves = _ANYHOW, *, also: Path | None = None, unfinished: bool = False
+) -> tuple[Found, Counting]:
+    """The same, and how their names count.
+
+    Args:
+        unfinished: with those that are marked as unfinished.
+    """
+    words, bare, epochs = _tiers(folder, unfinished=unfinished)
+    others = _tiers(also) if also is not None else (None, None, None)
+    readings: list[tuple[Found, Counting]] = []
+    wanted = (k, k - 1, -(-k // saves.interval), -(-k // saves.interval) - 1)
+    for tier, other in zip((words, bare, epochs), others, strict=True):
+        if tier is epochs and words.parts:
+            continue
+        numbers = tier.by_number(wanted)
+        known = {*numbers, *(other.by_number(wanted) if other is not None else ())}
+        how = counting(known, tier.kind, k, saves, alone=tier.alone)
+        if how is not None and how.number(k) in numbers:
+            readings.append(({how.iteration(n): paths for n, paths in numbers.items()}, how))
+    readings.sort(key=lambda reading: reading[1] != AS_THEY_ARE)  # stable: words before bare numbers
+    if readings:
+        return readings[0]
+    return {n: paths for n, paths in words.by_number(wanted).items() if n != k}, AS_THEY_ARE
+
+
+def _tiers(folder: Path, *, unfinished: bool = False) -> tuple[_Tier, _Tier, _Tier]:
+    """Names that say it in words, bare numbers, epochs."""
+    words, bare, epochs = _Tier(Kind.CHECKPOINT), _Tier(Kind.BARE), _Tier(Kind.EPOCH)
+    tiers = {Kind.ITERATION: words, Kind.CHECKPOINT: words, Kind.BARE: bare, Kind.EPOCH: epochs}
+    for path, name in _walk(folder, _DEPTH, unfinished=unfinished):
+        tiers[name.kind].add(path, name)
+    return words, bare, epochs
+
+
+def _walk(folder: Path, depth: int, *, unfinished: bool) -> Iterator[tuple[Path, Named]]:
+    """What is below ``folder`` and has a number, and is not marked as unfinished, if not asked for."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:  # gone, or not made yet: the script is at work in it
         return
+    marks = {mark for entry in entries if not unfinished and (mark := marked(entry.name))}
     for entry in entries:
-        if _UNFINISHED.search(entry.name) or entry.is_symlink():
+        if no_checkpoint(entry.name) or entry.is_symlink():
             continue
-        path = Path(entry.path)
-        i, number = named(entry.name), numbered(entry.name)
-        if i is not None:
-            yield path, i, True
+        if any(entry.name == mark or entry.name.startswith(f"{mark}.") for mark in marks):
             continue
-        if number is not None:
-            yield path, number, False
-        if entry.is_dir() and depth > 1:
-            yield from _walk(path, depth - 1)
+        path, name = Path(entry.path), read(entry.name)
+        if name is not None and (unfinished or not (entry.is_dir() and _marked_inside(path))):
+            yield path, name
+        if (name is None or name.kind >= Kind.BARE) and entry.is_dir() and depth > 1:
+            yield from _walk(path, depth - 1, unfinished=unfinished)
 
 
-def checkpoint(folder: Path, k: int, gathered: Path, *, alone: bool = False) -> Path:
+def _marked_inside(folder: Path) -> bool:
+    try:
+        return any(marked(name) == "" for name in os.listdir(folder))
+    except OSError:
+        return False
+
+
+def checkpoint(
+    folder: Path,
+    k: int,
+    gathered: Path,
+    saves: Saves = _ANYHOW,
+    *,
+    alone: bool = False,
+    also: Path | None = None,
+) -> Path:
     """The file or folder that is the checkpoint of ``k``.
 
     Args:
         gathered: where several files that make it up together are linked; replaced.
+        saves: when the run saves.
+        also: a folder whose names tell as well how they count.
         alone: without what belongs to the last checkpoint and has no iteration in its name.
 
     Raises:
         CheckpointError: there are checkpoints, and none of ``k``; or nothing at all.
     """
-    there = found(folder, k)
+    there, counted = found_and_counted(folder, k, saves, also=also)
     parts = there.get(k, [])
     if parts:
         # What has no iteration in its name is overwritten by each: it is of the last one.
         last = k == max(there) and not alone
-        beside = _beside(folder, there, k) if last else []
+        beside = _beside(folder, there, counted.number(k)) if last else []
         if len(parts) == 1 and not beside:
             return parts[0]
         shutil.rmtree(gathered, ignore_errors=True)
@@ -126,10 +195,11 @@ def _link(path: Path, target: Path) -> None:
         target.symlink_to(path)
 
 
-def _beside(folder: Path, there: Found, k: int) -> list[Path]:
+def _beside(folder: Path, there: Found, number: int) -> list[Path]:
     """What stands beside the checkpoints of all iterations: the outermost names that hold none of them.
 
-    A number makes a name another iteration's where the same name with the number ``k`` stands beside it.
+    A number makes a name another iteration's where the same name with ``number`` stands beside it, and an
+    epoch's where one with a later epoch does.
     """
     numbered_paths = {path for paths in there.values() for path in paths}
     holding = {parent for path in numbered_paths for parent in path.parents}
@@ -138,17 +208,20 @@ def _beside(folder: Path, there: Found, k: int) -> list[Path]:
         for path in sorted(waiting.pop().iterdir()):
             if path in holding:
                 waiting.append(path)
-            elif not (path in numbered_paths or _TEMPORARY.search(path.name) or _of_another(path, k)):
+            elif not (path in numbered_paths or temporary(path.name) or _of_another(path, number)):
                 found.append(path)
     return found
 
 
-def _of_another(path: Path, k: int) -> bool:
-    number = numbered(path.name)
-    if number is None or number == k:
+def _of_another(path: Path, number: int) -> bool:
+    mine = read(path.name)
+    if mine is None or number in mine.numbers:
         return False
-    pattern = _NUMBER.sub("#", path.name)
-    return any(numbered(p.name) == k and _NUMBER.sub("#", p.name) == pattern for p in path.parent.iterdir())
+    others = [read(p.name) for p in path.parent.iterdir()]
+    alike = [other.numbers for other in others if other is not None and other.pattern == mine.pattern]
+    return any(number in numbers for numbers in alike) or (
+        mine.kind is Kind.EPOCH and max(alike) > mine.numbers
+    )
 
 
 def files(folder: Path) -> bool:
@@ -162,10 +235,17 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in (*folders, *names))
 
 
-def state(folder: Path, k: int) -> tuple[tuple[str, int, int], ...]:
+def state(
+    folder: Path, k: int, saves: Saves = _ANYHOW, *, also: Path | None = None
+) -> tuple[tuple[str, int, int], ...]:
     """Name, size and time of every file of the checkpoint of ``k``; empty when there is none."""
+    return state_of(found(folder, k, saves, also=also).get(k, []))
+
+
+def state_of(parts: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of every file of some files and folders."""
     seen = []
-    for part in found(folder, k).get(k, []):
+    for part in parts:
         for path in (part, *_below(part)):
             try:
                 about = path.stat()
@@ -173,28 +253,3 @@ def state(folder: Path, k: int) -> tuple[tuple[str, int, int], ...]:
                 continue
             seen.append((str(path), about.st_size, about.st_mtime_ns))
     return tuple(seen)
-
-
-def put_back(source: Path, target: Path, k: int) -> None:
-    """Copy into ``target`` what a run that ended right after its checkpoint of ``k`` had left.
-
-    Later checkpoints (some scripts save when they are told to end) are left out, and a link to one
-    of them leads to that of ``k``. A copy, not a link: a script may write into a file that it has
-    found (``last.pt``), and ``source`` is looked at later.
-
-    Raises:
-        CheckpointError: there is no checkpoint of ``k``.
-    """
-    checkpoint(source, k, source.with_name(f".{source.name}.{k}"))
-    there = found(source, k)
-    later = {path for i, paths in there.items() if i > k for path in paths}
-    same = there.get(k, [])
-
-    def left_out(here: str, entries: list[str]) -> set[str]:
-        return {name for name in entries if Path(here, name) in later}
-
-    shutil.copytree(source, target, ignore=left_out, symlinks=True, dirs_exist_ok=True)
-    for path in target.rglob("*"):
-        if path.is_symlink() and not path.exists() and len(same) == 1:
-            path.unlink()
-            path.symlink_to(os.path.relpath(target / same[0].relative_to(source), path.parent))

@@ -1,8 +1,9 @@
 """End a command as a pre-emption would, once its checkpoint of an iteration is there.
 
-``FOLDER K OUTPUT -- COMMAND…`` stands between the harness and a script that cannot stop by itself.
-The script gets SIGTERM, and SIGKILL when it does not mind. Standard library only: it is started for
-every such phase.
+``FOLDER K N INTERVAL OUTPUT -- COMMAND…`` stands between the harness and a script that cannot stop by itself.
+When the checkpoint of ``K`` is whole, the script is held for a moment and what stands there is copied; then
+it is told to end. What it saves meanwhile is nobody's: the copy takes the folder's place. Standard library
+only: it is started for every such phase.
 """
 
 from __future__ import annotations
@@ -16,79 +17,96 @@ import sys
 import time
 from pathlib import Path
 
-from harness.trainers.command import checkpoint_names
+from harness.trainers.command import processes
+from harness.trainers.command.checkpoint_names import found
+from harness.trainers.command.names import Saves
+from harness.trainers.command.snapshot import Watch, replace, turned_back
 
-_TICK = 0.05  # s
-_SETTLED = 1.0  # s; for so long no file of a checkpoint must have changed, to be whole,
-_PAUSES = 3  # and for so many times the longest pause that its writing has made
-_GRACE = 10.0  # s from SIGTERM to SIGKILL
+_TICK = 0.02  # s
+_LOOKING = 4  # at most one in so many seconds is spent with looking
+_GRACE = 10.0  # s from the request to SIGKILL
 _NOT_FOUND = 127  # as a shell says it
 _UNSEEN = 3
 
 
-def run(folder: Path, k: int, output: Path, command: list[str]) -> int:
+def run(folder: Path, k: int, saves: Saves, output: Path, command: list[str]) -> int:
     """Start ``command``, and end it after iteration ``k``.
 
     Args:
         folder: where it saves.
+        saves: when it saves, and where it would end.
         output: where it logs; what it was writing when it was ended is cut off.
 
     Returns:
         0 when its checkpoint of ``k`` is there, however it ended then; else its own status.
     """
+    started: list[subprocess.Popen[bytes]] = []
+    for number in (signal.SIGTERM, signal.SIGINT):  # before it starts: it would inherit that one is ignored
+        signal.signal(number, lambda *_: _leave(started))
     try:
-        process = subprocess.Popen(command, start_new_session=True)
+        started.append(subprocess.Popen(command, start_new_session=True))
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr, flush=True)
         return _NOT_FOUND
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: _leave(process))
+    (process,) = started
+    like = folder.with_name("continuous")  # the uninterrupted run, where there was one already
+    watch = Watch(folder, k, Saves(saves.interval), process.pid, like, saves.end or k)
     try:
-        if _wait(process, folder, k):
+        if _wait(process, watch):
             print(f"\nharness: the checkpoint of iteration {k} is there; the command is ended", flush=True)
             _end(process)
+            watch.take_its_place()
             for path in output.rglob("*"):
                 _cut(path)
             return 0
         status = process.returncode
-        if status == 0 and not checkpoint_names.state(folder, k):
-            print(
-                f"harness: the command ended by itself, and no checkpoint of iteration {k} was seen in "
-                f"{folder}: let it stop after ${{EXIT_ITERS}} iterations, or put the iteration into the "
-                "names of its checkpoints, and keep that one",
-                file=sys.stderr,
-                flush=True,
-            )
-            return _UNSEEN
+        if status == 0:
+            return _ended_by_itself(folder, k, saves, watch)
         return status if status >= 0 else 128 - status
     finally:
         _signal(process, signal.SIGKILL)
 
 
-def _wait(process: subprocess.Popen[bytes], folder: Path, k: int) -> bool:
-    """Wait for the checkpoint of ``k``; False when the command ends before."""
-    last, since, longest = checkpoint_names.state(folder, k), time.monotonic(), 0.0
+def _wait(process: subprocess.Popen[bytes], watch: Watch) -> bool:
+    """Wait for the checkpoint; False when the command ends before."""
     while process.poll() is None:
-        time.sleep(_TICK)
-        now, moment = checkpoint_names.state(folder, k), time.monotonic()
-        if not now or now != last:
-            longest = max(longest, moment - since) if now and last else 0.0
-            last, since = now, moment
-        elif moment - since >= max(_SETTLED, _PAUSES * longest):
+        began = time.monotonic()
+        if watch.look(began):
             return True
+        time.sleep(max(_TICK, _LOOKING * (time.monotonic() - began)))
     return False
 
 
+def _ended_by_itself(folder: Path, k: int, saves: Saves, watch: Watch) -> int:
+    """What a command has left that came to its own end."""
+    there = found(folder, k, saves)
+    gone_on = max(there, default=0) > k
+    if k not in there and not (watch.taken and gone_on):
+        print(
+            f"harness: the command ended by itself, and no checkpoint of iteration {k} was seen in "
+            f"{folder}: let it stop after ${{EXIT_ITERS}} iterations, or put the iteration into the "
+            "names of its checkpoints, and keep that one",
+            file=sys.stderr,
+            flush=True,
+        )
+        return _UNSEEN
+    if watch.taken and gone_on:
+        watch.take_its_place()
+    elif gone_on:
+        turned_back(folder, watch.copy, k, saves, place=folder)
+        replace(folder, watch.copy)
+    return 0
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    _signal(process, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE)
+    processes.end(process.pid, _GRACE)
     _signal(process, signal.SIGKILL)  # what it had started may still be there
     process.wait()
 
 
-def _leave(process: subprocess.Popen[bytes]) -> None:
-    _end(process)
+def _leave(started: list[subprocess.Popen[bytes]]) -> None:
+    for process in started:
+        _end(process)
     os._exit(1)
 
 
@@ -132,9 +150,9 @@ def _whole_records(path: Path) -> int:
 
 
 def main() -> int:
-    """``FOLDER K OUTPUT -- COMMAND…``."""
-    folder, k, output, _, *command = sys.argv[1:]
-    return run(Path(folder), int(k), Path(output), command)
+    """``FOLDER K N INTERVAL OUTPUT -- COMMAND…``."""
+    folder, k, n, interval, output, _, *command = sys.argv[1:]
+    return run(Path(folder), int(k), Saves(int(interval), int(n)), Path(output), command)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,10 @@ _LAUNCHERS = ("torchrun", "accelerate", "deepspeed", "ft_launcher")
 _NO_SCRIPT = ("-m", "--module", "--no_python", "--no-python")
 _SHELLS = ("sh", "bash", "dash", "zsh")
 _ROOT = "${REPOSITORY}"
+_LOGS = (
+    r"^\s*(import harness|from harness import .*\blog\b)",
+    r"^\s*(from|import) (transformers|trl)\b[^#]*(?s:.*)Trainer\b",
+)
 _TAKES_A_WORD = ("-W", "-X", "--check-hash-based-pycs")
 
 
@@ -56,20 +61,31 @@ def remarks(case: Case, hardware: str) -> tuple[Remark, ...]:
     if command.resume:
         lists["HARNESS: command: resume"] = command.resume
     variables = tuple(case.env_vars.values())
+    logs = case.harness.metrics.stdout or _logs_itself(*in_repository(command.train, case))
     return (
         *(
             one
             for where, words in lists.items()
-            for one in missing_script(where, *_in_repository(words, case))
+            for one in missing_script(where, *in_repository(words, case))
         ),
         *_loads(*list(lists.items())[-1], variables),
         # Only a run that is stopped at k is told another iteration than N.
         *_schedule((*command.train, *variables), case.train_iters(hardware)),
-        *(() if case.harness.metrics.stdout else _metrics((*command.train, *variables))),
+        *(() if logs else _metrics((*command.train, *variables))),
     )
 
 
-def _in_repository(words: Sequence[str], case: Case) -> tuple[list[str], Path]:
+def _logs_itself(words: Sequence[str], folder: Path) -> bool:
+    """Whether the script calls ``harness.log``, or has a Trainer that keeps its log with its checkpoints."""
+    name = script(words)
+    path = folder / name if name else None
+    if path is None or not path.is_file():
+        return False
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return any(re.search(expression, text, re.MULTILINE) for expression in _LOGS)
+
+
+def in_repository(words: Sequence[str], case: Case) -> tuple[list[str], Path]:
     """A command and the folder that it starts in, as far as they are known before it is started."""
     root = str(root_of(case.directory))
     cwd = case.harness.command.cwd if case.harness.command else ""
@@ -77,7 +93,8 @@ def _in_repository(words: Sequence[str], case: Case) -> tuple[list[str], Path]:
 
 
 def _loads(where: str, words: Sequence[str], variables: Sequence[str]) -> list[Remark]:
-    if _mentions("CHECKPOINT_LOAD_PATH", (*words, *variables)):
+    told = (*words, *variables)
+    if _mentions("CHECKPOINT_LOAD_PATH", told) or _mentions("CHECKPOINT_TO_LOAD", told):
         return []
     said = "found no ${CHECKPOINT_LOAD_PATH}, expected it among what a resumed run is told"
     return [Remark("load", where, said, "pass it, or the script knows of nothing to load and begins at 0")]
@@ -146,6 +163,14 @@ def script(words: Sequence[str]) -> str | None:
         if word in _TAKES_A_WORD:
             rest = rest[1:]
     return None
+
+
+def module(words: Sequence[str]) -> str | None:
+    """The module that an interpreter is told to run by ``-m``; None where it is none, or nobody can tell."""
+    program = os.path.basename(words[0])
+    if program not in _LAUNCHERS and not _PYTHON.fullmatch(program):
+        return None
+    return next((name for option, name in itertools.pairwise(words) if option in ("-m", "--module")), None)
 
 
 def _mentions(name: str, words: Iterable[str]) -> bool:

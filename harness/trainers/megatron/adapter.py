@@ -100,6 +100,8 @@ class MegatronTrainer:
 
     name: ClassVar[str] = "megatron"
     can_rewind: ClassVar[bool] = True
+    can_probe: ClassVar[bool] = True
+    ends_itself: ClassVar[bool] = True
     probed: ClassVar[tuple[Rule, ...]] = PROBED
     unlike: ClassVar[str] = "hashes not matching across DP replicas"
 
@@ -229,7 +231,13 @@ class MegatronTrainer:
             )
         return iter_dir(phase.save, iteration)
 
-    def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
+    def saved_until(
+        self,
+        folder: Path,
+        k: int,
+        *,
+        after: Path | None = None,  # noqa: ARG002
+    ) -> frozenset[tuple[str, int, int]]:
         """As of ``iter_<iteration>``."""
         return saved_until(folder, k)
 

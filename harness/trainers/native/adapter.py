@@ -32,6 +32,8 @@ class NativeTrainer:
 
     name: ClassVar[str] = "native"
     can_rewind: ClassVar[bool] = True
+    can_probe: ClassVar[bool] = True
+    ends_itself: ClassVar[bool] = True
     rules: ClassVar[tuple[Rule, ...]] = ()
     probed: ClassVar[tuple[Rule, ...]] = ()
     remarks: ClassVar[tuple[str, ...]] = ()
@@ -85,7 +87,13 @@ class NativeTrainer:
         """``iter_<iteration>``, whether it is there or not."""
         return iter_dir(phase.save, iteration)
 
-    def saved_until(self, folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
+    def saved_until(
+        self,
+        folder: Path,
+        k: int,
+        *,
+        after: Path | None = None,  # noqa: ARG002
+    ) -> frozenset[tuple[str, int, int]]:
         """As of ``iter_<iteration>``."""
         return saved_until(folder, k)
 
