@@ -159,5 +159,6 @@ def test_orbax_saves_its_first_step_too_and_numbers_its_processes(tmp_path: Path
 
 
 def test_numbers_inside_a_checkpoint_make_nothing_of_it_stand_beside_another(tmp_path: Path) -> None:
-    root = folder(tmp_path, *(f"{step}/a_{n}/b.json" for step in (1, 20, 40) for n in (0, 2)))
+    inside = ("x_20/b.json", "c.json")
+    root = folder(tmp_path, *(f"{step}/{name}" for step in (1, 20, 40) for name in inside))
     assert checkpoint_names.checkpoint(root, 40, tmp_path / "gathered", Saves(20)) == root / "40"
