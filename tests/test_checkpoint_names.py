@@ -144,3 +144,21 @@ def test_what_a_resumed_script_overwrites_does_not_change_the_source(tmp_path: P
     with (tmp_path / "target" / "last.pt").open("r+") as file:
         file.write("xxxx")
     assert (root / "last.pt").read_text() == before
+
+
+def test_orbax_saves_its_first_step_too_and_numbers_its_processes(tmp_path: Path) -> None:
+    """``ba8850`` in a hash is no batch, ``process_0`` no iteration, and step 1 nothing beside step 40."""
+    inside = (
+        "ocdbt.process_0/d/4df63c4e1ba8850e3054e6a88d9a09e2",
+        "array_metadatas/process_0",
+        "manifest.ocdbt",
+    )
+    root = folder(tmp_path, *(f"{step}/default/{name}" for step in (1, 20, 40) for name in inside))
+    for step in (20, 40):
+        assert checkpoint_names.checkpoint(root, step, tmp_path / "gathered", Saves(20)) == root / str(step)
+
+
+def test_numbers_inside_a_checkpoint_make_nothing_of_it_stand_beside_another(tmp_path: Path) -> None:
+    inside = ("x_20/b.json", "c.json")
+    root = folder(tmp_path, *(f"{step}/{name}" for step in (1, 20, 40) for name in inside))
+    assert checkpoint_names.checkpoint(root, 40, tmp_path / "gathered", Saves(20)) == root / "40"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from harness.checkpoints.archives import Stored
 from harness.checkpoints.checkpoint import open_checkpoint
@@ -60,3 +64,22 @@ def test_a_torn_file_is_one_error_and_no_thread_or_file_is_left(tmp_path: Path) 
     assert not [t for t in threading.enumerate() if t.name.startswith("state-diff")]
     if files is not None:
         assert len(os.listdir("/proc/self/fd")) == files
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="how glibc keeps memory")
+def test_memory_is_not_asked_for_anew_with_each_block(tmp_path: Path) -> None:
+    """In a new process, which has not read anything large before; counted, not timed."""
+    for name, value in (("a", 0.0), ("b", 1.0)):
+        (tmp_path / name).mkdir()
+        save_file({"w": torch.full((16 << 20,), value)}, tmp_path / name / "model.safetensors")
+    script = (
+        "import resource, sys, pathlib\n"
+        "from harness.checkpoints import diff\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "before = faults()\n"
+        "diff(*map(pathlib.Path, sys.argv[1:]))\n"
+        "print(faults() - before)\n"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path / "a"), str(tmp_path / "b")]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 16_000  # it was 37,800, it is 4,000

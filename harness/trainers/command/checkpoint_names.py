@@ -206,9 +206,11 @@ def _beside(folder: Path, there: Found, number: int) -> list[Path]:
     found, waiting = [], [folder]
     while waiting:
         for path in sorted(waiting.pop().iterdir()):
+            if path in numbered_paths:
+                continue  # also where something in it has a number of its own
             if path in holding:
                 waiting.append(path)
-            elif not (path in numbered_paths or temporary(path.name) or _of_another(path, number)):
+            elif not (temporary(path.name) or _of_another(path, number)):
                 found.append(path)
     return found
 

@@ -48,11 +48,16 @@ _WORDS = (
     (Kind.CHECKPOINT, r".*(?:checkpoints?|ch?kpts?)\Z"),
     (Kind.EPOCH, r"(?:.*epochs?|ep)\Z"),
     #: Numbers of something else.
-    (None, r".*(?:ranks?|shards?|parts?|workers?|devices?|gpus?|nodes?|layers?|seeds?|folds?|samples?)\Z"),
+    (
+        None,
+        r".*(?:ranks?|process(?:es)?|shards?|parts?|workers?|devices?|gpus?|nodes?|layers?|seeds?|folds?|samples?)\Z",
+    ),
     (None, r"(?:.*(?:tokens?|loss|size|version)|tok|tp|pp|dp|cp|mp|fp|bf|v|ver|sp|acc|lr|bs)\Z"),
 )
 _KINDS = [(kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _WORDS]
 _DIGITS = 12
+#: A hash or a UUID: what looks like a word and a number in it (``ba8850``) is neither.
+_HASH = re.compile(r"[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 #: So many numbers that may be an iteration's; a date has more.
 _MOST = 2
 
@@ -93,6 +98,8 @@ def temporary(name: str) -> bool:
 
 def read(name: str) -> Named | None:
     """What a name says; None where it has no number that may be an iteration's."""
+    if _HASH.fullmatch(name.partition(".")[0]) and not name.partition(".")[0].isdigit():
+        return None
     found: dict[Kind, list[int]] = {}
     before: Kind | None = None
     text = _OF.sub(lambda of: "." * len(of[0]), _SUFFIX.sub("", name))
