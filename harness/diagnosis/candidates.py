@@ -6,13 +6,12 @@ its saved entries. What is left is named where it is one, and listed where it is
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.diagnosis import holdings
 from harness.diagnosis.curves import IMPLIED, Compared, Deviation
 from harness.diagnosis.result import PARAMETERS, Candidate
 from harness.metrics.known import Tells, about
@@ -28,6 +27,7 @@ LIKELIEST = (
 _TRAINING: tuple[Tells, ...] = ("loss", "gradient", "parameters")
 _OWN_CURVE: Mapping[str, Tells] = {"data-order": "data", "lr-schedule": "rate", "grad-scaler": "scale"}
 _IN_THE_LOSS = ("weights", "rng", "data-order", "buffers", "embedding", "experts")
+_NOT_OF_THE_MODEL = ("rng", "data-order")
 _IN_THE_UPDATE = ("optimizer", "lr-schedule", "grad-scaler")
 #: Many a trainer has none of these, so something must say that this one has.
 _ASKED_FOR: Mapping[str, str] = {"grad-scaler": "--fp16", "experts": "--num-experts", "embedding": ""}
@@ -53,6 +53,7 @@ class Known:
         repeats: two runs that were not resumed had the same bits up to k.
         seen: sentences that speak for a component, by component.
         arguments: the trainer's.
+        others: why the batches or the random numbers are others, and not the model; empty where nothing says so.
     """
 
     first: Deviation
@@ -65,6 +66,7 @@ class Known:
     repeats: bool
     seen: Mapping[str, Sequence[str]]
     arguments: Mapping[str, object] = field(default_factory=dict)
+    others: str = ""
 
     def right(self, kind: Tells, first: int, last: int) -> str | None:
         """A metric of a kind that has values in ``first..last`` and is right, as all of its kind are."""
@@ -78,12 +80,12 @@ class Known:
     @cached_property
     def held_at_the_end(self) -> Mapping[str, int] | None:
         """The same of the uninterrupted run's state at the end."""
-        return _held(self.state)
+        return holdings.held(self.state)
 
     @cached_property
     def held(self) -> Mapping[str, int] | None:
         """How many names of each component the checkpoint holds; None where it cannot be read."""
-        return _held(self.probe or self.state)
+        return holdings.held(self.probe or self.state)
 
     def has(self, component: str) -> bool:
         """Whether there is any sign of such a thing in this training."""
@@ -134,6 +136,7 @@ class Judged:
 def judged(known: Known) -> Judged:
     """What the first series that is off can be due to."""
     weighed = sorted((_Weighing(known, one).weighed() for one in _pool(known)), key=lambda one: one.rank)
+    weighed = _of_the_same_model(known, weighed)
     left = [one.candidate for one in weighed if not one.out]
     ruled_out = [one.candidate for one in weighed if one.out]
     said = [f"not {one.component}: {'; '.join(one.against)}" for one in ruled_out]
@@ -153,6 +156,21 @@ def judged(known: Known) -> Judged:
     what = "only a buffer that is in no checkpoint" if left else "nothing that is known by name"
     said.insert(0, f"what was compared leaves {what}")
     return Judged("unknown", tuple(said), (*left, *ruled_out))
+
+
+def _of_the_same_model(known: Known, weighed: Sequence[Weighed]) -> list[Weighed]:
+    """Without what the model is made of, where the loss is that of the same model and something else is left."""
+    left = [one for one in weighed if one.candidate.component in _NOT_OF_THE_MODEL and not one.out]
+    if not known.others or known.first.kind != "loss" or not left:
+        return list(weighed)
+    return [
+        one
+        if one in left or one.out or one.candidate.component in known.seen
+        else replace(
+            one, candidate=replace(one.candidate, against=(*one.candidate.against, known.others)), out=True
+        )
+        for one in weighed
+    ]
 
 
 def _ignored(known: Known, weighed: Sequence[Weighed]) -> tuple[Candidate, ...]:
@@ -176,38 +194,6 @@ def _ignored(known: Known, weighed: Sequence[Weighed]) -> tuple[Candidate, ...]:
 def listed(seen: Mapping[str, Sequence[str]], order: Sequence[str]) -> tuple[Candidate, ...]:
     """Components that each have something to speak for them, and nothing that decides between them."""
     return tuple(Candidate(one, tuple(seen[one])) for one in sorted(seen, key=order.index))
-
-
-def _held(diff: StateDiff | None) -> Mapping[str, int] | None:
-    from harness.checkpoints import open_checkpoint
-    from harness.checkpoints.entries import UNREAD
-    from harness.errors import CheckpointError
-
-    if diff is None:
-        return None
-    try:
-        held = open_checkpoint(Path(diff.a)).entries.values()
-        return Counter(entry.component for entry in held if entry.dtype != UNREAD)
-    except CheckpointError:
-        return None
-
-
-def counts_only(diff: StateDiff | None) -> bool:
-    """Whether all that a state says of the data is how much was read, among a script's arguments.
-
-    A count is right also where something else was read.
-    """
-    from harness.checkpoints import open_checkpoint
-    from harness.errors import CheckpointError
-
-    if diff is None:
-        return False
-    try:
-        entries = open_checkpoint(Path(diff.a)).entries.values()
-    except CheckpointError:
-        return False
-    held = [entry for entry in entries if entry.component == "data-order" and entry.data != b""]
-    return bool(held) and all(entry.key.startswith("args.") for entry in held)
 
 
 def due_to(known: Known) -> list[str]:
@@ -361,7 +347,7 @@ class _Weighing:
         of = f"{equal} of its {held} entries" if held > equal else _all(equal)
         self.against.append(f"{of} {'is' if equal == 1 else 'are'} equal at {known.end}")
         whole = held <= equal and known.first.kind != "validation"
-        counted = self.component == "data-order" and counts_only(known.state)
+        counted = self.component == "data-order" and holdings.counts_only(known.state)
         self.out |= whole and self.component != "buffers" and not counted
 
     def _probe(self) -> None:

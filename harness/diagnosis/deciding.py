@@ -8,7 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnosis import candidates, cause, contradictions, curves, differences, doubts, sentences
+from harness.diagnosis import (
+    candidates,
+    cause,
+    contradictions,
+    curves,
+    differences,
+    doubts,
+    levels,
+    sentences,
+)
 from harness.diagnosis.candidates import Judged
 from harness.diagnosis.curves import Compared, Deviation
 from harness.diagnosis.recipes import STOP_AT_K
@@ -289,9 +298,8 @@ class _Resume:
                     differences.sentences(self._changed, component, self._probed)
                 )
         source = self.probe or self.state
-        seen = [*self._gaps]
-        seen += contradictions.faults(Path(source.a), self.arguments) if source is not None else []
-        for finding in seen:
+        told = contradictions.faults(Path(source.a), self.arguments) if source is not None else []
+        for finding in (*self._gaps, *told):
             found.setdefault(finding.component, []).append(finding.sentence)
         return found
 
@@ -382,6 +390,7 @@ class _Resume:
             repeats=bool(repeated) and all(c.passed and c.kind == "exact" for c in repeated),
             seen=seen,
             arguments=self.arguments or {},
+            others=levels.other_batches(first.metric, self.continuous, self.resumed or self._empty),
         )
 
     def _in_passing(self) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from harness.checkpoints import components, diff, open_checkpoint
 from harness.checkpoints.gaps import find_gaps
 from harness.diagnosis import COMPONENTS
-from harness.diagnosis.candidates import counts_only
+from harness.diagnosis.holdings import counts_only
 from tests.checkpoints.made import WEIGHT, dist, ranks, save, state
 
 MADE = torch.ones(2)
