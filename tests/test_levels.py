@@ -34,6 +34,7 @@ def test_the_level_is_kept_and_the_batches_are_others() -> None:
         (LEVEL + OTHER)[: N - K],  # a new model
         (LEVEL + OTHER)[K : K + 5],  # too few to say
         np.full(N - K, np.nan),
+        np.full(N - K, 0.4),
     ],
 )
 def test_nothing_is_said_where_it_is_not_so(resumed: np.ndarray) -> None:

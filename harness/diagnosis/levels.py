@@ -52,8 +52,11 @@ def other_batches(metric: str, continuous: Mapping[str, Series], run: Mapping[st
         return ""
     if above[0] > 3 * pair or float(above.mean()) > 2 * pair / np.sqrt(len(above)):
         return ""
-    together = float(np.corrcoef(np.diff(theirs), np.diff(mine))[0, 1])
-    if not together < _TOGETHER:
+    ups, downs = np.diff(theirs), np.diff(mine)
+    if not ups.std() or not downs.std():
+        return ""
+    together = float(np.corrcoef(ups, downs)[0, 1])
+    if together >= _TOGETHER:
         return ""
     return (
         f"the loss goes on at its level and not with its ups and downs (correlation {together:.2f} from step "
