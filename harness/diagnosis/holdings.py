@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff
+
+_KEEPS_COUNT = re.compile(r"(?:.*/)?trainer_state\.json")
 
 
 def held(diff: StateDiff | None) -> Mapping[str, int] | None:
@@ -27,9 +30,9 @@ def held(diff: StateDiff | None) -> Mapping[str, int] | None:
 
 
 def counts_only(diff: StateDiff | None) -> bool:
-    """Whether all that a state says of the data is how much was read, among a script's arguments.
+    """Whether all that a state says of the data is how much was read.
 
-    A count is right also where something else was read.
+    Among a script's arguments, or where transformers' Trainer keeps its counts. A count is right also where something else was read.
     """
     from harness.checkpoints import open_checkpoint
     from harness.errors import CheckpointError
@@ -41,4 +44,6 @@ def counts_only(diff: StateDiff | None) -> bool:
     except CheckpointError:
         return False
     held = [entry for entry in entries if entry.component == "data-order" and entry.data != b""]
-    return bool(held) and all(entry.key.startswith("args.") for entry in held)
+    return bool(held) and all(
+        entry.key.startswith("args.") or _KEEPS_COUNT.fullmatch(entry.file) for entry in held
+    )

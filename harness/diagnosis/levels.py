@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.metrics import Series
 
 #: Values behind the resume that are looked at, and the fewest that say anything.
-_MOST: Final = 20
+_MOST: Final = 12
 _FEWEST: Final = 8
 #: How far training must have come before k, in deviations of one step from the next: else a model that lost
 #: all of its weights would have the same loss.
@@ -46,7 +46,7 @@ def other_batches(metric: str, continuous: Mapping[str, Series], run: Mapping[st
         return ""
     noise = float(np.std(np.diff(np.concatenate([before[-_FEWEST:], theirs])))) / np.sqrt(2)
     fresh, level = float(np.median(before[:3])), float(np.median([*before[-4:], *theirs[:4]]))
-    above = (mine - theirs)[: _MOST // 2]
+    above = mine - theirs
     pair = noise * np.sqrt(2)
     if not noise or fresh - level < _PROGRESS * noise:
         return ""

@@ -180,6 +180,17 @@ def test_a_count_among_the_arguments_is_all_that_is_known_of_the_data_where_noth
     assert counts_only(diff(*paths)) is only
 
 
+def test_what_the_trainer_counts_is_right_also_where_something_else_was_read(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text('{"epoch": 1.25, "global_step": 20}')
+        save({"w": MADE}, tmp_path / name / "pytorch_model.bin")
+    assert counts_only(diff(tmp_path / "a", tmp_path / "b"))
+    for name in "ab":
+        save({"position": 5}, tmp_path / name / "sampler.bin")
+    assert not counts_only(diff(tmp_path / "a", tmp_path / "b"))
+
+
 @pytest.mark.parametrize(
     ("key", "file", "component"),
     [
