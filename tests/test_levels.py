@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from harness.diagnosis.levels import other_batches
 from harness.metrics import Series
 
+Values = NDArray[np.float64]
 N, K = 40, 20
 LEVEL = 0.4 + np.exp(-np.arange(N) / 8)
 DRAW = np.random.default_rng(3)
 SAME, OTHER = DRAW.normal(0, 0.05, N), DRAW.normal(0, 0.05, N)
 
 
-def line(values: np.ndarray, first: int = 1) -> dict[str, Series]:
+def line(values: Values, first: int = 1) -> dict[str, Series]:
     return {"loss": Series("loss", np.arange(first, first + len(values)), values)}
 
 
-def said(resumed: np.ndarray, whole: np.ndarray = LEVEL + SAME) -> str:
+def said(resumed: Values, whole: Values = LEVEL + SAME) -> str:
     return other_batches("loss", line(whole), line(resumed, K + 1))
 
 
@@ -37,7 +39,7 @@ def test_the_level_is_kept_and_the_batches_are_others() -> None:
         np.full(N - K, 0.4),
     ],
 )
-def test_nothing_is_said_where_it_is_not_so(resumed: np.ndarray) -> None:
+def test_nothing_is_said_where_it_is_not_so(resumed: Values) -> None:
     assert not said(resumed)
 
 

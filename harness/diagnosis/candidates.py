@@ -53,7 +53,7 @@ class Known:
         repeats: two runs that were not resumed had the same bits up to k.
         seen: sentences that speak for a component, by component.
         arguments: the trainer's.
-        others: why the batches or the random numbers are others, and not the model; empty where nothing says so.
+        others: why the batches or the random numbers are others, and not the model; empty: nothing says so.
     """
 
     first: Deviation
@@ -159,7 +159,7 @@ def judged(known: Known) -> Judged:
 
 
 def _of_the_same_model(known: Known, weighed: Sequence[Weighed]) -> list[Weighed]:
-    """Without what the model is made of, where the loss is that of the same model and something else is left."""
+    """Without what makes the model, where the loss is that of the same one and something else is left."""
     left = [one for one in weighed if one.candidate.component in _NOT_OF_THE_MODEL and not one.out]
     if not known.others or known.first.kind != "loss" or not left:
         return list(weighed)

@@ -8,18 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnosis import (
-    candidates,
-    cause,
-    contradictions,
-    curves,
-    differences,
-    doubts,
-    levels,
-    sentences,
-)
+from harness.diagnosis import candidates, cause, contradictions, curves, differences, doubts, sentences
 from harness.diagnosis.candidates import Judged
 from harness.diagnosis.curves import Compared, Deviation
+from harness.diagnosis.endings import trained_on
+from harness.diagnosis.levels import other_batches
 from harness.diagnosis.recipes import STOP_AT_K
 from harness.diagnosis.result import CAUSES, PARAMETERS, Candidate, Diagnosis, Finding
 from harness.diagnosis.training import training_changed
@@ -115,7 +108,8 @@ class _Resume:
 
     def _diagnosed(self) -> Diagnosis:
         """The first that applies: runs that differ of themselves, nothing loaded, something lost."""
-        for answer in (self._never_the_same, self._not_loaded, self._elsewhere, self._partly_loaded):
+        first = (self._never_the_same, self._not_loaded, self._elsewhere, self._trained_on)
+        for answer in (*first, self._partly_loaded):
             found = answer()
             if found is not None:
                 return found
@@ -203,6 +197,9 @@ class _Resume:
         )
         return Diagnosis("unknown", tuple(said), found)
 
+    def _trained_on(self) -> Diagnosis | None:
+        return trained_on(self.failed, self.continuous, self.resumed or self._empty)
+
     def _same_from(self, first: int) -> bool:
         """Whether the resumed run's values are those of the same iterations, from ``first`` on."""
         alike = self._at_the_same_iterations(first).values()
@@ -210,8 +207,7 @@ class _Resume:
 
     def _unlike(self, first: int) -> tuple[str, ...]:
         apart = [metric for metric, same in self._at_the_same_iterations(first).items() if same is False]
-        said = f"{sentences.listed(apart)}: not the uninterrupted run's values from iteration {first} on"
-        return (said,) if apart else ()
+        return (sentences.unlike(apart, first),) if apart else ()
 
     def _at_the_same_iterations(self, first: int) -> dict[str, bool | None]:
         assert self.resumed is not None
@@ -390,7 +386,7 @@ class _Resume:
             repeats=bool(repeated) and all(c.passed and c.kind == "exact" for c in repeated),
             seen=seen,
             arguments=self.arguments or {},
-            others=levels.other_batches(first.metric, self.continuous, self.resumed or self._empty),
+            others=other_batches(first.metric, self.continuous, self.resumed or self._empty),
         )
 
     def _in_passing(self) -> list[str]:

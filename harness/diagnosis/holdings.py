@@ -32,7 +32,8 @@ def held(diff: StateDiff | None) -> Mapping[str, int] | None:
 def counts_only(diff: StateDiff | None) -> bool:
     """Whether all that a state says of the data is how much was read.
 
-    Among a script's arguments, or where transformers' Trainer keeps its counts. A count is right also where something else was read.
+    Among a script's arguments, or where transformers' Trainer keeps its counts. A count is right also where
+    something else was read.
     """
     from harness.checkpoints import open_checkpoint
     from harness.errors import CheckpointError

@@ -164,3 +164,8 @@ def _data(d: Deviation, expected: Mapping[str, Series], actual: Mapping[str, Ser
         gap = d.actual - d.expected
         said += f", {number(abs(gap))} {'behind' if gap < 0 else 'ahead'}"
     return said
+
+
+def unlike(metrics: Sequence[str], first: int) -> str:
+    """Curves that do not repeat the uninterrupted run's."""
+    return f"{listed(metrics)}: not the uninterrupted run's values from iteration {first} on"

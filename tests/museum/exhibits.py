@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parent / "scripts"
+_EARLY = ("--patience", "4", "--rows", "256")
 _TRAINER = ("transformers==4.57.6", "torchdata==0.11.0", "tensorboard")
 
 
@@ -85,6 +86,13 @@ EXHIBITS = (
         ("rng",), "transformers#39215",
     ),
     Exhibit(
+        "trainer-early-stopping", "fine_tune.py",
+        "early stopping counts from 0 again, and training goes on",
+        Release((*_TRAINER, "accelerate==1.15.0"), _EARLY),
+        Release((*_TRAINER, "accelerate==1.15.0"), (*_EARLY, "--restore-callbacks")),
+        ("buffers",), "transformers#28544", save_interval=5,
+    ),
+    Exhibit(
         "accelerate-seedable-sampler", "no_trainer.py",
         "the seedable sampler's epoch is not saved",
         Release((*_TRAINER, "accelerate==1.15.0")),
@@ -110,11 +118,6 @@ EXHIBITS = (
         Release(("numpy==2.2.6",), ("--warm-up", "optimizer-first")),
         Release(("numpy==2.2.6",), ("--warm-up", "scheduler-first")),
         ("lr-schedule",), "pytorch#119168",
-    ),
-    Exhibit(
-        "trainer-stops-early", "fine_tune.py", "stops before N, and keeps the best",
-        sound=Release((*_TRAINER, "accelerate==1.15.0"), ("--patience", "4", "--rows", "256")),
-        save_interval=5,
     ),
     Exhibit(
         "lightning-steps-from-zero", "lightning_module.py", "its loggers count steps from 0; metrics.csv",
