@@ -214,7 +214,8 @@ class _Opened:
     ) -> None:
         self.where = f"{folder}/{name}".rstrip("/")
         self._spec = {"driver": driver, "kvstore": dict(kvstore), "recheck_cached_data": False}
-        self._context, self._array = context, None
+        self._context = context
+        self._array: Any = None
         self._lock = threading.Lock()
 
     def array(self) -> Any:  # noqa: ANN401 - tensorstore's
