@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.init.advice import advised, framework_words
+from harness.init.advice import advised, framework_words, keeps_the_best
 from harness.init.printed import Printed
 from harness.init.script import Option, Saved, Script
 
@@ -140,13 +140,21 @@ class _Writer:
             )
         for role, value, said in (
             ("stop", "${EXIT_ITERS}", "is where a launch ends"),
+            ("save-when", "steps", "is when it saves: after a number of steps"),
             ("every", "${SAVE_INTERVAL}", "is how often it saves"),
+            ("endless", "-1", "is how many epochs it trains: the steps say it"),
+            ("keep", "-1", "is how many checkpoints it keeps: all"),
+            ("eval-when", "steps", "is when it evaluates: where it saves"),
+            ("eval-every", "${SAVE_INTERVAL}", "is how often it evaluates"),
+            ("log-when", "steps", "is when it logs: after a number of steps"),
             ("log", "1", "is how often it logs: at every step"),
             ("metrics", "${OUTPUT_PATH}", "is the folder of its metrics.jsonl"),
             ("events", "${TENSORBOARD_PATH}", "is the folder of its event files"),
             ("report", "tensorboard", "is where it logs to"),
         ):
             option = self.option(role)
+            if role == "eval-when" and not keeps_the_best(self.script.told):
+                continue
             if option:
                 words += [option.flag, value]
                 self._say_of(option, role, said)
