@@ -330,7 +330,7 @@ def _filled(name: str, k: int) -> str:
 
 
 def _word(word: str) -> str:
-    plain = _PLAIN.fullmatch(word) and not word.replace(".", "").isdigit()
+    plain = _PLAIN.fullmatch(word) and not word.lstrip("-").replace(".", "").isdigit()
     return word if plain else json.dumps(word)
 
 
