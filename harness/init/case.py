@@ -266,8 +266,8 @@ class _Writer:
         printed = _best([one for one in self.script.prints if epochs or not one.of_epoch])
         if printed is None:
             self.unseen.append(
-                'no line is printed with a step and a loss: add print(f"step {step} loss {loss.item()}") '
-                "and HARNESS.metrics: {stdout: 'step (?P<step>\\d+) loss (?P<loss>\\S+)'}"
+                "no line is printed with a step and a loss: add import harness, and where a step is done "
+                'harness.log(step, loss=loss); or print(f"step {step} loss {loss.item()}")'
             )
             return ""
         self.say("the metrics are read from this line", printed.line)
@@ -280,6 +280,13 @@ class _Writer:
             self.say(said, line or None)
         if script.known:
             return
+        if self.unseen and not ({"parse_args", "parse_known_args"} & script.reads or script.options):
+            self.unseen.insert(
+                0,
+                f"{self.name} reads no options: begin it with import argparse and parser = "
+                'argparse.ArgumentParser(), then parser.add_argument("--steps", type=int) and its like for '
+                "what is missing below, then args = parser.parse_args()",
+            )
         if script.framework not in ("plain torch", "none"):
             self.unseen.append(
                 f"{self.name} uses {script.framework}, whose own saving and resuming is not known here"

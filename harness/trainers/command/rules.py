@@ -16,8 +16,8 @@ _LIGHTNING = (
 )
 #: ``ModelCheckpoint.load_state_dict`` of Lightning asks whether ``dirpath`` is the one that was saved.
 _ELSEWHERE = (
-    "Lightning takes over which checkpoints were best only in the folder that they were saved to; the resumed "
-    "run's is another, a copy of it"
+    "Lightning takes over which checkpoints were best only in the folder that they were saved to; the "
+    "resumed run's is another, a copy of it"
 )
 _STAMP = "[0-9]" * 8 + "_" + "[0-9]" * 6
 
