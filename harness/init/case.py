@@ -148,7 +148,7 @@ class _Writer:
             ("eval-every", "${SAVE_INTERVAL}", "is how often it evaluates"),
             ("log-when", "steps", "is when it logs: after a number of steps"),
             ("log", "1", "is how often it logs: at every step"),
-            ("metrics", "${OUTPUT_PATH}", "is the folder of its metrics.jsonl"),
+            ("metrics", "${OUTPUT_PATH}", "is the folder of its log"),
             ("events", "${TENSORBOARD_PATH}", "is the folder of its event files"),
             ("report", "tensorboard", "is where it logs to"),
         ):
