@@ -1,4 +1,4 @@
-"""What a repository needs for its cells: noxfile, track, folders, ``.gitignore``. Nothing is overwritten."""
+"""What a repository needs for its cells: noxfile, track, folders, ``.gitignore``. No change is lost."""
 
 from __future__ import annotations
 
