@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,23 @@ def test_numbers_inside_a_checkpoint_make_nothing_of_it_stand_beside_another(tmp
     inside = ("x_20/b.json", "c.json")
     root = folder(tmp_path, *(f"{step}/{name}" for step in (1, 20, 40) for name in inside))
     assert checkpoint_names.checkpoint(root, 40, tmp_path / "gathered", Saves(20)) == root / "40"
+
+
+@pytest.mark.parametrize("numbered", [["epoch=1-step=20.ckpt", "epoch=3-step=40.ckpt"], []])
+def test_of_several_that_are_called_last_the_one_that_was_written_last_is(
+    tmp_path: Path, numbered: list[str]
+) -> None:
+    root = folder(
+        tmp_path, *numbered, "last.ckpt", "last-v1.ckpt", "last-v2.ckpt", "best-v1.ckpt", "best.ckpt"
+    )
+    for second, name in enumerate(("last.ckpt", "last-v1.ckpt", "last-v2.ckpt")):
+        os.utime(root / name, (second, second))
+    found = checkpoint_names.checkpoint(root, 40, tmp_path / "gathered")
+    beside = found / "beside" if numbered else found
+    assert sorted(path.name for path in beside.iterdir()) == ["best-v1.ckpt", "best.ckpt", "last.ckpt"]
+    assert "last-v2.ckpt" in (beside / "last.ckpt").read_text()
+    # Where it is not the newer one, both are somebody's own.
+    os.utime(root / "last.ckpt", (9, 9))
+    found = checkpoint_names.checkpoint(root, 40, tmp_path / "gathered")
+    left = {path.name for path in (found / "beside" if numbered else found).iterdir()}
+    assert {"last.ckpt", "last-v1.ckpt", "last-v2.ckpt"} <= left

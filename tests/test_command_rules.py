@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.checkpoints import diff
+from harness.checkpoints.components import foreign
 from harness.trainers.command.rules import RULES
 
 pytestmark = pytest.mark.torch
@@ -48,6 +49,29 @@ def test_lightning_may_have_begun_one_epoch_less_and_completed_none(
 ) -> None:
     names = apart(tmp_path, "step=20.ckpt", progress(), progress(**changed))
     assert {name.rpartition("epoch_progress.")[2] for name in names} == found
+
+
+def test_which_of_lightnings_checkpoints_were_best_is_not_taken_over_and_its_patience_is(
+    tmp_path: Path,
+) -> None:
+    def callbacks(best: float, score: float, wait: int) -> dict[str, Any]:
+        keeper = {"best_k_models": {"a.ckpt": best}, "kth_value": best, "best_model_score": best}
+        stopper = {"wait_count": wait, "best_score": score}
+        about = "{'monitor': 'val_loss', 'mode': 'min'}"
+        keeper |= {"current_score": score}
+        return {"callbacks": {f"ModelCheckpoint{about}": keeper, f"EarlyStopping{about}": stopper}}
+
+    one = callbacks(0.5, 0.5, 1)
+    assert apart(tmp_path, "step=20.ckpt", one, callbacks(0.25, 0.5, 1)) == []
+    names = apart(tmp_path, "step=20.ckpt", one, callbacks(0.25, 0.125, 2))
+    assert {name.rpartition(".")[2] for name in names} == {"current_score", "best_score", "wait_count"}
+
+
+def test_what_a_callback_was_told_names_no_component() -> None:
+    about = "{'monitor': 'val_loss', 'every_n_epochs': 0, 'every_n_train_steps': 20}"
+    assert foreign(f"callbacks.ModelCheckpoint{about}.current_score") == "unknown"
+    assert foreign("callbacks.EMA.ema_weights.0") == "buffers"
+    assert foreign(f"callbacks.Averaging{about}.model.w") == "weights"
 
 
 def test_the_mean_of_a_launch_is_none_and_a_loss_of_a_step_is(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from harness.cases import load_case
 from harness.commands.cli import main
 from harness.errors import UsageError
 from harness.init.case import guess
-from harness.init.files import repository_files
+from harness.init.files import case_file, repository_files
 from harness.init.script import look
 
 LOOP = """
@@ -347,3 +347,25 @@ def test_what_stands_without_an_option_is_asked_for_too(tmp_path: Path, said: st
     path.write_text('p.add_argument("output")\n')  # no --output is given then
     assert "asks for output" in "\n".join(guess(look(path), tmp_path).unseen)
     assert "output," not in guess(look(path), tmp_path).text
+
+
+def test_a_case_is_written_anew_until_somebody_changes_it(tmp_path: Path) -> None:
+    first = "# Written\nMODEL_ARGS: {--train-iters: 4}\n"
+    path = script(tmp_path, PRINT)
+    _, done = case_file(tmp_path, path, first)
+    written = tmp_path / done.path
+    assert case_file(tmp_path, path, first.replace("4", "8"))[1].verb == "wrote"
+    assert "--train-iters: 8" in written.read_text()
+    assert written.read_text().startswith("# Written sha256:")
+    changed = written.read_text().replace("8", "12")
+    written.write_text(changed)
+    _, done = case_file(tmp_path, path, first)
+    assert (done.verb, written.read_text()) == ("kept", changed)
+    assert "remove it" in done.said
+
+
+def test_a_script_without_options_is_told_of_a_parser_and_of_a_log(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import torch\ntorch.manual_seed(1)\ntorch.save(x, 'last.pt')\n")
+    unseen = guess(look(tmp_path / "train.py"), tmp_path).unseen
+    assert unseen[0].startswith("train.py reads no options: begin it with import argparse")
+    assert "harness.log(step, loss=loss)" in "\n".join(unseen)

@@ -46,6 +46,8 @@ _SETTINGS_FILE = re.compile(
     r"(?:.*/)?(?:training_args\.bin|(?:adapter_|generation_|tokenizer_)?config\.json|tokenizer\.json|vocab\.json"
     r"|special_tokens_map\.json|(?:pre)?processor_config\.json|hparams\.yaml)"
 )
+#: What Lightning names a callback's state by beside what is in it: how it was told to save, `every_n_epochs`.
+_CALLBACK = re.compile(r"(?<=^callbacks\.)(?:ModelCheckpoint)?|(?<=\w)\{'\w+': [^{}]*\}(?=\.)")
 #: How such names end: `rng_state_0.pth`, `optimizer_state_dict.pt`, `random_states_rank3.pkl`.
 _ENDS = r"(?:_?states?)?(?:_dict)?(?:[_.-]?(?:rank)?[_-]?\d+)*\.\w+"
 #: What the Trainer has logged: it says how training went, and is nothing that could be lost.
@@ -155,7 +157,7 @@ def foreign(name: str, file: str = "") -> str:
     of_file = next((found for found, pattern in _FILES if pattern.fullmatch(file)), None)
     if of_file:
         return of_file
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", _CALLBACK.sub("", name))
     words = " ".join(re.findall(r"[a-z]+", spaced.lower()))
     of_words = next((found for found, pattern in _FOREIGN_PATTERNS if pattern.search(words)), "unknown")
     found = _progress(name) or of_words

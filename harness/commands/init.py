@@ -49,7 +49,10 @@ def _init(arguments: argparse.Namespace) -> int:
         for line in found.unseen:
             print(f"  not seen  {line}")
         if found.unseen:
-            print("\nmend what was not seen, in the script and in the case; then")
+            again = f"in the script, and `harness init {arguments.script}` writes the case anew"
+            print(
+                f"\nmend what was not seen: {'the case has these options' if script.known else again}; then"
+            )
         else:
             print("\nlook at the case; then")
         if root.resolve() != Path.cwd().resolve():

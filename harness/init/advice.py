@@ -18,8 +18,14 @@ _WHAT: Mapping[Role, str] = {
     "events": "where its log is",
     "metrics": "where its log is",
     "resume": "what it resumes from",
+    "save-when": "when it saves",
+    "log-when": "when it logs",
+    "eval-when": "when it evaluates",
+    "eval-every": "how often it evaluates",
+    "keep": "how many checkpoints it keeps",
+    "endless": "how many epochs it trains",
 }
-_NUMBERS = ("steps", "epochs", "every", "log")
+_NUMBERS = ("steps", "epochs", "every", "log", "eval-every", "keep", "endless")
 _OFTEN = 50  # steps between two saves that are written down: twice that many are trained
 
 
@@ -62,11 +68,7 @@ def advised(script: Script, name: str) -> Advice:
     guessed: list[tuple[str, int]] = []
     every, resumes = None, False
     logs = [one for one in script.told if one.place.role in ("events", "metrics")]
-    for one in script.told:
-        if one.place.must and one.given and one.value != one.place.must and not one.option:
-            key, text = one.place.keyword, one.text.replace("'", '"')
-            unseen.append(f'{name}:{one.line}: {key}={text}: write {key}="{one.place.must}" instead')
-    for one in _asked(script.told):
+    for one in (*_otherwise(script.told), *_asked(script.told)):
         role = one.place.role
         if one.option:
             continue
@@ -92,12 +94,17 @@ def advised(script: Script, name: str) -> Advice:
             continue
         if role == "log" and "metrics" in script.options and not any(other.given for other in logs):
             continue
-        if role == "metrics" and any(other.place.role == "events" for other in logs):
-            continue
+        if role == "metrics" and not one.given and any(other.place.role == "events" for other in logs):
+            continue  # one of them is enough
         options[role] = _option(one, script)
         unseen.append(_change(one, options[role], script, name))
     variables, said, by_itself = _log_of(framework, script, name)
     unseen += said
+    if framework.seed and not script.seeded:
+        unseen.append(
+            f"{name}: no seed: what is made at random (a new head, a split) is another in each run: "
+            f"begin it with {framework.seed}"
+        )
     if unseen and not ({"parse_args", "parse_known_args"} & script.reads or script.options):
         unseen.insert(
             0,
@@ -149,6 +156,34 @@ def _asked(said: tuple[Told, ...]) -> list[Told]:
     return found
 
 
+def _otherwise(said: tuple[Told, ...]) -> list[Told]:
+    """Those that are told something which will not do in the case, and should take it by an option."""
+    by_role = {
+        one.place.role: one for one in said if one.place.must or one.place.role in ("eval-every", "best")
+    }
+    found = [one for one in by_role.values() if one.place.must and one.given and not _will_do(one)]
+    evaluates = by_role.get("eval-when")
+    if evaluates is None or not evaluates.given:
+        return found
+    if not keeps_the_best(said):
+        found = [one for one in found if one is not evaluates]
+    every = by_role["eval-every"]
+    # The best can only be told at a step that is saved; and without a number it evaluates whenever it logs.
+    if keeps_the_best(said) or (_will_do(evaluates) and not every.given):
+        found.append(every)
+    return found
+
+
+def keeps_the_best(said: tuple[Told, ...]) -> bool:
+    """Whether a checkpoint is chosen by an evaluation, which then must be made wherever one is saved."""
+    best = next((one for one in said if one.place.role == "best"), None)
+    return best is not None and best.given and best.value is not False
+
+
+def _will_do(one: Told) -> bool:
+    return str(one.value) == one.place.must or one.text.lower().endswith(f".{one.place.must}")
+
+
 def _option(one: Told, script: Script) -> Option:
     """The option that a script should have; it may have one of that name already."""
     there = next((own for own in script.options.values() if own.flag == one.place.flag), None)
@@ -161,7 +196,7 @@ def _change(one: Told, option: Option, script: Script, name: str) -> str:
     """What to write instead, and where."""
     place, where = one.place, f"{name}:{one.line}" if one.line else name
     kind = ", type=int" if place.role in _NUMBERS else ""
-    written = repr(one.value) if one.value is not None else place.default
+    written = repr(one.value) if one.value is not None else one.text if place.must else place.default
     default = f", default={written}" if written else ""
     new = f"{place.keyword}={script.namespace}.{option.dest}"
     call = place.call.partition("|")[0].replace(r"\w*", "")

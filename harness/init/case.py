@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.init.advice import advised, framework_words
+from harness.init.advice import advised, framework_words, keeps_the_best
 from harness.init.printed import Printed
 from harness.init.script import Option, Saved, Script
 
@@ -140,13 +140,21 @@ class _Writer:
             )
         for role, value, said in (
             ("stop", "${EXIT_ITERS}", "is where a launch ends"),
+            ("save-when", "steps", "is when it saves: after a number of steps"),
             ("every", "${SAVE_INTERVAL}", "is how often it saves"),
+            ("endless", "-1", "is how many epochs it trains: the steps say it"),
+            ("keep", "-1", "is how many checkpoints it keeps: all"),
+            ("eval-when", "steps", "is when it evaluates: where it saves"),
+            ("eval-every", "${SAVE_INTERVAL}", "is how often it evaluates"),
+            ("log-when", "steps", "is when it logs: after a number of steps"),
             ("log", "1", "is how often it logs: at every step"),
-            ("metrics", "${OUTPUT_PATH}", "is the folder of its metrics.jsonl"),
+            ("metrics", "${OUTPUT_PATH}", "is the folder of its log"),
             ("events", "${TENSORBOARD_PATH}", "is the folder of its event files"),
             ("report", "tensorboard", "is where it logs to"),
         ):
             option = self.option(role)
+            if role == "eval-when" and not keeps_the_best(self.script.told):
+                continue
             if option:
                 words += [option.flag, value]
                 self._say_of(option, role, said)
@@ -258,8 +266,8 @@ class _Writer:
         printed = _best([one for one in self.script.prints if epochs or not one.of_epoch])
         if printed is None:
             self.unseen.append(
-                'no line is printed with a step and a loss: add print(f"step {step} loss {loss.item()}") '
-                "and HARNESS.metrics: {stdout: 'step (?P<step>\\d+) loss (?P<loss>\\S+)'}"
+                "no line is printed with a step and a loss: add import harness, and where a step is done "
+                'harness.log(step, loss=loss); or print(f"step {step} loss {loss.item()}")'
             )
             return ""
         self.say("the metrics are read from this line", printed.line)
@@ -272,6 +280,13 @@ class _Writer:
             self.say(said, line or None)
         if script.known:
             return
+        if self.unseen and not ({"parse_args", "parse_known_args"} & script.reads or script.options):
+            self.unseen.insert(
+                0,
+                f"{self.name} reads no options: begin it with import argparse and parser = "
+                'argparse.ArgumentParser(), then parser.add_argument("--steps", type=int) and its like for '
+                "what is missing below, then args = parser.parse_args()",
+            )
         if script.framework not in ("plain torch", "none"):
             self.unseen.append(
                 f"{self.name} uses {script.framework}, whose own saving and resuming is not known here"
@@ -322,7 +337,7 @@ def _filled(name: str, k: int) -> str:
 
 
 def _word(word: str) -> str:
-    plain = _PLAIN.fullmatch(word) and not word.replace(".", "").isdigit()
+    plain = _PLAIN.fullmatch(word) and not word.lstrip("-").replace(".", "").isdigit()
     return word if plain else json.dumps(word)
 
 

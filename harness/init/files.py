@@ -1,7 +1,8 @@
-"""What a repository needs for its cells: noxfile, track, folders, ``.gitignore``. Nothing is overwritten."""
+"""What a repository needs for its cells: noxfile, track, folders, ``.gitignore``. No change is lost."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -49,6 +50,10 @@ class Done:
     verb: Literal["wrote", "added", "kept"]
     path: str
     said: str = ""
+
+
+#: In a case that ``harness init`` wrote, and writes anew until somebody changes it.
+_SEAL = "sha256:"
 
 
 def write(root: Path, relative: str, text: str, *, said: str = "", instead: str = "") -> Done:
@@ -117,8 +122,24 @@ def case_file(root: Path, script: Path, text: str) -> tuple[str, Done]:
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", script.stem).strip("-.")
     name = name if NAME.fullmatch(name) else "train"
     name = name if _is_of(root, f"{_CASES}/{family}/{name}", script) else _longer(root, script, name)
+    path = root / _CASES / family / name / CASE_FILE
+    text = _sealed(text)
+    there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    if there != text and _untouched(there):
+        path.unlink()
     instead = "remove it to have it written anew"
-    return name, write(root, f"{_CASES}/{family}/{name}/{CASE_FILE}", text, instead=instead)
+    return name, write(root, path.relative_to(root).as_posix(), text, instead=instead)
+
+
+def _sealed(text: str) -> str:
+    """With a digest of what follows in its first line: as long as that is right, nobody has changed it."""
+    head, _, body = text.partition("\n")
+    return f"{head} {_SEAL}{hashlib.sha256(body.encode()).hexdigest()[:12]}\n{body}"
+
+
+def _untouched(text: str) -> bool:
+    head, seal, _ = text.partition("\n")[0].partition(_SEAL)
+    return bool(seal) and _sealed(f"{head.rstrip()}\n{text.partition(chr(10))[2]}") == text
 
 
 def _is_of(root: Path, case: str, script: Path) -> bool:

@@ -11,8 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 Role = Literal[
-    "steps", "epochs", "stop", "save", "every", "resume", "log", "seed", "metrics", "events", "report"
-]
+    "steps", "epochs", "stop", "save", "every", "resume", "log", "seed", "metrics", "events", "report",
+    "save-when", "log-when", "eval-when", "eval-every", "best", "keep", "endless",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Place:
         flag: the option that a script without one is advised to take.
         asked: the script is told to have it; otherwise it is only looked at.
         default: what the framework takes without it, as it is written.
-        must: the one value that will do; empty where an option gives it.
+        must: the one value that will do in the case; what else is written down becomes an option's default.
     """
 
     role: Role
@@ -38,6 +39,11 @@ class Place:
     asked: bool = True
     default: str = ""
     must: str = ""
+
+
+def _must(role: Role, call: str, keyword: str, value: str) -> Place:
+    """What must be ``value`` in the case, by an option of that name."""
+    return Place(role, call, keyword, flag=f"--{keyword}", asked=False, must=value)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Framework:
         launcher: in place of ``python``.
         logs_steps: where it trains by epochs, its log counts steps all the same.
         finds: an expression of what a script resumes from, where that is a folder with checkpoints.
+        seed: the call that a script begins with, so that two runs begin alike.
     """
 
     name: str
@@ -71,6 +78,7 @@ class Framework:
     launcher: tuple[str, ...] = ("python",)
     logs_steps: bool = False
     finds: str = "get_last_checkpoint|glob|listdir|scandir"
+    seed: str = ""
 
 
 _TORCHRUN = ("torchrun", "--standalone", "--nproc_per_node", "1")
@@ -88,8 +96,11 @@ FRAMEWORKS = (
             Place("steps", _ARGUMENTS, "max_steps", flag="--max_steps", default="-1"),
             Place("every", _ARGUMENTS, "save_steps", flag="--save_steps", default="500"),
             Place("log", _ARGUMENTS, "logging_steps", flag="--logging_steps", default="500"),
-            Place("every", _ARGUMENTS, "save_strategy", asked=False, must="steps"),
-            Place("log", _ARGUMENTS, "logging_strategy", asked=False, must="steps"),
+            _must("save-when", _ARGUMENTS, "save_strategy", "steps"),
+            _must("log-when", _ARGUMENTS, "logging_strategy", "steps"),
+            _must("eval-when", _ARGUMENTS, "eval_strategy", "steps"),
+            Place("eval-every", _ARGUMENTS, "eval_steps", flag="--eval_steps", asked=False),
+            Place("best", _ARGUMENTS, "load_best_model_at_end", asked=False),
             Place("events", _ARGUMENTS, "logging_dir", asked=False),
             Place("report", _ARGUMENTS, "report_to", asked=False),
             Place("resume", "train", "resume_from_checkpoint", 0, "--resume_from_checkpoint"),
@@ -101,6 +112,7 @@ FRAMEWORKS = (
         ),
         ("--resume_from_checkpoint", "${CHECKPOINT_TO_LOAD}"),
         {"TENSORBOARD_LOGGING_DIR": "${TENSORBOARD_PATH}"},
+        seed="transformers.set_seed(42)",
     ),
     Framework(
         "Lightning",
@@ -111,6 +123,8 @@ FRAMEWORKS = (
             Place("save", "ModelCheckpoint", "dirpath", 0, "--checkpoints"),
             Place("steps", "Trainer", "max_steps", flag="--max_steps", default="-1"),
             Place("every", "ModelCheckpoint", "every_n_train_steps", flag="--save_every"),
+            _must("endless", "Trainer", "max_epochs", "-1"),
+            _must("keep", "ModelCheckpoint", "save_top_k", "-1"),
             Place("log", "Trainer", "log_every_n_steps", flag="--log_every", default="50"),
             Place("events", "TensorBoardLogger", "save_dir", 0, "--logs"),
             Place("metrics", "CSVLogger", "save_dir", 0, "--logs"),
@@ -125,6 +139,7 @@ FRAMEWORKS = (
             "--trainer.callbacks.save_top_k", "-1", "--trainer.callbacks.dirpath", "${CHECKPOINT_SAVE_PATH}",
         ),
         ("--ckpt_path", "${CHECKPOINT_TO_LOAD}"),
+        seed="seed_everything(42, workers=True)",
     ),
     Framework(
         "mmengine",
@@ -165,6 +180,7 @@ FRAMEWORKS = (
         ),
         launcher=_TORCHRUN,
         finds="",  # always
+        seed="torch.manual_seed(42)",
     ),
     Framework(
         "Accelerate",
@@ -176,6 +192,7 @@ FRAMEWORKS = (
             Place("resume", "load_state", "input_dir", 0, "--resume_from_checkpoint"),
             Place("events", "ProjectConfiguration", "logging_dir", asked=False),
         ),
+        seed="accelerate.utils.set_seed(42)",
     ),
     Framework("Megatron-LM", ("megatron",)),
     Framework("Composer", ("composer",)),

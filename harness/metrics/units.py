@@ -32,10 +32,11 @@ SHARED_BY_NO_TWO_RUNS: Final = _any(
     r"unix[-_ ]?time)(?![a-z])",
     r"^_(?:runtime|timestamp)$",  # Weights & Biases' own
     r"throughput|tflop",
-    r"per[-_ ]?(?:(?:gpu|device|rank|node)[-_ ]per[-_ ]?)?sec(?:ond)?s?$",
-    r"/s(?:ec)?(?:ond)?s?$",
+    r"per[-_ ]?(?:(?:gpu|device|rank|node)[-_ ]per[-_ ]?)?sec(?:ond)?s?"
+    r"(?:[-_ /]?per[-_ ]?(?:gpu|device|rank|node|chip))?$",
+    r"/ ?s(?:ec)?(?:ond)?s?(?:/(?:gpu|device|rank|node|chip))?$",
     rf"{_WORD}(?:mfu|hfu|tps|tgs|wps|ups|qps|fps|it[-_ ]?s|flops?[-_ /](?:s|sec|util\w*))(?![a-z])",
-    rf"{_WORD}(?:gpu|cpu|device|sm|nvml|system|power|energy|disk|network|proc)[-_ /.]{_WORDS}"
+    rf"{_WORD}(?:gpu\d*|cpu|device|sm|nvml|system|power|energy|disk|network|proc)[-_ /.]{_WORDS}"
     r"(?:util\w*|temp\w*|power\w*|watts?|percent|clock|energy|load)(?![a-z])",
     r"[(\[{]\s*(?:/s|[a-z]+/(?:s|sec|second|gpu|device)[^)\]}]*|tflops?|watts?|w|joules?|j|°?c)\s*[)\]}]$",
     rf"(?:time|timing|data[-_ ]loading|wait|idle)\w*[-_ /]?.*{_PERCENT}$",
@@ -44,6 +45,11 @@ SECONDS: Final = _any(
     rf"{_SECONDS}$",
     r"[-_ ](?:in[-_ ])?(?:ms|msecs?|millis\w*|us|usecs?|micros\w*|ns|secs?|seconds)$",
     r"[-_ ]in[-_ ]s$",
+    rf"{_WORD}(?:s|ms|us|secs?|seconds?|msecs?|millis\w*|minutes|hours?)[-_ ]?(?:per[-_ ]?|/)"
+    r"(?:gpu[-_ ])?(?:\d+[-_ ])?"
+    r"(?:it\w*|steps?|batch\w*|epochs?|updates?|samples?|examples?|tokens?|images?|k?img)$",
+    r"^(?:(?:perf|speed|train|time|timing)[-_/])?dt(?:[-_ ]?(?:s|ms))?$",
+    rf"{_WORD}(?:secs|seconds|minutes|hours)$",
     rf"{_WORD}(?:time|timing|timer|latency|duration|elapsed)(?:[-_ ]per[-_ ]\w+|[-_ ]?(?:s|ms))?$",
     rf"{_WORD}train[-_ ]wall$",
     rf"{_WORD}(?:timing|time[-_ ]metrics|timers?)(?:[-_ ](?:s|ms|raw|per\w*))*/",

@@ -9,8 +9,9 @@ stands without an iteration beside those that have one belongs to the last of th
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from harness.trainers.command.names import (
 _DEPTH = 5
 #: In what is gathered, the folder of what has no iteration in its name.
 _BESIDE = "beside"
+#: What Lightning calls its last checkpoint where another launch's stands in the folder, ``last-v1.ckpt``.
+_LAST_AGAIN = re.compile(r"last-v(\d+)(\.\w+)?")
 _ANYHOW = Saves()
 
 Found = dict[int, list[Path]]
@@ -169,8 +172,8 @@ def checkpoint(
         one = parts[0] if len(parts) == 1 and parts[0].is_dir() else None
         for part in parts:  # the one folder's content has the same names as by itself
             _link(part, gathered if part == one else gathered / part.relative_to(folder))
-        for path in beside:
-            _link(path, gathered / _BESIDE / path.relative_to(folder))
+        for path, name in _newest(beside).items():
+            _link(path, gathered / _BESIDE / path.relative_to(folder).with_name(name))
         return gathered
     if there:
         advice = "save at every ${SAVE_INTERVAL} iterations, and after the last one"
@@ -184,7 +187,29 @@ def checkpoint(
             f"{folder}: holds no file, expected a checkpoint of iteration {k}",
             "save below ${CHECKPOINT_SAVE_PATH}",
         )
-    return folder
+    whole = sorted(folder.iterdir())
+    newest = _newest(whole)
+    if len(newest) == len(whole):
+        return folder
+    shutil.rmtree(gathered, ignore_errors=True)
+    for path, name in newest.items():
+        _link(path, gathered / name)
+    return gathered
+
+
+def _newest(paths: Sequence[Path]) -> dict[Path, str]:
+    """Their names; of ``last.ckpt`` and a later ``last-v1.ckpt`` only that, which is the last one."""
+    names = {path: path.name for path in paths}
+    for path in sorted(paths, key=lambda one: one.lstat().st_mtime_ns):
+        again = _LAST_AGAIN.fullmatch(path.name)
+        plain = f"last{again[2] or ''}" if again else ""
+        older = next(
+            (one for one, name in names.items() if name == plain and one.parent == path.parent), None
+        )
+        if older is not None and older.lstat().st_mtime_ns <= path.lstat().st_mtime_ns:
+            del names[older]
+            names[path] = plain
+    return names
 
 
 def _link(path: Path, target: Path) -> None:

@@ -14,6 +14,11 @@ _LIGHTNING = (
     "Lightning counts an epoch less as begun where it resumes at the last batch of one; those that were "
     "processed and completed are compared (resumed twice so, they are one behind)"
 )
+#: ``ModelCheckpoint.load_state_dict`` of Lightning asks whether ``dirpath`` is the one that was saved.
+_ELSEWHERE = (
+    "Lightning takes over which checkpoints were best only in the folder that they were saved to; the "
+    "resumed run's is another, a copy of it"
+)
 _STAMP = "[0-9]" * 8 + "_" + "[0-9]" * 6
 
 RULES: Final = (
@@ -26,6 +31,10 @@ RULES: Final = (
         Rule("trainer", f"*fit_loop.epoch_progress.{part}.{name}", _LIGHTNING, when=ONE_LESS)
         for part in ("current", "total")
         for name in ("ready", "started")
+    ),
+    *(
+        Rule("trainer", f"callbacks.*{{'monitor': *}}.{name}", _ELSEWHERE, "*.ckpt")
+        for name in ("best_k_models*", "best_model_*", "kth_*", "last_model_path")
     ),
     *(
         Rule("trainer", f"message_hub.log_scalars.*{name}._log_history", "how long its steps took", "*.pth")
