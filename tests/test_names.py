@@ -100,6 +100,9 @@ def made(root: Path, names: str) -> Path:
         ("epoch_0 epoch_1 epoch_2 epoch_3", 4, Saves(1, 4), "epoch_3"),
         ("epoch_1 epoch_2 epoch_3 epoch_4 epoch_5 epoch_6 epoch_7 epoch_8 epoch_9 epoch_10", 10, Saves(2, 20),
          "epoch_5"),
+        ("epoch_2 epoch_4", 20, Saves(20, 40), "epoch_2"),  # of ten iterations each
+        ("epoch_2", 20, Saves(20, 20), "epoch_2"),
+        ("epoch_1 epoch_3", 20, Saves(20, 40), "epoch_1"),  # from 0
         ("checkpoints/checkpoint_0 checkpoints/checkpoint_1", 5, Saves(5, 10), "checkpoints/checkpoint_0"),
         ("checkpoint_1_4 checkpoint_1_8 checkpoint1", 4, Saves(4, 8), "checkpoint_1_4"),
         ("checkpoint_4_1 checkpoint_8_1", 4, Saves(4, 8), "checkpoint_4_1"),
@@ -123,6 +126,8 @@ def test_how_a_folder_counts_is_told_by_all_of_its_names(
         ("rng_0 rng_1", 4, Saves(4, 8)),  # of ranks
         ("epoch_2", 4, Saves(2)),  # the second, or the first of an interval of two?
         ("step_1 step_2", 20, Saves(10, 20)),
+        ("epoch_2", 20, Saves(20)),  # it goes on: of ten iterations each, or of one?
+        ("epoch_3 epoch_4", 20, Saves(20, 40)),  # 30 is no multiple of 20
     ],
 )
 def test_what_may_be_another_is_not_taken_for_it(names: str, k: int, saves: Saves, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoints import distributed, foreign, hdf5, shards, stores, tensorfiles
-from harness.checkpoints.archives import ZIP_ERRORS, Window, is_torch_file, read_json, read_nest
+from harness.checkpoints.archives import ZIP_ERRORS, Window, is_torch_file, read_json
 from harness.checkpoints.distcp import read_metadata
 from harness.checkpoints.folders import read_manifest, require_manifest, sha256
 from harness.checkpoints.places import Places
@@ -134,7 +134,7 @@ def _file(path: Path, *, hashes: bool) -> None:
         elif hashes and path.suffix != ".npy":
             _zip(path, str(path), checksums=True)
     elif path.suffix in (".pt", ".pth", ".ckpt") or is_torch_file(path):
-        read_nest(path)
+        foreign.require_saved(path)
         if hashes and zipfile.is_zipfile(path):
             _zip(path, str(path), checksums=True)
 

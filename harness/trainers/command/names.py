@@ -203,4 +203,18 @@ def _others(numbers: Collection[int], kind: Kind, saves: Saves, *, alone: bool) 
             found.append(Counting(every=interval, first=0))
         if least == 1 if all_of_them is None else most == all_of_them:
             found.append(Counting(every=interval))
+    if interval > 1 and kind is Kind.EPOCH and end is not None:
+        found += _epochs(numbers, interval, end)
+    return found
+
+
+def _epochs(numbers: Collection[int], interval: int, end: int) -> list[Counting]:
+    """Several epochs between two checkpoints, which the last of them ends: so many iterations each."""
+    found = []
+    for first in (1, 0):
+        epochs = max(numbers) + 1 - first
+        if epochs > 0 and end % epochs == 0:
+            how = Counting(end // epochs, first)
+            if all(how.iteration(n) % interval == 0 or how.iteration(n) == end for n in numbers):
+                found.append(how)
     return found
