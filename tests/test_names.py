@@ -90,6 +90,8 @@ def made(root: Path, names: str) -> Path:
         ("step=3", 4, Saves(4), "step=3"),  # the run goes on
         ("step=4 step=8", 4, Saves(4, 8), "step=4"),
         ("3 7", 4, Saves(4, 8), "3"),  # orbax
+        ("model_0000019.pth model_0000039.pth model_final.pth", 20, Saves(20, 40), "model_0000019.pth"),
+        ("model_0000019.pth", 20, Saves(20), "model_0000019.pth"),  # detectron2
         ("0 1 2 3 epoch_1", 2, Saves(1, 4), "2"),  # bare numbers may be those of ranks
         ("epoch_2 epoch_4", 2, Saves(2, 4), "epoch_2"),  # iterations are epochs
         ("epoch_1 epoch_2 epoch_3 epoch_4", 10, Saves(5, 20), "epoch_2"),  # one a save, from 1
@@ -127,6 +129,8 @@ def test_how_a_folder_counts_is_told_by_all_of_its_names(
         ("epoch_2", 4, Saves(2)),  # the second, or the first of an interval of two?
         ("step_1 step_2", 20, Saves(10, 20)),
         ("epoch_2", 20, Saves(20)),  # it goes on: of ten iterations each, or of one?
+        ("model_18.pth model_19.pth", 20, Saves(20, 20)),
+        ("model_3.pth", 4, Saves(4, 4)),  # of so few, a layer, a fold?
         ("epoch_3 epoch_4", 20, Saves(20, 40)),  # 30 is no multiple of 20
     ],
 )

@@ -140,7 +140,7 @@ def _entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
     elif is_torch_file(file):
         yield from leaves(read_nest(file), file, where, places)
     elif file.suffix == ".json" or _is_json(file, size):
-        yield from _values(read_json(file), file, size, where, places)
+        yield from _values(read_table(file), file, size, where, places)
     elif nests := read_pickle(file):
         yield from _values(nests[0] if len(nests) == 1 else list(nests), file, size, where, places)
     elif file.suffix in _TORCH:
@@ -181,6 +181,24 @@ def _begins(file: Path, start: bytes) -> bool:
 
 def _is_hdf5(file: Path) -> bool:
     return hdf5.readable() and (file.suffix in hdf5.SUFFIXES or _begins(file, hdf5.MAGIC))
+
+
+def read_table(file: Path) -> Any:  # noqa: ANN401 - untyped by nature
+    """What a file of JSON holds; of one that has a value a line, a list of them.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    try:
+        return read_json(file)
+    except CheckpointError:
+        try:
+            found = [json.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
+        except (OSError, ValueError, RecursionError):
+            found = []
+        if len(found) < 2:
+            raise
+        return found
 
 
 def require_saved(file: Path) -> None:

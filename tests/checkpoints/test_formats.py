@@ -195,3 +195,22 @@ def test_what_is_only_called_like_a_file_of_torch_is_read_as_what_it_is(
     if name.endswith((".pt", ".pth", ".ckpt")):
         with pytest.raises(CheckpointError, match=r"expected a torch\.save archive"):
             verify(paths[0])
+
+
+def test_json_with_a_value_a_line_is_a_list_of_them(tmp_path: Path) -> None:
+    for side, loss in (("a", 2.5), ("same", 2.5), ("b", 2.75)):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "step.json").write_text("20")
+        lines = [json.dumps({"step": i, "loss": loss if i == 1 else i}) for i in range(3)]
+        (tmp_path / side / "history.json").write_text(("\n\n" if side == "same" else "\n").join(lines))
+    assert diff(tmp_path / "a", tmp_path / "same").equal
+    found = diff(tmp_path / "a", tmp_path / "b")
+    assert [d.name for d in found.entries] == ["history.json:1.loss"]
+    assert not found.unread
+
+
+def test_folders_of_ranks_that_hold_no_file_of_torch_are_anybodys(tmp_path: Path) -> None:
+    for side, last in (("a", 1), ("b", 2)):
+        (tmp_path / side / "mp_rank_00").mkdir(parents=True)
+        (tmp_path / side / "mp_rank_00" / "state.json").write_text(json.dumps({"momentum": last}))
+    assert [d.key for d in diff(tmp_path / "a", tmp_path / "b").entries] == ["momentum"]

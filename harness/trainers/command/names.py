@@ -61,6 +61,9 @@ _HASH = re.compile(r"[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
 #: So many numbers that may be an iteration's; a date has more.
 _MOST = 2
 
+#: Numbers that are all one less than a multiple of this, or of more, are no others' by chance.
+_TELLING = 5
+
 _STAGED = re.compile(
     r"(?:^|[^A-Za-z])tmp(?![A-Za-z])|^tmp[A-Za-z0-9_]{8}$"
     r"|[._-](?:temp|temporary|staging|partial|part|lock|writing)$",
@@ -191,7 +194,7 @@ def _others(numbers: Collection[int], kind: Kind, saves: Saves, *, alone: bool) 
         fits = all((number + 1) % interval == 0 or number + 1 == end for number in numbers)
         # One name alone may be what a run has left that ended an iteration too early.
         fits = fits and (end is None or most + 1 >= end or len(numbers) > 1)
-        if fits and (kind is not Kind.BARE or alone):
+        if fits and (kind is not Kind.BARE or alone or interval >= _TELLING):
             found.append(Counting(first=0))
     elif least == 0 and kind is not Kind.BARE and (kind is Kind.EPOCH if end is None else most == end - 1):
         found.append(Counting(first=0))
