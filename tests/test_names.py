@@ -27,7 +27,12 @@ from harness.trainers.command.names import Kind, Saves, marked, no_checkpoint, r
         ("ckpt-20.data-00000-of-00001", Kind.CHECKPOINT, (20,)),
         ("epoch_2.pth", Kind.EPOCH, (2,)),
         ("ckpt_ep2.pth", Kind.EPOCH, (2,)),
-        ("weights.02-0.93.hdf5", Kind.BARE, (2,)),
+        ("weights.02-0.93.hdf5", Kind.EPOCH, (2,)),
+        ("2epoch.pth", Kind.EPOCH, (2,)),
+        ("rl_model_20_steps.zip", Kind.ITERATION, (20,)),
+        ("ckpt_ep1_step_20.pt", Kind.ITERATION, (20,)),
+        ("run_3_step_20.pt", Kind.ITERATION, (20,)),
+        ("llama-7-0.5b.pt", Kind.BARE, (7,)),
         ("0000020.pt", Kind.BARE, (20,)),
         ("llama-7b-20.pt", Kind.BARE, (20,)),
     ],
@@ -105,6 +110,8 @@ def made(root: Path, names: str) -> Path:
         ("epoch_2 epoch_4", 20, Saves(20, 40), "epoch_2"),  # of ten iterations each
         ("epoch_2", 20, Saves(20, 20), "epoch_2"),
         ("epoch_1 epoch_3", 20, Saves(20, 40), "epoch_1"),  # from 0
+        ("weights.01-0.48.keras weights.02-0.46.keras", 20, Saves(20, 40), "weights.01-0.48.keras"),
+        ("2epoch.pth 4epoch.pth", 20, Saves(20, 40), "2epoch.pth"),  # ESPnet
         ("checkpoints/checkpoint_0 checkpoints/checkpoint_1", 5, Saves(5, 10), "checkpoints/checkpoint_0"),
         ("checkpoint_1_4 checkpoint_1_8 checkpoint1", 4, Saves(4, 8), "checkpoint_1_4"),
         ("checkpoint_4_1 checkpoint_8_1", 4, Saves(4, 8), "checkpoint_4_1"),

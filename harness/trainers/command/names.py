@@ -41,6 +41,9 @@ _NUMBER = re.compile(
     r"(?P<word>[A-Za-z]*)[-_=. :]*(?<!\d)(?P<number>\d+)(?P<fraction>\.\d+)?(?P<unit>[bmk](?![a-z]))?",
     re.IGNORECASE,
 )
+#: A word behind a number that has none of its own; Keras's metric behind an epoch.
+_AFTER = re.compile(r"[-_ ]?(?P<word>[A-Za-z]+)(?![A-Za-z]|[-_=. ]*\d)")
+_METRIC = re.compile(r"-\d\.\d+(?![A-Za-z\d])")
 _OF = re.compile(r"\d+[-_ ]*of[-_ ]*\d+", re.IGNORECASE)
 _SUFFIX = re.compile(r"\.(?:h5|hdf5|bz2|lz4|7z)\Z", re.IGNORECASE)
 _WORDS = (
@@ -112,6 +115,8 @@ def read(name: str) -> Named | None:
             kind = next((kind for kind, words in _KINDS if words.match(match["word"])), Kind.BARE)
         elif match.start() > 0 and before in (Kind.ITERATION, Kind.CHECKPOINT):
             kind = before if before is Kind.CHECKPOINT else None  # checkpoint_1_20, but step_20_1
+        if kind is Kind.BARE and not match["unit"]:
+            kind = _behind(text[match.end() :], fraction=bool(match["fraction"]))
         unsure = match["unit"] or (match["fraction"] or "").strip(".0")
         if kind is not Kind.ITERATION and (unsure or match["fraction"]):
             kind = None
@@ -127,6 +132,15 @@ def read(name: str) -> Named | None:
     if best is Kind.ITERATION:
         numbers = numbers[-1:]
     return Named(best, tuple(numbers), re.sub(r"\d+", "#", name)) if len(numbers) <= _MOST else None
+
+
+def _behind(rest: str, *, fraction: bool) -> Kind:
+    """What a number counts by what follows it: ``2epoch.pth``, ``model_20_steps.zip``."""
+    if match := _AFTER.match(rest):
+        for kind, words in _KINDS:
+            if kind in (Kind.ITERATION, Kind.EPOCH) and words.match(match["word"]):
+                return kind
+    return Kind.EPOCH if not fraction and _METRIC.match(rest) else Kind.BARE
 
 
 @dataclass(frozen=True)
