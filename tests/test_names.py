@@ -27,7 +27,12 @@ from harness.trainers.command.names import Kind, Saves, marked, no_checkpoint, r
         ("ckpt-20.data-00000-of-00001", Kind.CHECKPOINT, (20,)),
         ("epoch_2.pth", Kind.EPOCH, (2,)),
         ("ckpt_ep2.pth", Kind.EPOCH, (2,)),
-        ("weights.02-0.93.hdf5", Kind.BARE, (2,)),
+        ("weights.02-0.93.hdf5", Kind.EPOCH, (2,)),
+        ("2epoch.pth", Kind.EPOCH, (2,)),
+        ("rl_model_20_steps.zip", Kind.ITERATION, (20,)),
+        ("ckpt_ep1_step_20.pt", Kind.ITERATION, (20,)),
+        ("run_3_step_20.pt", Kind.ITERATION, (20,)),
+        ("llama-7-0.5b.pt", Kind.BARE, (7,)),
         ("0000020.pt", Kind.BARE, (20,)),
         ("llama-7b-20.pt", Kind.BARE, (20,)),
     ],
@@ -90,6 +95,8 @@ def made(root: Path, names: str) -> Path:
         ("step=3", 4, Saves(4), "step=3"),  # the run goes on
         ("step=4 step=8", 4, Saves(4, 8), "step=4"),
         ("3 7", 4, Saves(4, 8), "3"),  # orbax
+        ("model_0000019.pth model_0000039.pth model_final.pth", 20, Saves(20, 40), "model_0000019.pth"),
+        ("model_0000019.pth", 20, Saves(20), "model_0000019.pth"),  # detectron2
         ("0 1 2 3 epoch_1", 2, Saves(1, 4), "2"),  # bare numbers may be those of ranks
         ("epoch_2 epoch_4", 2, Saves(2, 4), "epoch_2"),  # iterations are epochs
         ("epoch_1 epoch_2 epoch_3 epoch_4", 10, Saves(5, 20), "epoch_2"),  # one a save, from 1
@@ -100,6 +107,11 @@ def made(root: Path, names: str) -> Path:
         ("epoch_0 epoch_1 epoch_2 epoch_3", 4, Saves(1, 4), "epoch_3"),
         ("epoch_1 epoch_2 epoch_3 epoch_4 epoch_5 epoch_6 epoch_7 epoch_8 epoch_9 epoch_10", 10, Saves(2, 20),
          "epoch_5"),
+        ("epoch_2 epoch_4", 20, Saves(20, 40), "epoch_2"),  # of ten iterations each
+        ("epoch_2", 20, Saves(20, 20), "epoch_2"),
+        ("epoch_1 epoch_3", 20, Saves(20, 40), "epoch_1"),  # from 0
+        ("weights.01-0.48.keras weights.02-0.46.keras", 20, Saves(20, 40), "weights.01-0.48.keras"),
+        ("2epoch.pth 4epoch.pth", 20, Saves(20, 40), "2epoch.pth"),  # ESPnet
         ("checkpoints/checkpoint_0 checkpoints/checkpoint_1", 5, Saves(5, 10), "checkpoints/checkpoint_0"),
         ("checkpoint_1_4 checkpoint_1_8 checkpoint1", 4, Saves(4, 8), "checkpoint_1_4"),
         ("checkpoint_4_1 checkpoint_8_1", 4, Saves(4, 8), "checkpoint_4_1"),
@@ -123,6 +135,10 @@ def test_how_a_folder_counts_is_told_by_all_of_its_names(
         ("rng_0 rng_1", 4, Saves(4, 8)),  # of ranks
         ("epoch_2", 4, Saves(2)),  # the second, or the first of an interval of two?
         ("step_1 step_2", 20, Saves(10, 20)),
+        ("epoch_2", 20, Saves(20)),  # it goes on: of ten iterations each, or of one?
+        ("model_18.pth model_19.pth", 20, Saves(20, 20)),
+        ("model_3.pth", 4, Saves(4, 4)),  # of so few, a layer, a fold?
+        ("epoch_3 epoch_4", 20, Saves(20, 40)),  # 30 is no multiple of 20
     ],
 )
 def test_what_may_be_another_is_not_taken_for_it(names: str, k: int, saves: Saves, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from harness.errors import CheckpointError
 PICKLE_LIMIT = 256 << 20
 
 #: Of files that may hold pickles of protocol 0 and 1, which begin as any text may.
-_PICKLES = (".pkl", ".pickle", ".pck", ".p")
+PICKLES = (".pkl", ".pickle", ".pck", ".p")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP_START = b"PK\x03\x04"
@@ -208,7 +208,7 @@ def read_pickle(path: Path) -> tuple[Any, ...]:
         start = file.read(2)
         file.seek(size - 1)
         new = start[:1] == b"\x80" and 2 <= start[1] <= pickle.HIGHEST_PROTOCOL
-        if not (new or path.suffix in _PICKLES) or file.read(1) != b".":
+        if not (new or path.suffix in PICKLES) or file.read(1) != b".":
             return ()
         file.seek(0)
         found: list[Any] = []

@@ -165,7 +165,8 @@ def open_checkpoint(
     if (path / METADATA).is_file() or any(path.glob("*.distcp")):
         return _dist(folder)
     ranks = sorted(p for p in path.iterdir() if p.is_dir() and _RANK_FOLDER.fullmatch(p.name))
-    if ranks:
+    inside = [file for file in files if _inside(file, ranks)]
+    if ranks and (not inside or any(file.suffix == ".pt" for file in inside)):
         return _ranks(folder, ranks)
     others = folder.others((), single=single)
     return folder.checkpoint("generic", others.entries, read=others.structure)

@@ -137,12 +137,14 @@ def _entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
         yield from _member(content, "", file, where, places)
     elif file.suffix == ".npy" or _begins(file, arrays.MAGIC):
         yield from _member(members.content_of(members.whole(file), _TEXT_BYTES), "", file, where, places)
-    elif is_torch_file(file) or file.suffix in _TORCH:
+    elif is_torch_file(file):
         yield from leaves(read_nest(file), file, where, places)
     elif file.suffix == ".json" or _is_json(file, size):
-        yield from _values(read_json(file), file, size, where, places)
+        yield from _values(read_table(file), file, size, where, places)
     elif nests := read_pickle(file):
         yield from _values(nests[0] if len(nests) == 1 else list(nests), file, size, where, places)
+    elif file.suffix in _TORCH:
+        read_nest(file)  # raises: it is none
     else:
         lines = _lines(file, size)
         if lines is None:
@@ -181,9 +183,37 @@ def _is_hdf5(file: Path) -> bool:
     return hdf5.readable() and (file.suffix in hdf5.SUFFIXES or _begins(file, hdf5.MAGIC))
 
 
+def read_table(file: Path) -> Any:  # noqa: ANN401 - untyped by nature
+    """What a file of JSON holds; of one that has a value a line, a list of them.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    try:
+        return read_json(file)
+    except CheckpointError:
+        try:
+            found = [json.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
+        except (OSError, ValueError, RecursionError):
+            found = []
+        if len(found) < 2:
+            raise
+        return found
+
+
+def require_saved(file: Path) -> None:
+    """Check that a file that is called like one of torch's is one, or holds values in another way.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    if is_torch_file(file) or not (_is_json(file, file.stat().st_size) or read_pickle(file)):
+        read_nest(file)
+
+
 def _is_json(file: Path, size: int) -> bool:
-    """Whether a file without an ending is a table of JSON's, as orbax writes."""
-    if file.suffix or not 2 <= size <= _TEXT_BYTES or not _begins(file, b"{"):
+    """Whether a file is a table of JSON's, whatever it is called: orbax's have no ending."""
+    if not 2 <= size <= _TEXT_BYTES or not _begins(file, b"{"):
         return False
     try:
         return isinstance(json.loads(file.read_bytes()), dict)

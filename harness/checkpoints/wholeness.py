@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import io
+import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoints import distributed, foreign, hdf5, shards, stores, tensorfiles
-from harness.checkpoints.archives import ZIP_ERRORS, Window, is_torch_file, read_json, read_nest
+from harness.checkpoints.archives import PICKLES, ZIP_ERRORS, Window, is_torch_file
 from harness.checkpoints.distcp import read_metadata
 from harness.checkpoints.folders import read_manifest, require_manifest, sha256
 from harness.checkpoints.places import Places
 from harness.errors import CheckpointError
 
+_NEVER_EMPTY = (*PICKLES, ".bin", ".distcp", ".tar", ".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst")
 _TORN = "the checkpoint is torn: resume from an earlier iteration"
 
 
@@ -120,10 +122,10 @@ def _zip(file: Window | Path, where: str, *, checksums: bool) -> None:
 
 def _file(path: Path, *, hashes: bool) -> None:
     foreign.require_content(path, path.stat().st_size)
-    if path.suffix in (".bin", ".distcp") and path.stat().st_size == 0:
+    if path.suffix in _NEVER_EMPTY and path.stat().st_size == 0:
         raise CheckpointError(f"{path}: has 0 bytes", _TORN)
     if path.suffix == ".json":
-        _json(path)
+        foreign.read_table(path)
     elif path.suffix == tensorfiles.SUFFIX:
         tensorfiles.read_header(path)
     elif foreign.is_archive(path) or path.suffix in (".npy", *hdf5.SUFFIXES):
@@ -134,25 +136,21 @@ def _file(path: Path, *, hashes: bool) -> None:
         elif hashes and path.suffix != ".npy":
             _zip(path, str(path), checksums=True)
     elif path.suffix in (".pt", ".pth", ".ckpt") or is_torch_file(path):
-        read_nest(path)
+        foreign.require_saved(path)
         if hashes and zipfile.is_zipfile(path):
             _zip(path, str(path), checksums=True)
+    elif path.suffix in PICKLES:
+        _pickle(path)
 
 
-def _json(path: Path) -> None:
-    """JSON, or a line of it after another."""
-    try:
-        read_json(path)
-    except CheckpointError:
-        with path.open("rb") as file:
-            first = file.readline(1 << 20)
-        try:
-            json.loads(first)
-        except (ValueError, RecursionError):
-            pass
-        else:
-            return
-        raise
+def _pickle(path: Path) -> None:
+    """That a pickle of a protocol which says so begins and ends as one."""
+    with path.open("rb") as file:
+        start = file.read(2)
+        file.seek(-1, io.SEEK_END)
+        last = file.read(1)
+    if start[:1] == b"\x80" and start[1] <= pickle.HIGHEST_PROTOCOL and last != pickle.STOP:
+        raise CheckpointError(f"{path}: ends with {last!r}, expected {pickle.STOP!r}, a pickle's end", _TORN)
 
 
 def _verify_manifest(folder: Path, files: Mapping[str, Any], *, hashes: bool) -> Verified:

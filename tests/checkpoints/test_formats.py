@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import json
+import pickle
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.checkpoints import diff, fingerprint, open_checkpoint
+from harness.checkpoints import diff, fingerprint, open_checkpoint, verify
+from harness.errors import CheckpointError
 from tests.checkpoints.made import WEIGHT, dist, ranks, save, state
 
 DTYPES = [
@@ -172,3 +175,42 @@ def test_name_that_is_not_there_is_an_error_by_its_name(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match="holds no y"):
         open_checkpoint(save({"x": 1}, tmp_path / "a.pt")).read("y")
+
+
+@pytest.mark.parametrize(
+    "name", ["model_0000019.pth", "ckpt.pt", "last.ckpt", "optimizer.bin", "last.pth.tar"]
+)
+@pytest.mark.parametrize("write", [json.dumps, pickle.dumps], ids=["JSON", "pickle"])
+def test_what_is_only_called_like_a_file_of_torch_is_read_as_what_it_is(
+    name: str, write: Callable[[Any], str | bytes], tmp_path: Path
+) -> None:
+    paths = [tmp_path / side / name for side in "ab"]
+    for path, last in zip(paths, (0.5, 0.75), strict=True):
+        path.parent.mkdir()
+        content = write({"step": 20, "momentum": [0.25, last]})
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        verify(path)
+    assert [d.name for d in diff(*paths).entries] == ["momentum"]
+    paths[0].write_bytes(paths[1].read_bytes()[:-4])
+    if name.endswith((".pt", ".pth", ".ckpt")):
+        with pytest.raises(CheckpointError, match=r"expected a torch\.save archive"):
+            verify(paths[0])
+
+
+def test_json_with_a_value_a_line_is_a_list_of_them(tmp_path: Path) -> None:
+    for side, loss in (("a", 2.5), ("same", 2.5), ("b", 2.75)):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "step.json").write_text("20")
+        lines = [json.dumps({"step": i, "loss": loss if i == 1 else i}) for i in range(3)]
+        (tmp_path / side / "history.json").write_text(("\n\n" if side == "same" else "\n").join(lines))
+    assert diff(tmp_path / "a", tmp_path / "same").equal
+    found = diff(tmp_path / "a", tmp_path / "b")
+    assert [d.name for d in found.entries] == ["history.json:1.loss"]
+    assert not found.unread
+
+
+def test_folders_of_ranks_that_hold_no_file_of_torch_are_anybodys(tmp_path: Path) -> None:
+    for side, last in (("a", 1), ("b", 2)):
+        (tmp_path / side / "mp_rank_00").mkdir(parents=True)
+        (tmp_path / side / "mp_rank_00" / "state.json").write_text(json.dumps({"momentum": last}))
+    assert [d.key for d in diff(tmp_path / "a", tmp_path / "b").entries] == ["momentum"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -247,7 +248,13 @@ def test_a_file_without_a_tensor_was_looked_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "torn"), [("", True), ('{"weight_map": {', True), ('{"a": 1}\n{"a": 2}\n', False)]
+    ("content", "torn"),
+    [
+        ("", True),
+        ('{"weight_map": {', True),
+        ('{"a": 1}\n{"a": 2}\n', False),
+        ('{"a": 1}\n{"a": 2}\n{"a"', True),
+    ],
 )
 def test_json_that_was_cut_is_not_whole(tmp_path: Path, content: str, torn: bool) -> None:
     folder = sharded(tmp_path / "a", tensors(), 2)
@@ -258,3 +265,23 @@ def test_json_that_was_cut_is_not_whole(tmp_path: Path, content: str, torn: bool
             verify(folder)
     else:
         verify(folder)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_pickle_that_was_cut_is_not_whole(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "loader.pkl"
+    content = pickle.dumps({"order": list(range(40)), "seed": 3}, protocol)
+    path.write_bytes(content)
+    assert verify(tmp_path).files == 1
+    for cut in (-1, len(content) // 2, 0):
+        path.write_bytes(content[:cut])
+        with pytest.raises(CheckpointError, match=path.name):
+            verify(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["last.pth.tar", "random_states_0.pkl", "state.json.gz"])
+def test_an_archive_of_no_bytes_is_not_whole(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "COMMIT").touch()
+    with pytest.raises(CheckpointError, match=f"{name}: has 0 bytes"):
+        verify(tmp_path)

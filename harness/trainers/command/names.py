@@ -41,6 +41,9 @@ _NUMBER = re.compile(
     r"(?P<word>[A-Za-z]*)[-_=. :]*(?<!\d)(?P<number>\d+)(?P<fraction>\.\d+)?(?P<unit>[bmk](?![a-z]))?",
     re.IGNORECASE,
 )
+#: A word behind a number that has none of its own; Keras's metric behind an epoch.
+_AFTER = re.compile(r"[-_ ]?(?P<word>[A-Za-z]+)(?![A-Za-z]|[-_=. ]*\d)")
+_METRIC = re.compile(r"-\d\.\d+(?![A-Za-z\d])")
 _OF = re.compile(r"\d+[-_ ]*of[-_ ]*\d+", re.IGNORECASE)
 _SUFFIX = re.compile(r"\.(?:h5|hdf5|bz2|lz4|7z)\Z", re.IGNORECASE)
 _WORDS = (
@@ -60,6 +63,9 @@ _DIGITS = 12
 _HASH = re.compile(r"[0-9a-f]{16,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 #: So many numbers that may be an iteration's; a date has more.
 _MOST = 2
+
+#: Numbers that are all one less than a multiple of this, or of more, are no others' by chance.
+_TELLING = 5
 
 _STAGED = re.compile(
     r"(?:^|[^A-Za-z])tmp(?![A-Za-z])|^tmp[A-Za-z0-9_]{8}$"
@@ -109,6 +115,8 @@ def read(name: str) -> Named | None:
             kind = next((kind for kind, words in _KINDS if words.match(match["word"])), Kind.BARE)
         elif match.start() > 0 and before in (Kind.ITERATION, Kind.CHECKPOINT):
             kind = before if before is Kind.CHECKPOINT else None  # checkpoint_1_20, but step_20_1
+        if kind is Kind.BARE and not match["unit"]:
+            kind = _behind(text[match.end() :], fraction=bool(match["fraction"]))
         unsure = match["unit"] or (match["fraction"] or "").strip(".0")
         if kind is not Kind.ITERATION and (unsure or match["fraction"]):
             kind = None
@@ -124,6 +132,15 @@ def read(name: str) -> Named | None:
     if best is Kind.ITERATION:
         numbers = numbers[-1:]
     return Named(best, tuple(numbers), re.sub(r"\d+", "#", name)) if len(numbers) <= _MOST else None
+
+
+def _behind(rest: str, *, fraction: bool) -> Kind:
+    """What a number counts by what follows it: ``2epoch.pth``, ``model_20_steps.zip``."""
+    if match := _AFTER.match(rest):
+        for kind, words in _KINDS:
+            if kind in (Kind.ITERATION, Kind.EPOCH) and words.match(match["word"]):
+                return kind
+    return Kind.EPOCH if not fraction and _METRIC.match(rest) else Kind.BARE
 
 
 @dataclass(frozen=True)
@@ -191,7 +208,7 @@ def _others(numbers: Collection[int], kind: Kind, saves: Saves, *, alone: bool) 
         fits = all((number + 1) % interval == 0 or number + 1 == end for number in numbers)
         # One name alone may be what a run has left that ended an iteration too early.
         fits = fits and (end is None or most + 1 >= end or len(numbers) > 1)
-        if fits and (kind is not Kind.BARE or alone):
+        if fits and (kind is not Kind.BARE or alone or interval >= _TELLING):
             found.append(Counting(first=0))
     elif least == 0 and kind is not Kind.BARE and (kind is Kind.EPOCH if end is None else most == end - 1):
         found.append(Counting(first=0))
@@ -203,4 +220,18 @@ def _others(numbers: Collection[int], kind: Kind, saves: Saves, *, alone: bool) 
             found.append(Counting(every=interval, first=0))
         if least == 1 if all_of_them is None else most == all_of_them:
             found.append(Counting(every=interval))
+    if interval > 1 and kind is Kind.EPOCH and end is not None:
+        found += _epochs(numbers, interval, end)
+    return found
+
+
+def _epochs(numbers: Collection[int], interval: int, end: int) -> list[Counting]:
+    """Several epochs between two checkpoints, which the last of them ends: so many iterations each."""
+    found = []
+    for first in (1, 0):
+        epochs = max(numbers) + 1 - first
+        if epochs > 0 and end % epochs == 0:
+            how = Counting(end // epochs, first)
+            if all(how.iteration(n) % interval == 0 or how.iteration(n) == end for n in numbers):
+                found.append(how)
     return found
