@@ -20,8 +20,8 @@ from pathlib import Path
 
 from harness.matrix import TRACKS
 from tests.alarms.running import NAMES, Clean, markdown, run_all
-from tests.faults.matrix import write_region
 from tests.faults.running import Bench
+from tests.regions import write_region
 
 DOCS = Path(__file__).parents[2] / "docs" / "detection.md"
 

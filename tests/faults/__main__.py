@@ -15,8 +15,9 @@ from pathlib import Path
 
 from tests.faults.bank import FAULTS
 from tests.faults.gate import GATE_FAULTS, try_all
-from tests.faults.matrix import line, markdown, summary, to_json, write_region
+from tests.faults.matrix import line, markdown, summary, to_json
 from tests.faults.running import Bench, Outcome, run_all
+from tests.regions import write_region
 
 DOCS = Path(__file__).parents[2] / "docs" / "detection.md"
 #: Two faults may be named wrongly; none may pass.

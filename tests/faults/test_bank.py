@@ -19,8 +19,9 @@ from harness.launch.launcher import Launcher
 from tests.faults.__main__ import parse
 from tests.faults.bank import CASES, FAULTS, FEATURES, Fault
 from tests.faults.cells import WarmLauncher, judge
-from tests.faults.matrix import markdown, summary, to_json, totals, write_region
+from tests.faults.matrix import markdown, summary, to_json, totals
 from tests.faults.running import Caught, Outcome
+from tests.regions import write_region
 
 #: Says for each plant whether anything of the trainer is another thing after it; one import for all.
 PLANT_EACH = """

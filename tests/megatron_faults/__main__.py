@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.faults.matrix import write_region
 from tests.megatron_faults.bank import FAULTS
 from tests.megatron_faults.matrix import line, markdown, summary
 from tests.megatron_faults.planting import AnchorError
 from tests.megatron_faults.running import Outcome, run_all
+from tests.regions import write_region
 
 DOCS = Path(__file__).parents[2] / "docs" / "detection.md"
 #: In each version one fault may be named wrongly; none may pass.

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.matrix import write_region
 from tests.museum.environments import torch_of_dev
 from tests.museum.exhibits import EXHIBITS
 from tests.museum.running import Found, visit
+from tests.regions import write_region
 
 DOCS = Path(__file__).parents[2] / "docs" / "detection.md"
 
