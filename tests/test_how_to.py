@@ -41,7 +41,9 @@ def test_what_init_says_of_a_script_is_what_the_page_says(
 ) -> None:
     monkeypatch.setattr(advice, "installed", lambda package: 5)
     (tmp_path / ".git").mkdir()
-    (tmp_path / "train.py").write_text(HARD_CODED)
+    text = HARD_CODED.replace(", set_seed\nset_seed(1)", "")
+    text = text.replace("epochs=3,", 'epochs=3, save_strategy="epoch",')
+    (tmp_path / "train.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     assert main(["init", "train.py"]) == 0
     said = capsys.readouterr().out
@@ -57,7 +59,7 @@ def test_the_options_of_torchtitan_are_those_of_its_page() -> None:
 
 
 def test_the_lines_that_keep_lightnings_random_streams_are_of_its_example() -> None:
-    (shown,) = blocks(page("lightning/finetune"), "python")
-    script = (EXAMPLES / "lightning/finetune/train.py").read_text()
+    (shown,) = blocks(page("lightning/trainer"), "python")
+    script = (EXAMPLES / "lightning/trainer/train.py").read_text()
     bare = script.replace(" -> None", "").replace("  # Lightning saves no random streams", "")
     assert all(line.strip() in bare for line in shown.splitlines())

@@ -18,8 +18,8 @@ EXAMPLES = ROOT / "docs" / "examples"
 SHIPPED = {
     "transformers/finetune": "transformers",
     "accelerate/no_trainer": "Accelerate",
-    "lightning/finetune": "Lightning",
-    "deepspeed/finetune": "DeepSpeed",
+    "lightning/trainer": "Lightning",
+    "deepspeed/zero1": "DeepSpeed",
     "mmengine/runner": "mmengine",
 }
 

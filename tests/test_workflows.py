@@ -177,7 +177,7 @@ def test_no_expression_stands_in_a_script(name: str) -> None:
 
 def test_no_checkout_leaves_its_token_behind() -> None:
     checkouts = [step for step in STEPS.values() if step.get("uses", "").startswith("actions/checkout@")]
-    assert len(checkouts) == 7
+    assert len(checkouts) == 8
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 

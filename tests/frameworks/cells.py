@@ -44,8 +44,8 @@ class Framework:
 FRAMEWORKS = (
     Framework("transformers", "transformers/finetune", "rng"),
     Framework("accelerate", "accelerate/no_trainer", "lr-schedule"),
-    Framework("lightning", "lightning/finetune", "optimizer"),
-    Framework("deepspeed", "deepspeed/finetune", "optimizer"),
+    Framework("lightning", "lightning/trainer", "optimizer"),
+    Framework("deepspeed", "deepspeed/zero1", "optimizer"),
     Framework("mmengine", "mmengine/runner", "optimizer"),
 )
 
