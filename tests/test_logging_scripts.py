@@ -115,6 +115,7 @@ def test_last_words_are_compared_but_for_means_of_own_steps(tmp_path: Path) -> N
     assert "not compared" in mean.message
 
 
+@pytest.mark.torch
 def test_runs_beside_each_other_are_series_of_their_own(tmp_path: Path) -> None:
     verdict = held_and_not(tmp_path, "boards", *STOPS)
     expected = {

@@ -184,8 +184,9 @@ def test_hdf5_without_its_library_is_bytes_and_a_cut_one_is_torn(tmp_path: Path)
         verify(tmp_path)
 
 
+@pytest.mark.tools
 def test_keras_by_dataset(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
+    import h5py
 
     def model(folder: Path, *, moment: float = 1.0, saved: str = "now", shape: str = "x") -> Path:
         folder.mkdir()

@@ -18,7 +18,8 @@ ADVICE = "pip install resume-harness[tensorstore]"
 
 def made(folder: Path, kind: str, *, at: int = -1, key: int = 0, when: int = 1) -> Path:
     """What orbax leaves, as far as arrays go: two steps of it are the same but for what it says of time."""
-    ts = pytest.importorskip("tensorstore")
+    import tensorstore as ts
+
     weights = np.random.default_rng(1).random((300, 40)).astype("f4")
     if at >= 0:
         weights.reshape(-1)[at] += 1
@@ -44,6 +45,7 @@ def made(folder: Path, kind: str, *, at: int = -1, key: int = 0, when: int = 1) 
     return folder
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_states_are_equal_and_a_changed_element_is_named(tmp_path: Path, kind: str) -> None:
     one = made(tmp_path / "a", kind)
@@ -59,6 +61,7 @@ def test_equal_states_are_equal_and_a_changed_element_is_named(tmp_path: Path, k
     assert entry.component == "rng"
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("kind", KINDS)
 def test_torn_stores_are_not_whole(tmp_path: Path, kind: str) -> None:
     folder = made(tmp_path / "a", kind)
@@ -78,6 +81,7 @@ def test_torn_stores_are_not_whole(tmp_path: Path, kind: str) -> None:
         verify(folder)
 
 
+@pytest.mark.tools
 def test_what_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     one, two = made(tmp_path / "a", "ocdbt"), made(tmp_path / "b", "ocdbt")
     assert diff(one, two).equal
@@ -88,6 +92,7 @@ def test_what_was_written_anew_is_read_anew(tmp_path: Path) -> None:
     assert not diff(one, two).equal
 
 
+@pytest.mark.tools
 def test_an_unfinished_save_is_torn(tmp_path: Path) -> None:
     folder = made(tmp_path / "a", "ocdbt")
     inner = folder / "default"
@@ -123,6 +128,7 @@ def test_without_tensorstore_one_note_says_so(
     assert open_checkpoint(tmp_path / "a").names()
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("kind", ["zarr", "zarr3"])
 def test_an_array_of_more_than_anybody_could_read_is_refused(tmp_path: Path, kind: str) -> None:
     folder = made(tmp_path / "a", kind)
