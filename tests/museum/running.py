@@ -130,8 +130,9 @@ def write_case(exhibit: Exhibit, release: Release, folder: Path) -> Path:
 
 def judge(python: Path, case: Path, folder: Path, label: str, *words: str) -> tuple[int, dict[str, Any]]:
     """One verdict by an environment's ``harness run``: exit status, and ``verdict.json`` or what was said."""
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
-    for name in ("PYTHONPATH", "VIRTUAL_ENV"):
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    # Without bytecode each process compiles all of its framework anew: three times the time.
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "VIRTUAL_ENV"):
         env.pop(name, None)
     # transformers of before torch 2.6 loads its own random states by unpickling.
     env["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
