@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parent / "scripts"
+_OWN_LOG = ("--own-log", "${OUTPUT_PATH}/metrics.jsonl")
 _EARLY = ("--patience", "4", "--rows", "256")
 _TRAINER = ("transformers==4.57.6", "torchdata==0.11.0", "tensorboard")
 
@@ -102,8 +103,8 @@ EXHIBITS = (
     Exhibit(
         "lightning-batch-progress", "lightning_module.py",
         "the batch's progress is saved before it is counted",
-        Release(("lightning==2.4.0", "setuptools<80", "tensorboard")),
-        Release(("lightning==2.6.6", "tensorboard")),
+        Release(("lightning==2.4.0", "setuptools<80", "tensorboard"), _OWN_LOG),
+        Release(("lightning==2.6.6", "tensorboard"), _OWN_LOG),
         ("data-order",), "Lightning#18060",
     ),
     Exhibit(

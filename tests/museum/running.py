@@ -96,8 +96,13 @@ def visit(exhibit: Exhibit, folder: Path, environments: Path, torch: str) -> Fou
         failed = [f"{name}: {message}" for name, message in failures(verdict)]
         diagnosis = verdict.get("diagnosis") or {}
         component, caught = diagnosis.get("component") or "", len(failed)
-        steps = [check["first_bad_step"] for check in verdict.get("checks", ())
-                 if not check["passed"] and check.get("first_bad_step") is not None]  # fmt: skip
+        steps = [
+            check["first_bad_step"]
+            for check in verdict.get("checks", ())
+            if not check["passed"]
+            and check["against"] == "continuous"
+            and check["first_bad_step"] is not None
+        ]
         first = min(steps, default=None)
         if status != 1 or not failed:
             wrong.append(f"faulty: exit {status}, {caught} checks failed: {verdict.get('message', '')}")

@@ -1,14 +1,28 @@
 """Lightning with its own logger and its own checkpoints; the batches within an epoch are drawn anew."""
 
 import argparse
+import json
 from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+
+class OwnLog(Callback):
+    """Lines of one's own: Lightning's loggers number a batch that is trained again as the one before."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        line = {"step": trainer.global_step, "loss": outputs["loss"].item(), "batch_idx": batch_idx}
+        line |= {"epoch": trainer.current_epoch, "lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 class Flip(lightning.LightningModule):
@@ -36,6 +50,7 @@ def main() -> None:
     parser.add_argument("--load", type=Path)
     parser.add_argument("--tensorboard", required=True)
     parser.add_argument("--csv", help="log there instead")
+    parser.add_argument("--own-log", help="log there by a callback of one's own")
     a = parser.parse_args()
     lightning.seed_everything(1)
     torch.set_num_threads(1)
@@ -44,9 +59,10 @@ def main() -> None:
     checkpoints = ModelCheckpoint(
         dirpath=a.save, filename="{epoch}-{step}", every_n_train_steps=a.save_every, save_top_k=-1
     )
+    own = [OwnLog(a.own_log)] if a.own_log else [LearningRateMonitor("step")]
     trainer = lightning.Trainer(
-        accelerator="cpu", max_steps=a.iters, logger=logger, log_every_n_steps=1,
-        callbacks=[checkpoints, LearningRateMonitor("step")],
+        accelerator="cpu", max_steps=a.iters, logger=not a.own_log and logger, log_every_n_steps=1,
+        callbacks=[checkpoints, *own],
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     newest = None
