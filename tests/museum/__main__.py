@@ -39,7 +39,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def markdown(found: Sequence[Found]) -> str:
     """The table, and its totals."""
     lines = [
-        "| release | what is lost, or peculiar | where it happened | first wrong step | named | sound beside it |",
+        "| release | what is lost, or peculiar | where it happened | first wrong step | named | sound one |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for one in found:
