@@ -36,11 +36,13 @@ class Form:
         dtype: torch's word; ``uint8`` for what torch has none for (texts, times, records): as its bytes.
         shape: with one dimension more, the bytes of an element, where it has none.
         swapped: its bytes are in the other order.
+        kind: numpy's word for what torch has none for; the same bytes are other values of another type.
     """
 
     dtype: str
     shape: tuple[int, ...]
     swapped: bool
+    kind: str = ""
 
 
 def form_of(kind: np.dtype[Any], shape: tuple[int, ...]) -> Form:
@@ -48,7 +50,9 @@ def form_of(kind: np.dtype[Any], shape: tuple[int, ...]) -> Form:
     code = f"{kind.kind}{kind.itemsize}"
     if code in _KINDS and kind.fields is None:
         return Form(_KINDS[code], shape, kind.byteorder == ">")
-    return Form("uint8", (*shape, kind.itemsize), swapped=False)
+    little = kind.newbyteorder("<")
+    said = little.str if kind.fields is None else repr(little.descr)
+    return Form("uint8", (*shape, kind.itemsize), swapped=False, kind=said)
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,8 @@ def _array(array: NumpyArray, where: str) -> Any:  # noqa: ANN401
         raise CheckpointError(f"{where}: a damaged numpy array")
     shape, dtype, fortran, data = state[-4:]
     if isinstance(data, list):
-        return data  # an array of Python objects is a list with a shape
+        # An array of Python objects is a list with a shape.
+        return data if isinstance(shape, tuple) and len(shape) == 1 else {"shape": shape, "data": data}
     held = isinstance(dtype, Record) and dtype.arguments
     code = dtype.arguments[0] if held else None
     order = dtype.state[1] if held and isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "|"
@@ -274,10 +275,5 @@ def _array(array: NumpyArray, where: str) -> Any:  # noqa: ANN401
         except (ValueError, TypeError) as cause:
             raise CheckpointError(f"{where}: a damaged numpy array ({cause})") from cause
         return Value(_NUMPY_DTYPES[code], tuple(shape), little.tobytes())
-    if isinstance(code, str) and code[:1] in "USV" and isinstance(data, bytes):
-        return data
-    return {
-        "dtype": dtype,
-        "shape": shape,
-        "data": data,
-    }  # of times, of long floats: bytes, and what they are
+    # Of texts, records, times, long floats: bytes, and what they are.
+    return {"dtype": dtype, "shape": shape, "data": data}

@@ -225,12 +225,12 @@ def _member(content: members.Content, name: str, file: Path, where: str, places:
     """The entries of a file in an archive; of a file by itself where it has no name."""
     array = name.removesuffix(".npy")
     if content.form is not None and content.open is not None:
-        yield _array(array or "value", content.form, content.open, file, where)
+        yield from _array(array or "value", content.form, content.open, file, where)
     elif content.hdf5 is not None:
         for order, held in enumerate(content.hdf5.datasets()):
             key = f"{name}:{held.name}" if name else held.name
             if held.form is not None and held.boxes is not None:
-                yield _array(key, held.form, _always(held.boxes), file, where, order)
+                yield from _array(key, held.form, _always(held.boxes), file, where, order)
             elif held.value is not None:
                 yield from leaves(held.value, file, where, places, name=key)
             else:
@@ -255,13 +255,15 @@ def _array(
     file: Path,
     where: str,
     order: int = 0,
-) -> Entry:
+) -> Iterator[Entry]:
     component = components.foreign(key, where)
     if component == "unknown" and form.shape:
         component = "weights"
     part = Part((0,) * len(form.shape), form.shape, (str(file), order), opened)
     parts = () if 0 in form.shape else (part,)
-    return Entry(key, component, form.dtype, form.shape, parts, key=key, file=where)
+    yield Entry(key, component, form.dtype, form.shape, parts, key=key, file=where)
+    if form.kind:
+        yield _text(form.kind, f"{key}.dtype", where)
 
 
 def _always(boxes: Boxes) -> Callable[[], Boxes]:

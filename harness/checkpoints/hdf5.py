@@ -187,7 +187,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     """Values of numpy's as Python's."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     if isinstance(value, (str, bytes, int, float, complex, bool)) or value is None:
         return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -213,3 +214,34 @@ def test_keras_by_dataset(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"alone\.weights\.h5"):
         verify(one)
+
+
+RECORD, TURNED = np.dtype([("i", "i4"), ("f", "f4")]), np.dtype([("f", "f4"), ("i", "i4")])
+
+
+@pytest.mark.parametrize("ending", ["npz", "pkl"])
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (np.array([["ab", "cd"]]), np.array(["ab", "cd"])),
+        (np.array(["ab", "cd"]), np.array(["abcd"])),
+        (np.array([b"abcd"]), np.frombuffer(b"abcd", "V4")),
+        (np.array([["ab", None]], object), np.array(["ab", None], object)),
+        (np.zeros(2, RECORD), np.zeros(2, TURNED)),
+        (np.array([60], "M8[s]"), np.array([60], "M8[m]")),
+        (np.array([60], "M8[s]"), np.array([60], "m8[s]")),
+    ],
+    ids=["shape", "width", "text", "objects", "record", "unit", "span"],
+)
+def test_the_same_bytes_are_other_values_of_another_type(
+    tmp_path: Path, ending: str, one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]
+) -> None:
+    paths = [tmp_path / name / f"state.{ending}" for name in ("a", "b", "c")]
+    for path, array in zip(paths, (one, two, one), strict=True):
+        path.parent.mkdir()
+        if ending == "npz":
+            np.savez(path, x=array)
+        else:
+            path.write_bytes(pickle.dumps({"x": array}))
+    assert not diff(paths[0], paths[1]).equal
+    assert diff(paths[0], paths[2]).equal
