@@ -118,14 +118,15 @@ def test_names_that_count_from_0_are_told_so(tmp_path: Path, counts: tuple[int, 
 
 @pytest.mark.parametrize("name", ["step_10.pt.tmp", ".step_10.pt", "step_10.incomplete", "_step_10"])
 def test_what_is_still_being_written_is_no_checkpoint(name: str, tmp_path: Path) -> None:
-    assert not checkpoint_names.state(folder(tmp_path, name), 10)
+    assert not checkpoint_names.found(folder(tmp_path, name), 10).get(10)
 
 
 def test_the_state_of_a_checkpoint_changes_while_it_is_written(tmp_path: Path) -> None:
     root = folder(tmp_path, "step_10/a.json")
-    before = checkpoint_names.state(root, 10)
+    parts = checkpoint_names.found(root, 10)[10]
+    before = checkpoint_names.state_of(parts)
     (root / "step_10" / "b.json").write_text("{}")
-    after = checkpoint_names.state(root, 10)
+    after = checkpoint_names.state_of(parts)
     assert (len(before), len(after)) == (2, 3)
 
 

@@ -160,15 +160,16 @@ def judged(known: Known) -> Judged:
 
 def _of_the_same_model(known: Known, weighed: Sequence[Weighed]) -> list[Weighed]:
     """Without what makes the model, where the loss is that of the same one and something else is left."""
-    left = [one for one in weighed if one.candidate.component in _NOT_OF_THE_MODEL and not one.out]
-    if not known.others or known.first.kind != "loss" or not left:
+    at_once = (known.first.kind, known.first.step) == ("loss", known.k + 1)
+    left = any(one.candidate.component in _NOT_OF_THE_MODEL and not one.out for one in weighed)
+    if not (known.others and at_once and left):
         return list(weighed)
     return [
-        one
-        if one in left or one.out or one.candidate.component in known.seen
-        else replace(
+        replace(
             one, candidate=replace(one.candidate, against=(*one.candidate.against, known.others)), out=True
         )
+        if one.candidate.component in (*PARAMETERS, "buffers") and one.candidate.component not in known.seen
+        else one
         for one in weighed
     ]
 

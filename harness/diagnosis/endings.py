@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harness.metrics import Series
 
 _ENDS = "resume: came to iteration"
+_OF_TRAINING = ("data", "rate", "scale", "loss", "gradient", "parameters")
 
 
 def trained_on(
@@ -36,13 +37,13 @@ def trained_on(
     alike = [
         curves.same_at_common_steps(line, continuous[metric], first)
         for metric, line in resumed.items()
-        if metric in continuous and curves.kind_of(metric) in ("loss", "gradient")
+        if metric in continuous and curves.kind_of(metric) in _OF_TRAINING
     ]
     if True not in alike or False in alike:
         return None
     how = f"the resumed run trains on to iteration {run}; the uninterrupted one stopped of itself at {whole}"
     why = (
-        "up to there all that both logged is equal: what decides when to stop was lost, such as the count of "
-        "early stopping or the best value so far"
+        "up to there all curves of training that both logged are equal: what decides when to stop was "
+        "lost, such as the count of early stopping or the best value so far"
     )
     return Diagnosis("buffers", (how, why))

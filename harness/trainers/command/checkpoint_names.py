@@ -262,13 +262,6 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in (*folders, *names))
 
 
-def state(
-    folder: Path, k: int, saves: Saves = _ANYHOW, *, also: Path | None = None
-) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of every file of the checkpoint of ``k``; empty when there is none."""
-    return state_of(found(folder, k, saves, also=also).get(k, []))
-
-
 def state_of(parts: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
     """Name, size and time of every file of some files and folders."""
     seen = []
