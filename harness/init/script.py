@@ -14,6 +14,7 @@ from harness.init.frameworks import Framework, Role
 from harness.init.printed import Printed, printed
 from harness.init.syntax import assigned, attributes, constant, dotted
 from harness.init.told import Told, fields_asked_for, framework_of, parsed, told
+from harness.trainers.command.libraries import imported
 
 #: What an option is for, by the words of its name (``--max_steps`` → ``max-steps``); the first that fits.
 _ROLES: tuple[tuple[Role, str], ...] = (
@@ -171,7 +172,7 @@ def look(path: Path, root: Path | None = None) -> Script:
         ),
         writes_metrics=any(name.endswith(("SummaryWriter", "TensorBoardLogger")) for name in names)
         or "metrics.jsonl" in text,
-        logs=_imports_harness(tree),
+        logs="harness" in imported(tree),
         distributed=any(name.endswith("init_process_group") for name in names),
         known=framework if framework and framework.page else None,
         told=places,
@@ -191,20 +192,11 @@ def _folders(path: Path, root: Path | None) -> list[Path]:
 
 def _imports(tree: ast.Module, folders: Sequence[Path]) -> Iterator[str]:
     seen = {*sys.stdlib_module_names, "harness"}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            found = [node.module or ""]
-        else:
-            continue
-        for name in (one.partition(".")[0] for one in found):
-            local = any(
-                (one / f"{name}.py").exists() or any((one / name).glob("*.py")) for one in folders if name
-            )
-            if name and name not in seen and not local:
-                seen.add(name)
-                yield name
+    for name in (module.partition(".")[0] for module in imported(tree)):
+        local = any((one / f"{name}.py").exists() or any((one / name).glob("*.py")) for one in folders)
+        if name not in seen and not local:
+            seen.add(name)
+            yield name
 
 
 def _adds(call: ast.Call) -> bool:
@@ -217,12 +209,6 @@ def _namespace(tree: ast.Module) -> str:
     calls = {name: value for name, value in names.items() if isinstance(value, ast.Call)}
     mine = next((name for name, call in calls.items() if dotted(call.func).endswith("parse_args")), "")
     return mine or ("options" if "args" in names else "args")
-
-
-def _imports_harness(tree: ast.Module) -> bool:
-    modules = [one.name for node in ast.walk(tree) if isinstance(node, ast.Import) for one in node.names]
-    modules += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    return "harness" in modules
 
 
 # -- options -----------------------------------------------------------------------------------

@@ -91,6 +91,11 @@ def _names(file: Path) -> Iterator[str]:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return  # whoever starts it will say so
+    yield from imported(tree)
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """The modules that a text imports, at any depth (``torch.optim``); those beside it (``.a``) left out."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
