@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import MetricsError
 from harness.metrics.below import named
-from harness.metrics.rows import Passed, Row, has_steps, series_of, shown
+from harness.metrics.rows import Row, has_steps, read_files, shown
 from harness.metrics.series import Series
 
 NAME = "metrics.jsonl"
@@ -44,13 +44,7 @@ def read(paths: Sequence[Path], *, killed: bool, notes: list[str] | None = None)
     Raises:
         MetricsError: a line that is something else, with its number; or no line has a step.
     """
-    found: dict[str, Series] = {}
-    for path in paths:
-        passed = Passed()
-        found = series_of(_lines(path, killed=killed), passed, kept=found)
-        if notes is not None:
-            notes += passed.sentences(path.name)
-    return found
+    return read_files(paths, lambda path: _lines(path, killed=killed), notes)
 
 
 def _lines(path: Path, *, killed: bool) -> Iterator[Row]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.errors import MetricsError
@@ -98,6 +99,28 @@ def series_of(
     series = {name: Series.of(name, one.steps, one.values) for name, one in found.items()}
     before = kept or {}
     return {**before, **{n: before[n].followed_by(s) if n in before else s for n, s in series.items()}}
+
+
+def read_files(
+    paths: Sequence[Path], rows_of: Callable[[Path], Iterable[Row]], notes: list[str] | None
+) -> dict[str, Series]:
+    """The series of files, each of which goes on what those before it have.
+
+    Args:
+        paths: the files, the oldest first.
+        rows_of: the rows of one.
+        notes: what was passed over is said there.
+
+    Raises:
+        MetricsError: as of :func:`series_of`.
+    """
+    found: dict[str, Series] = {}
+    for path in paths:
+        passed = Passed()
+        found = series_of(rows_of(path), passed, kept=found)
+        if notes is not None:
+            notes += passed.sentences(path.name)
+    return found
 
 
 def has_steps(fields: Iterable[str]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import MetricsError
 from harness.metrics.below import named
-from harness.metrics.rows import Passed, Row, has_steps, number_of, series_of, shown
+from harness.metrics.rows import Row, has_steps, number_of, read_files, shown
 from harness.metrics.series import Series
 
 NAME = "metrics.csv"
@@ -41,13 +41,7 @@ def read(paths: Sequence[Path], *, killed: bool, notes: list[str] | None = None)
     Raises:
         MetricsError: a row with more or fewer cells than the header has; no column of steps.
     """
-    found: dict[str, Series] = {}
-    for path in paths:
-        passed = Passed()
-        found = series_of(_rows(path, killed=killed), passed, kept=found)
-        if notes is not None:
-            notes += passed.sentences(path.name)
-    return found
+    return read_files(paths, lambda path: _rows(path, killed=killed), notes)
 
 
 def _rows(path: Path, *, killed: bool) -> Iterator[Row]:
