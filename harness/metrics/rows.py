@@ -123,6 +123,24 @@ def read_files(
     return found
 
 
+def once_each(where: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Fields of a row by name; raises MetricsError where two of one name do not say the same."""
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if not _there(found.get(name)):
+            found[name] = value
+        elif _there(value) and repr(value) != repr(found[name]):
+            raise MetricsError(
+                f"{where}: {shown(name)} is there twice, as {shown(found[name])} and {shown(value)}; "
+                "expected each name once",
+                "log each under a name of its own",
+            )
+    return found
+
+
 def has_steps(fields: Iterable[str]) -> bool:
     """Whether one of the fields is a step, or at least an epoch."""
     return any(name in STEPS or name == _EPOCH for name in fields)
