@@ -16,6 +16,14 @@ from harness.trainers.command.names import Counting, Saves, read, temporary
 _POINTER = re.compile(
     r"latest|last|current|newest|recent|resume|tracker|checkpoint|ckpt|iteration", re.IGNORECASE
 )
+#: Of one that holds a bare number, all that its name may say: else the number may be of anything.
+_OF_A_CHECKPOINT = re.compile(
+    r"(?:latest|last|current|newest|recent|most|resumed?|from|tracker|pointer|checkpoint(?:s|ed)?|ckpts?|"
+    r"iteration|iter|it|global|step|epoch|update|saved?|number|num|no|id|index|model|train(?:ing)?|"
+    r"txt|json|[-_. ])+",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\s*([0-9]{1,18})\s*")
 _SHORT = 64 << 10  # bytes
 
 
@@ -154,13 +162,13 @@ class _Pointers:
             return
         turned = text
         if is_pointer(path):
-            if turned.strip().isdigit():
-                number = int(turned.strip())
-                turned = turned.replace(turned.strip(), str(self.numbers.get(number, number)))
+            number = _NUMBER.fullmatch(text)
+            if number and _OF_A_CHECKPOINT.fullmatch(path.name) and int(number[1]) in self.numbers:
+                turned = text.replace(number[1], str(self.numbers[int(number[1])]))
             turned = _words(turned, self.names)
         turned = _words(turned, {source: str(self.place) for source in self.sources})
         if turned != text:
-            path.write_text(turned)
+            path.write_bytes(turned.encode())
 
 
 def _words(text: str, instead: dict[str, str]) -> str:
