@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from harness.trainers.command import processes
 
 ROOT = Path(__file__).parents[1]
 
@@ -204,3 +207,15 @@ def test_a_torn_distributed_checkpoint_is_never_whole(tmp_path: Path) -> None:
     body = 'd = save / f"step_{step}"; d.mkdir(); (d / "__0_0.distcp").write_text(state)'
     done = ended(tmp_path, body, "PAUSE = 0.3", _PATIENCE=0.1, _SETTLED=0.1)
     assert "is ended" not in done.stdout
+
+
+def test_one_that_is_held_still_is_told_to_end_all_the_same(tmp_path: Path) -> None:
+    script = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); "
+    script += "print(flush=True); time.sleep(600)"
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        processes.end(process.pid, 10)
+        assert process.wait(10) == 7

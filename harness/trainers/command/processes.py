@@ -83,6 +83,7 @@ def end(root: int, grace: float) -> None:
     if len(polite) < len(group):
         _tell([pid for pid in group if pid not in polite], signal.SIGTERM)
     everyone = tree(root)
+    _tell(everyone, signal.SIGCONT)  # who is held still, as while a folder is copied, hears nothing
     if not _gone(everyone, grace if not polite else grace / 2) and polite:
         _tell(polite, signal.SIGTERM)
         _gone(everyone, grace)
