@@ -90,6 +90,11 @@ def end(root: int, grace: float) -> None:
     _tell({*everyone, *tree(root)}, signal.SIGKILL)
 
 
+def kill(root: int) -> None:
+    """End all of them at once."""
+    _tell(tree(root), signal.SIGKILL)
+
+
 def _gone(pids: Iterable[int], within: float) -> bool:
     until = time.monotonic() + within
     while alive := {pid for pid, _ in _all()} & set(pids):

@@ -32,6 +32,11 @@ def is_pointer(path: Path) -> bool:
     return _POINTER.search(path.name) is not None
 
 
+def is_special(path: Path) -> bool:
+    """Whether it is a pipe, a socket or a device: those of a process, and no state."""
+    return os.path.lexists(path) and not (path.is_symlink() or path.is_file() or path.is_dir())
+
+
 def text_of(path: Path) -> str | None:
     """A short text; None for what is none."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -62,7 +67,12 @@ def put_back(source: Path, target: Path, k: int, saves: Saves, *, place: Path | 
     same = {path for i, paths in there.items() if i <= k for path in paths}
 
     def left_out(here: str, entries: list[str]) -> set[str]:
-        return {name for name in entries if Path(here, name) in later or _is_of_later(name, k, counting)}
+        paths = {name: Path(here, name) for name in entries}
+        return {
+            name
+            for name, path in paths.items()
+            if path in later or _is_of_later(name, k, counting) or is_special(path)
+        }
 
     shutil.copytree(source, target, ignore=left_out, symlinks=True, dirs_exist_ok=True)
     instead = {path: _counterpart(path, there[k]) for path in later}
