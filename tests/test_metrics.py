@@ -347,6 +347,14 @@ def test_a_table_that_would_lose_values_is_an_error(tmp_path: Path, table: str, 
     assert said in caught.value.message
 
 
+def test_of_a_nested_table_what_training_is_about_is_read(tmp_path: Path) -> None:
+    inside = {"mse": 1, "kl": "0.5", "acc": 2, "s_per_step": 4, "width": 5}
+    path = write_lines(tmp_path, {"step": 1, "train": inside})
+    assert {n: s.numbers() for n, s in read(path.parent).items()} == {
+        "train/mse": [1], "train/kl": [0.5], "train/acc": [2]
+    }  # fmt: skip
+
+
 def test_two_columns_that_say_the_same_are_one(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,loss,loss\n1,0.5,0.5\n2,,0.25\n")
     assert read(tmp_path)["loss"].numbers() == [0.5, 0.25]

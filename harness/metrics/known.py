@@ -199,3 +199,8 @@ METRICS: Final = Metrics((
 def about(metric: str) -> Known:
     """All that the table says of a metric."""
     return METRICS.of(metric)
+
+
+def is_training(metric: str) -> bool:
+    """Whether a name has a word for what training is about, and none of a cost."""
+    return bool(units.TRAINING.search(metric[-_LONGEST:]))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import MetricsError
-from harness.metrics.known import about
+from harness.metrics.known import about, is_training
 from harness.metrics.series import Series
 
 #: What a step is called, by those who log for themselves and by frameworks; the first one that a log has
@@ -236,7 +236,7 @@ def _numbers(
 
 
 def _tells(name: str) -> bool:
-    return about(name).tells != "other"
+    return about(name).tells != "other" or is_training(name)
 
 
 def _kind(value: object) -> str:
