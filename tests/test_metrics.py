@@ -355,6 +355,15 @@ def test_of_a_nested_table_what_training_is_about_is_read(tmp_path: Path) -> Non
     }  # fmt: skip
 
 
+def test_a_curve_over_samples_that_no_other_one_shows_is_not_passed_over_unseen(tmp_path: Path) -> None:
+    row = {"loss": 0.5, "loss vs samples": 0.5, "acc vs samples": 0.25}
+    write_lines(tmp_path, {"step": 1, **row}, {"step": 8, "acc2 vs samples": 0.75})
+    (tmp_path / "tensorboard").mkdir()
+    notes: list[str] = []
+    assert read_metrics(tmp_path, tmp_path, notes=notes).keys() == {"loss", "acc vs samples"}
+    assert notes == ["not compared: `acc2 vs samples`, of which no curve over iterations is there"]
+
+
 def test_two_columns_that_say_the_same_are_one(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,loss,loss\n1,0.5,0.5\n2,,0.25\n")
     assert read(tmp_path)["loss"].numbers() == [0.5, 0.25]
