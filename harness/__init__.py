@@ -28,7 +28,7 @@ def log(step: int, /, **metrics: SupportsFloat) -> None:
         metrics: by name: numbers, and whatever ``float`` takes, a tensor of one element among it.
 
     Raises:
-        TypeError: a step that is no whole number, a value that is no number.
+        TypeError: a step that is no whole number, a metric of that name, a value that is no number.
         ValueError: a tensor of several elements.
     """
     path = os.environ.get(LOG_VARIABLE)
@@ -36,6 +36,8 @@ def log(step: int, /, **metrics: SupportsFloat) -> None:
         return
     if int(step) != step:
         raise TypeError(f"harness.log: the step is {step!r}, expected a whole number")
+    if "step" in metrics:
+        raise TypeError("harness.log: a metric is named step, expected another name: the step comes first")
     line: dict[str, int | float] = {"step": int(step)}
     for name, value in metrics.items():
         if isinstance(value, str):

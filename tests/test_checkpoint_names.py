@@ -10,6 +10,7 @@ import pytest
 from harness.checkpoints import open_checkpoint
 from harness.errors import CheckpointError
 from harness.trainers.command import checkpoint_names
+from harness.trainers.command.completeness import cut_off
 from harness.trainers.command.names import Saves
 from harness.trainers.command.putting_back import put_back
 
@@ -121,6 +122,12 @@ def test_what_is_still_being_written_is_no_checkpoint(name: str, tmp_path: Path)
     assert not checkpoint_names.found(folder(tmp_path, name), 10).get(10)
 
 
+@pytest.mark.parametrize("index", ['{"weight_map": {"a": []}}', '{"weight_map": {"a": {}, "b": null}}'])
+def test_an_index_that_names_no_files_is_cut_off_and_no_traceback(index: str, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    assert "which is not there" in cut_off([tmp_path])
+
+
 def test_the_state_of_a_checkpoint_changes_while_it_is_written(tmp_path: Path) -> None:
     root = folder(tmp_path, "step_10/a.json")
     parts = checkpoint_names.found(root, 10)[10]
@@ -137,6 +144,27 @@ def test_putting_back_leaves_later_checkpoints_out_and_turns_links_to_them(tmp_p
     there = sorted(path.name for path in (tmp_path / "target").iterdir())
     assert there == ["config.json", "latest", "step_10", "step_5"]
     assert (tmp_path / "target" / "latest").resolve().name == "step_10"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("latest_checkpointed_iteration.txt", "20\n", "10\n"),
+        ("last_step", "20", "10"),
+        ("current_batch_size.txt", "20", "20"),
+        ("last_seed", "20", "20"),
+        ("latest", "²", "²"),
+        ("last", "9" * 5000, "9" * 5000),
+        ("latest", "step_20 é", "step_10 é"),
+    ],
+)
+def test_a_number_is_turned_only_where_it_is_that_of_a_checkpoint(
+    tmp_path: Path, name: str, text: str, expected: str
+) -> None:
+    root = folder(tmp_path, "step_10.pt", "step_20.pt")
+    (root / name).write_bytes(text.encode())
+    put_back(root, tmp_path / "target", 10, Saves(10, 20))
+    assert (tmp_path / "target" / name).read_bytes().decode() == expected
 
 
 def test_what_a_resumed_script_overwrites_does_not_change_the_source(tmp_path: Path) -> None:

@@ -132,8 +132,20 @@ def test_the_metrics_are_read_from_the_line_that_is_printed(tmp_path: Path, line
     assert "stdout:" in guess(look(path), tmp_path).text
 
 
+def test_a_name_of_any_length_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(f"import torch\na{'.b' * 1500}()\n")
+    assert look(path).framework == "plain torch"
+
+
 @pytest.mark.parametrize(
-    ("text", "words"), [("def f(:\n", "line 1: is not Python"), (None, "is not there"), (b"\xff", "UTF-8")]
+    ("text", "words"),
+    [
+        ("def f(:\n", "line 1: is not Python"),
+        (None, "is not there"),
+        (b"\xff", "UTF-8"),
+        ("x = " + "-" * 20_000 + "1", "nested too deep"),
+    ],
 )
 def test_what_is_no_script_is_one_sentence(
     tmp_path: Path,

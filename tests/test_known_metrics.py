@@ -157,17 +157,20 @@ def test_a_row_says_only_what_it_knows_and_the_first_that_does_counts() -> None:
     [
         ("time", "time_metrics/end_to_end(s) time_metrics/data_loading(s) data_time step_time_ms "
          "timing_s/gen perf/time_per_step train/train_runtime eval_runtime train_step_timing_in_s "
-         "iter_ms fwd[ms] perf/sec_per_step s/it secs_per_iter ms_per_batch dt perf/dt_ms hours"),
+         "iter_ms router_ms fwd[ms] perf/sec_per_step s/it secs_per_iter ms_per_batch dt perf/dt_ms hours"),
         ("finite", "mfu(%) throughput(tps) tps tflops it/s tok/s tokens_per_sec perf/mfu/actor timestamp "
          "_runtime elapsed_time eta time/remaining_estimate wall_clock/train gpu.0.temp gpu_util "
          "time_metrics/data_loading(%) DeviceStatsMonitor.on_train_batch_end/cpu_percent "
-         "train_samples_per_second tokens_per_second_per_gpu tokens/sec/gpu gpu0/util"),
+         "train_samples_per_second tokens_per_second_per_gpu tokens/sec/gpu gpu0/util cpu/load gpu0/energy"),
         ("memory", "memory/max_active(GiB) memory/max_reserved(%) memory/num_alloc_retries memory gpu_mem "
          "perf/max_memory_allocated_gb peak_memory_mb memory(MB) memory/peak_reserved_mem rss_bytes"),
         ("value", "loss loss_s memory/loss memory_bank_loss loss_metrics/global_max_loss time/batch "
          "time/token timesteps time_step temperature accuracy(%) top1(%) num_mb total_flos "
          "lifetime_reward grad_norm_s perf/total_num_tokens bits_per_byte momentum "
-         "loss_per_step layers.0.dt model/dt min/batch tokens_per_step kimg gpu0/loss"),
+         "loss_per_step layers.0.dt model/dt min/batch tokens_per_step kimg gpu0/loss "
+         "remaining_tokens data/samples_remaining ddim_eta optimizer/eta mse_duration duration_mae "
+         "system_energy network/energy gpu0/expert_load device/codebook_utilization network/router/load "
+         "memory/num_slots memory/mse_total"),
     ],
 )  # fmt: skip
 def test_costs_are_known_by_their_unit_and_what_tells_of_training_is_none(judged: str, names: str) -> None:

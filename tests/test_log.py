@@ -63,6 +63,13 @@ def test_what_is_no_number_is_refused_by_name(
     assert not path.exists()
 
 
+def test_a_metric_does_not_take_the_steps_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = logged(tmp_path, monkeypatch)
+    with pytest.raises(TypeError, match="a metric is named step"):
+        harness.log(2, step=7, loss=0.5)
+    assert not path.exists()
+
+
 def test_of_several_ranks_one_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = logged(tmp_path, monkeypatch)
     for rank in ("0", "1"):

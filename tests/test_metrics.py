@@ -321,6 +321,7 @@ def test_json_lines_by_step_or_iteration_become_series(tmp_path: Path) -> None:
         ('{"step": 3, "iteration": 4}', "step 3 and iteration 4, expected the same"),
         ("[" * 100_000, "expected one JSON object"),
         ('{"step": 3, "lm loss": 1' + "0" * 400 + "}", "'lm loss' is 1000"),
+        ('{"step": 3, "lm loss": 1.0, "lm loss": 2.0}', "'lm loss' is there twice, as 1.0 and 2.0"),
     ],
 )
 def test_a_bad_line_is_an_error_that_names_it(tmp_path: Path, line: str, said: str) -> None:
@@ -329,6 +330,43 @@ def test_a_bad_line_is_an_error_that_names_it(tmp_path: Path, line: str, said: s
         read(path.parent)
     assert caught.value.message.startswith(f"{path}:2: ")
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("step,loss,loss\n1,0.5,0.5\n2,0.5,0.25\n", ":3: 'loss' is there twice, as 0.5 and 0.25"),
+        ('step,loss\n1,0.5\n2,"0.25\n3,0.125\n', "no row of a CSV file"),
+    ],
+    ids=["two columns of one name", "a quote that never ends"],
+)
+def test_a_table_that_would_lose_values_is_an_error(tmp_path: Path, table: str, said: str) -> None:
+    (tmp_path / "metrics.csv").write_text(table)
+    with pytest.raises(MetricsError) as caught:
+        read(tmp_path)
+    assert said in caught.value.message
+
+
+def test_of_a_nested_table_what_training_is_about_is_read(tmp_path: Path) -> None:
+    inside = {"mse": 1, "kl": "0.5", "acc": 2, "s_per_step": 4, "width": 5}
+    path = write_lines(tmp_path, {"step": 1, "train": inside})
+    assert {n: s.numbers() for n, s in read(path.parent).items()} == {
+        "train/mse": [1], "train/kl": [0.5], "train/acc": [2]
+    }  # fmt: skip
+
+
+def test_a_curve_over_samples_that_no_other_one_shows_is_not_passed_over_unseen(tmp_path: Path) -> None:
+    row = {"loss": 0.5, "loss vs samples": 0.5, "acc vs samples": 0.25}
+    write_lines(tmp_path, {"step": 1, **row}, {"step": 8, "acc2 vs samples": 0.75})
+    (tmp_path / "tensorboard").mkdir()
+    notes: list[str] = []
+    assert read_metrics(tmp_path, tmp_path, notes=notes).keys() == {"loss", "acc vs samples"}
+    assert notes == ["not compared: `acc2 vs samples`, of which no curve over iterations is there"]
+
+
+def test_two_columns_that_say_the_same_are_one(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,loss,loss\n1,0.5,0.5\n2,,0.25\n")
+    assert read(tmp_path)["loss"].numbers() == [0.5, 0.25]
 
 
 def test_whole_numbers_of_64_bits_are_read_as_they_are(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from harness.trainers.command import processes
 
 ROOT = Path(__file__).parents[1]
 
@@ -204,3 +207,38 @@ def test_a_torn_distributed_checkpoint_is_never_whole(tmp_path: Path) -> None:
     body = 'd = save / f"step_{step}"; d.mkdir(); (d / "__0_0.distcp").write_text(state)'
     done = ended(tmp_path, body, "PAUSE = 0.3", _PATIENCE=0.1, _SETTLED=0.1)
     assert "is ended" not in done.stdout
+
+
+def test_one_that_is_held_still_is_told_to_end_all_the_same(tmp_path: Path) -> None:
+    script = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); "
+    script += "print(flush=True); time.sleep(600)"
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        processes.end(process.pid, 10)
+        assert process.wait(10) == 7
+
+
+def test_a_pipe_beside_the_checkpoints_is_none_of_their_files(tmp_path: Path) -> None:
+    body = '(save / f"step_{step}.json").write_text(state)'
+    done = ended(tmp_path, body, 'import os; os.mkfifo(save / "pipe"); PAUSE = 0.02')
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "save").iterdir()} == {"step_2.json", "step_4.json"}
+
+
+def test_where_nothing_can_be_copied_nobody_is_left_and_a_sentence_says_why(tmp_path: Path) -> None:
+    (tmp_path / ".save.at-4").write_text("in the way")
+    begin = """
+import subprocess
+quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+worker = subprocess.Popen(["sleep", "60"], start_new_session=True, **quiet)
+(save.parent / "worker").write_text(str(worker.pid))
+"""
+    done = ended(tmp_path, '(save / f"step_{step}.json").write_text(state)', begin)
+    assert done.returncode != 0
+    assert "harness: the checkpoint of iteration 4 cannot be kept: " in done.stderr
+    assert "snapshot.py" not in done.stderr
+    stat = Path("/proc", (tmp_path / "worker").read_text(), "stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "ZX"

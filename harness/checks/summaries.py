@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING, Final
 from harness.checks.wording import amount
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from harness.checks.result import Check
     from harness.metrics import Series
 
 Curves = Mapping[str, "Series"]
-#: Of a mean; curves may have been rounded when they were logged, transformers' to four decimals.
-_RELATIVE: Final = 1e-3
-_ABSOLUTE: Final = 6e-5
+#: Of a mean, which was summed up in float32;
+_RELATIVE: Final = 1e-5
+#: curves may have been rounded when they were logged to so many decimals, transformers' to four.
+_DECIMALS: Final = (3, 4, 5)
+_FLOAT32: Final = 1e-7
 
 
 def without_summaries(checks: Sequence[Check], whole: Curves, run: Curves, first: int) -> list[Check]:
@@ -74,10 +79,21 @@ def _sums_up(curve: str, there: float, here: float, whole: Curves, run: Curves, 
     all_of_it, own = whole[curve].values, line.values[line.steps >= first]
     if not own.size or not np.isfinite(all_of_it).all() or not np.isfinite(own).all():
         return False
+    over_all = float(all_of_it.mean())
+    near = _RELATIVE * abs(over_all) + _rounding(all_of_it)
     # transformers' ``train_loss`` after a resume is the sum of its own steps over the number of all of them.
     means = float(own.mean()), float(own.sum()) / all_of_it.size
-    return _near(there, float(all_of_it.mean())) and any(_near(here, mean) for mean in means)
+    # A mean that is the same over all of them explains no difference.
+    return abs(there - over_all) <= near and any(
+        abs(here - mean) <= near < abs(mean - over_all) for mean in means
+    )
 
 
-def _near(value: float, mean: float) -> bool:
-    return abs(value - mean) <= _RELATIVE * abs(mean) + _ABSOLUTE
+def _rounding(values: NDArray[np.float64]) -> float:
+    """How far the mean of a curve may be off because its values were rounded before they were logged."""
+    import numpy as np
+
+    for decimals in _DECIMALS:
+        if (np.abs(values - np.round(values, decimals)) <= _FLOAT32 * np.abs(values)).all():
+            return 0.6 * 10.0**-decimals
+    return 0.0

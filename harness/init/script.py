@@ -139,9 +139,9 @@ def look(path: Path, root: Path | None = None) -> Script:
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{path}: cannot be read: {said}") from error
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # of what is nested too deep
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        said = error.msg if isinstance(error, SyntaxError) else str(error) or "it is nested too deep"
         raise UsageError(f"{path}{line}: is not Python {sys.version_info.major}: {said}") from error
     imports = tuple(_imports(tree, _folders(path, root)))
     framework = framework_of(imports, tree)

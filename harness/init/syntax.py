@@ -8,9 +8,12 @@ from collections.abc import Iterator
 
 def dotted(node: ast.AST) -> str:
     """``torch.save`` of the node that says it; empty for what is no name."""
-    if isinstance(node, ast.Attribute):
-        return f"{dotted(node.value)}.{node.attr}".lstrip(".")
-    return node.id if isinstance(node, ast.Name) else ""
+    names = list[str]()
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    names += [node.id] if isinstance(node, ast.Name) else []
+    return ".".join(reversed(names))
 
 
 def last(node: ast.AST) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from harness.errors import MetricsError
 from harness.metrics.below import named
-from harness.metrics.rows import Passed, Row, has_steps, series_of, shown
+from harness.metrics.rows import Row, has_steps, once_each, read_files, shown
 from harness.metrics.series import Series
 
 NAME = "metrics.jsonl"
@@ -42,15 +43,9 @@ def read(paths: Sequence[Path], *, killed: bool, notes: list[str] | None = None)
         notes: what was passed over is said there.
 
     Raises:
-        MetricsError: a line that is something else, with its number; or no line has a step.
+        MetricsError: a line that is something else or has a name twice, with its number; no line has a step.
     """
-    found: dict[str, Series] = {}
-    for path in paths:
-        passed = Passed()
-        found = series_of(_lines(path, killed=killed), passed, kept=found)
-        if notes is not None:
-            notes += passed.sentences(path.name)
-    return found
+    return read_files(paths, lambda path: _lines(path, killed=killed), notes)
 
 
 def _lines(path: Path, *, killed: bool) -> Iterator[Row]:
@@ -65,7 +60,7 @@ def _lines(path: Path, *, killed: bool) -> Iterator[Row]:
             continue
         where = f"{path}:{number}"
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=partial(once_each, where))
         except (ValueError, RecursionError) as error:
             said = f"found {shown(line.decode(errors='replace'))}, expected one JSON object ({error})"
             raise MetricsError(f"{where}: {said}") from error

@@ -149,6 +149,8 @@ _LONGEST: Final = 160  # characters of a name that a pattern is looked for in, t
 #: 4.8e-3 for another type of GPU, whose random streams differ from the first step on.
 _LOSS: Final = Tolerance(7e-3, 1.5e-5, jump=14.0, rounding={"fp32": 5e-4, "bf16": 2e-3})
 
+_OVER_SAMPLES: Final = " vs samples"
+
 METRICS: Final = Metrics((
     # One metric each, to the letter: Megatron-LM's, and what our own trainer logs beside them.
     Metric("lm loss", "value", "loss", tolerance=replace(_LOSS, grows=True, widths=(1, 3, 8))),
@@ -176,7 +178,7 @@ METRICS: Final = Metrics((
     Metric("iter-energy/gpu", "finite"),
     Metric("power/gpu", "finite"),
     # Families, by what trainers call such things. How they are judged:
-    Metric(_family(r" vs samples$"), "unread"),  # Megatron-LM logs each curve again, over another axis
+    Metric(_family(rf"{_OVER_SAMPLES}$"), "unread"),  # Megatron-LM logs each curve again, over another axis
     Metric(units.TRAINING, "value"),
     Metric(units.SHARED_BY_NO_TWO_RUNS, "finite"),
     Metric(units.SECONDS, "time"),
@@ -199,3 +201,13 @@ METRICS: Final = Metrics((
 def about(metric: str) -> Known:
     """All that the table says of a metric."""
     return METRICS.of(metric)
+
+
+def shown_by(metric: str) -> str:
+    """The metric that has what one that is ``unread`` shows over another axis; itself where no name tells."""
+    return metric.removesuffix(_OVER_SAMPLES)
+
+
+def is_training(metric: str) -> bool:
+    """Whether a name has a word for what training is about, and none of a cost."""
+    return bool(units.TRAINING.search(metric[-_LONGEST:]))

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from harness.errors import NothingLogged
 from harness.metrics import below, events, json_lines, stdout, tables, trainer_state
-from harness.metrics.known import about
+from harness.metrics.known import about, shown_by
 from harness.metrics.series import Series
 
 
@@ -72,7 +72,8 @@ def read_metrics(
     """What a phase logged: event files, JSON lines, CSV, and printed lines.
 
     What is ``unread`` is left out, as curves over consumed samples are (``lm loss vs samples``): their steps
-    are not iterations. The same value that is logged again for a step counts once.
+    are not iterations; where they are, and no other curve has the values, it is read. The same value that is
+    logged again for a step counts once.
 
     Args:
         tensorboard_folder: searched with all its subfolders; the phase's own, where it has no event file.
@@ -99,7 +100,16 @@ def read_metrics(
     found: dict[str, Series] = {}
     for one, paths in reversed(there):
         found |= one.read(paths, killed=killed, notes=notes)
-    return {name: series.once() for name, series in found.items() if about(name).judged != "unread"}
+    unread = {name for name in found if about(name).judged == "unread"}
+    iterations = {step for name in found.keys() - unread for step in found[name].steps.tolist()}
+    alone = [name for name in unread if shown_by(name) not in found]
+    unread -= {name for name in alone if iterations.issuperset(found[name].steps.tolist())}
+    if notes is not None:
+        notes += [
+            f"not compared: `{name}`, of which no curve over iterations is there"
+            for name in sorted(unread.intersection(alone))
+        ]
+    return {name: series.once() for name, series in found.items() if name not in unread}
 
 
 def _there(tensorboard: Path, output: Path) -> list[tuple[_Format, list[Path]]]:

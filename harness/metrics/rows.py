@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.errors import MetricsError
-from harness.metrics.known import about
+from harness.metrics.known import about, is_training
 from harness.metrics.series import Series
 
 #: What a step is called, by those who log for themselves and by frameworks; the first one that a log has
@@ -98,6 +99,46 @@ def series_of(
     series = {name: Series.of(name, one.steps, one.values) for name, one in found.items()}
     before = kept or {}
     return {**before, **{n: before[n].followed_by(s) if n in before else s for n, s in series.items()}}
+
+
+def read_files(
+    paths: Sequence[Path], rows_of: Callable[[Path], Iterable[Row]], notes: list[str] | None
+) -> dict[str, Series]:
+    """The series of files, each of which goes on what those before it have.
+
+    Args:
+        paths: the files, the oldest first.
+        rows_of: the rows of one.
+        notes: what was passed over is said there.
+
+    Raises:
+        MetricsError: as of :func:`series_of`.
+    """
+    found: dict[str, Series] = {}
+    for path in paths:
+        passed = Passed()
+        found = series_of(rows_of(path), passed, kept=found)
+        if notes is not None:
+            notes += passed.sentences(path.name)
+    return found
+
+
+def once_each(where: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Fields of a row by name; raises MetricsError where two of one name do not say the same."""
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if not _there(found.get(name)):
+            found[name] = value
+        elif _there(value) and repr(value) != repr(found[name]):
+            raise MetricsError(
+                f"{where}: {shown(name)} is there twice, as {shown(found[name])} and {shown(value)}; "
+                "expected each name once",
+                "log each under a name of its own",
+            )
+    return found
 
 
 def has_steps(fields: Iterable[str]) -> bool:
@@ -195,7 +236,7 @@ def _numbers(
 
 
 def _tells(name: str) -> bool:
-    return about(name).tells != "other"
+    return about(name).tells != "other" or is_training(name)
 
 
 def _kind(value: object) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.errors import MetricsError
 from harness.metrics.below import named
-from harness.metrics.rows import Passed, Row, has_steps, number_of, series_of, shown
+from harness.metrics.rows import Row, has_steps, number_of, once_each, read_files, shown
 from harness.metrics.series import Series
 
 NAME = "metrics.csv"
@@ -39,15 +39,10 @@ def read(paths: Sequence[Path], *, killed: bool, notes: list[str] | None = None)
         notes: what was passed over is said there.
 
     Raises:
-        MetricsError: a row with more or fewer cells than the header has; no column of steps.
+        MetricsError: a row with more or fewer cells than the header has, or with two of one name; no column
+            of steps.
     """
-    found: dict[str, Series] = {}
-    for path in paths:
-        passed = Passed()
-        found = series_of(_rows(path, killed=killed), passed, kept=found)
-        if notes is not None:
-            notes += passed.sentences(path.name)
-    return found
+    return read_files(paths, lambda path: _rows(path, killed=killed), notes)
 
 
 def _rows(path: Path, *, killed: bool) -> Iterator[Row]:
@@ -57,7 +52,8 @@ def _rows(path: Path, *, killed: bool) -> Iterator[Row]:
         raise MetricsError(f"{path}: cannot be read: {error.strerror or error}") from error
     if killed:
         text = text[: text.rfind("\n") + 1]
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+    # Strict: else a quote that never ends makes one cell of all that follows.
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=not killed)
     header: list[str] | None = None
     try:
         for row in lines:
@@ -74,7 +70,7 @@ def _rows(path: Path, *, killed: bool) -> Iterator[Row]:
                     f"header has: {shown(','.join(header))}",
                     "let the header name every column, and each row be written whole",
                 )
-            yield Row(where, {name: _cell(cell) for name, cell in zip(header, cells, strict=True)})
+            yield Row(where, once_each(where, [*zip(header, map(_cell, cells), strict=True)]))
     except csv.Error as error:
         raise MetricsError(f"{path}:{lines.line_num}: no row of a CSV file ({error})") from error
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harness.errors import MetricsError
 from harness.metrics.below import named
-from harness.metrics.rows import Passed, Row, series_of, shown
+from harness.metrics.rows import Row, read_files, shown
 from harness.metrics.series import Series
 
 NAME = "trainer_state.json"
@@ -50,17 +50,14 @@ def read(paths: Sequence[Path], *, killed: bool, notes: list[str] | None = None)
         MetricsError: it is no such file.
     """
     del killed
-    found: dict[str, Series] = {}
-    for path in paths:
-        passed = Passed()
-        history = _loaded(path).get("log_history")
-        if not isinstance(history, list) or not all(isinstance(one, dict) for one in history):
-            raise MetricsError(f"{path}: log_history is {shown(history)}, expected a list of objects")
-        rows = [Row(f"{path}: log_history[{i}]", one) for i, one in enumerate(history)]
-        found = series_of(rows, passed, kept=found)
-        if notes is not None:
-            notes += passed.sentences(path.name)
-    return found
+    return read_files(paths, _rows, notes)
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    history = _loaded(path).get("log_history")
+    if not isinstance(history, list) or not all(isinstance(one, dict) for one in history):
+        raise MetricsError(f"{path}: log_history is {shown(history)}, expected a list of objects")
+    yield from (Row(f"{path}: log_history[{i}]", one) for i, one in enumerate(history))
 
 
 def _newest(folder: Path) -> Path | None:

@@ -14,6 +14,8 @@ _SECONDS = r"[(\[{]\s*(?:s|secs?|seconds?|ms|msecs?|us|µs|ns|min|minutes?|h|hou
 _BYTES = r"[(\[{]\s*(?:[kmgt]i?b|b|bytes)\s*[)\]}]"
 _PERCENT = r"[(\[{]\s*%\s*[)\]}]"
 _WORDS = r"(?:[a-z0-9]+[-_ /.])*"
+_OF_NO_MODEL = rf"[-_ /.](?!.*(?:expert|router|codebook)){_WORDS}"
+_COUNTED = r"(?:train[-_ ])?(?:tokens|samples|examples|sequences|batches|documents)"
 
 
 def _any(*patterns: str) -> re.Pattern[str]:
@@ -24,7 +26,11 @@ _COSTS = rf"time|timing|throughput|per[-_ ]?sec|/s(?:ec)?(?:ond)?$|{_SECONDS}|{_
 #: What tells of training is no cost, whatever else its name says: ``memory/loss``, ``loss_s``.
 TRAINING: Final = _any(
     r"(?:^|.*[^a-z])(?:\w*loss|\w*norm|ppl|perplexity|acc|accuracy|lr|learning[-_ ]rate|reward|kl|entropy|"
-    rf"grad\w*|score|bleu|rouge|f1|precision|recall)(?:$|[^a-z])(?!.*(?:{_COSTS}))",
+    r"grad\w*|score|bleu|rouge|f1|precision|recall|r?mse|mae|nll|[wc]er)"
+    rf"(?:$|[^a-z])(?!.*(?:{_COSTS}))",
+    # How much of the data is left; a step size that has the letter's name.
+    rf"{_WORD}remaining[-_ ]{_COUNTED}$|{_WORD}{_COUNTED}[-_ ]remaining$",
+    r"(?:ddim|sampler|optim\w*|langevin)[-_ /.]eta$",
 )
 #: When it was, how long it has been and will be; work per second, which the time says as well; sensors.
 SHARED_BY_NO_TWO_RUNS: Final = _any(
@@ -36,8 +42,11 @@ SHARED_BY_NO_TWO_RUNS: Final = _any(
     r"(?:[-_ /]?per[-_ ]?(?:gpu|device|rank|node|chip))?$",
     r"/ ?s(?:ec)?(?:ond)?s?(?:/(?:gpu|device|rank|node|chip))?$",
     rf"{_WORD}(?:mfu|hfu|tps|tgs|wps|ups|qps|fps|it[-_ ]?s|flops?[-_ /](?:s|sec|util\w*))(?![a-z])",
-    rf"{_WORD}(?:gpu\d*|cpu|device|sm|nvml|system|power|energy|disk|network|proc)[-_ /.]{_WORDS}"
-    r"(?:util\w*|temp\w*|power\w*|watts?|percent|clock|energy|load)(?![a-z])",
+    rf"{_WORD}(?:gpu\d*|cpu|device|sm|nvml|system|power|energy|disk|network|proc){_OF_NO_MODEL}"
+    r"(?:util\w*|temp\w*|power\w*|watts?|percent|clock)(?![a-z])",
+    # Of a system of atoms, or of a network, these are what is trained.
+    rf"{_WORD}(?:gpu\d*|cpu|device|sm|nvml|power|disk|proc){_OF_NO_MODEL}"
+    r"(?:energy|load)(?![a-z])",
     r"[(\[{]\s*(?:/s|[a-z]+/(?:s|sec|second|gpu|device)[^)\]}]*|tflops?|watts?|w|joules?|j|°?c)\s*[)\]}]$",
     rf"(?:time|timing|data[-_ ]loading|wait|idle)\w*[-_ /]?.*{_PERCENT}$",
 )
@@ -61,7 +70,8 @@ BYTES: Final = _any(
     rf"{_WORD}(?:bytes[-_ /.]|gb[-_ ]free$)",
     r"(?:mem|alloc|vram|rss|cache|usage).*[-_ /][km]b$",
     rf"{_WORD}(?:(?:gpu|cpu|cuda|vram|ram|host|device|peak|max)[-_ /.])*(?:mem|memory|vram|rss)"
-    rf"(?:[-_ /.]{_WORDS}(?:alloc\w*|reserved|active|used|usage|free|peak|max\w*|cached|num[-_ ]\w+|ooms|"
+    rf"(?:[-_ /.]{_WORDS}(?:alloc\w*|reserved|active|used|usage|free|peak|max\w*|cached|ooms|"
+    r"num[-_ ](?:alloc\w*|ooms|sync\w*|device\w*)|"
     r"retries|inactive\w*|total|percent)\b.*)?$",
 )
 _SHARE = _any(rf"{_PERCENT}$", r"[-_ /]percent$")

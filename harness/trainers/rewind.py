@@ -29,14 +29,23 @@ def rewind_folder(source: Path, target: Path, k: int) -> None:
     (target / TRACKER).write_text(f"{k}\n")
 
 
-def saved_until(folder: Path, k: int) -> frozenset[tuple[str, int, int]]:
-    """Name, size and time of the files of all checkpoints of ``k`` and before."""
-    found = set()
-    for iteration in iterations(folder):
-        for path in iter_dir(folder, iteration).rglob("*") if iteration <= k else ():
-            about = path.stat()
-            found.add((str(path), about.st_size, about.st_mtime_ns))
-    return frozenset(found)
+class IterFolders:
+    """Of trainers whose checkpoints are folders ``iter_<iteration>``."""
+
+    def saved_until(
+        self,
+        folder: Path,
+        k: int,
+        *,
+        after: Path | None = None,  # noqa: ARG002
+    ) -> frozenset[tuple[str, int, int]]:
+        """Name, size and time of the files of all checkpoints of ``k`` and before."""
+        found = set()
+        for iteration in iterations(folder):
+            for path in iter_dir(folder, iteration).rglob("*") if iteration <= k else ():
+                about = path.stat()
+                found.add((str(path), about.st_size, about.st_mtime_ns))
+        return frozenset(found)
 
 
 def _link(source: str, target: str) -> None:

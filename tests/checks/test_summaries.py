@@ -60,3 +60,22 @@ def test_a_curve_with_a_value_that_is_no_number_explains_nothing() -> None:
     loss = LOSS.copy()
     loss[3] = np.nan
     assert not judged(LOSS.mean(), LOSS[K:].mean(), loss=loss).passed
+
+
+def test_a_mean_of_rounded_values_is_one_all_the_same() -> None:
+    assert judged(LOSS.mean(), LOSS[K:].mean(), loss=np.round(LOSS, 4).astype(np.float32)).passed
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "curve"),
+    [
+        (2e-5, 5e-5, np.full(N, 1e-5)),
+        (1e-3, 1.02e-3, np.full(N, 1e-3)),
+        (3.4659, 3.4664, 3.4657 + 1e-4 * np.sin(np.arange(N))),
+    ],
+    ids=["an error beside a small rate", "a constant", "a validation beside a flat loss"],
+)
+def test_a_curve_that_says_the_same_of_both_explains_no_difference(
+    there: float, here: float, curve: object
+) -> None:
+    assert not judged(there, here, loss=curve).passed

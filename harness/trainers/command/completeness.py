@@ -59,8 +59,8 @@ def _cut_off(path: Path) -> str:
     if path.name.endswith(".index.json") and size <= _TEXT:
         names = _json(path)
         files = names.get("weight_map") if isinstance(names, dict) else None
-        wanted = set(files.values()) if isinstance(files, dict) else set()
-        missing = [str(name) for name in wanted if not (path.parent / str(name)).is_file()]
+        wanted = sorted(set(map(str, files.values()))) if isinstance(files, dict) else []
+        missing = [name for name in wanted if not (path.parent / name).is_file()]
         return f"names {missing[0]}, which is not there" if missing else ""
     if path.suffix == ".json":
         return "is cut off" if 0 < size <= _TEXT and _json(path) is None else ""

@@ -63,7 +63,13 @@ def run(folder: Path, k: int, saves: Saves, output: Path, command: list[str]) ->
         if status == 0:
             return _ended_by_itself(folder, k, saves, watch)
         return status if status >= 0 else 128 - status
+    except OSError as error:  # no room, most of all
+        print(
+            f"harness: the checkpoint of iteration {k} cannot be kept: {error}", file=sys.stderr, flush=True
+        )
+        return _UNSEEN
     finally:
+        processes.kill(process.pid)
         _signal(process, signal.SIGKILL)
 
 

@@ -83,10 +83,16 @@ def end(root: int, grace: float) -> None:
     if len(polite) < len(group):
         _tell([pid for pid in group if pid not in polite], signal.SIGTERM)
     everyone = tree(root)
+    _tell(everyone, signal.SIGCONT)  # who is held still, as while a folder is copied, hears nothing
     if not _gone(everyone, grace if not polite else grace / 2) and polite:
         _tell(polite, signal.SIGTERM)
         _gone(everyone, grace)
     _tell({*everyone, *tree(root)}, signal.SIGKILL)
+
+
+def kill(root: int) -> None:
+    """End all of them at once."""
+    _tell(tree(root), signal.SIGKILL)
 
 
 def _gone(pids: Iterable[int], within: float) -> bool:

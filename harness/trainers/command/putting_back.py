@@ -16,12 +16,25 @@ from harness.trainers.command.names import Counting, Saves, read, temporary
 _POINTER = re.compile(
     r"latest|last|current|newest|recent|resume|tracker|checkpoint|ckpt|iteration", re.IGNORECASE
 )
+#: Of one that holds a bare number, all that its name may say: else the number may be of anything.
+_OF_A_CHECKPOINT = re.compile(
+    r"(?:latest|last|current|newest|recent|most|resumed?|from|tracker|pointer|checkpoint(?:s|ed)?|ckpts?|"
+    r"iteration|iter|it|global|step|epoch|update|saved?|number|num|no|id|index|model|train(?:ing)?|"
+    r"txt|json|[-_. ])+",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\s*([0-9]{1,18})\s*")
 _SHORT = 64 << 10  # bytes
 
 
 def is_pointer(path: Path) -> bool:
     """Whether its name is that of a file which names a checkpoint."""
     return _POINTER.search(path.name) is not None
+
+
+def is_special(path: Path) -> bool:
+    """Whether it is a pipe, a socket or a device: those of a process, and no state."""
+    return os.path.lexists(path) and not (path.is_symlink() or path.is_file() or path.is_dir())
 
 
 def text_of(path: Path) -> str | None:
@@ -54,7 +67,12 @@ def put_back(source: Path, target: Path, k: int, saves: Saves, *, place: Path | 
     same = {path for i, paths in there.items() if i <= k for path in paths}
 
     def left_out(here: str, entries: list[str]) -> set[str]:
-        return {name for name in entries if Path(here, name) in later or _is_of_later(name, k, counting)}
+        paths = {name: Path(here, name) for name in entries}
+        return {
+            name
+            for name, path in paths.items()
+            if path in later or _is_of_later(name, k, counting) or is_special(path)
+        }
 
     shutil.copytree(source, target, ignore=left_out, symlinks=True, dirs_exist_ok=True)
     instead = {path: _counterpart(path, there[k]) for path in later}
@@ -154,13 +172,13 @@ class _Pointers:
             return
         turned = text
         if is_pointer(path):
-            if turned.strip().isdigit():
-                number = int(turned.strip())
-                turned = turned.replace(turned.strip(), str(self.numbers.get(number, number)))
+            number = _NUMBER.fullmatch(text)
+            if number and _OF_A_CHECKPOINT.fullmatch(path.name) and int(number[1]) in self.numbers:
+                turned = text.replace(number[1], str(self.numbers[int(number[1])]))
             turned = _words(turned, self.names)
         turned = _words(turned, {source: str(self.place) for source in self.sources})
         if turned != text:
-            path.write_text(turned)
+            path.write_bytes(turned.encode())
 
 
 def _words(text: str, instead: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from harness.trainers.command import processes
 from harness.trainers.command.checkpoint_names import Found, found, state_of
 from harness.trainers.command.completeness import cut_off, lacking, uncommitted
 from harness.trainers.command.names import Saves, read, staged
-from harness.trainers.command.putting_back import is_begun, is_pointer, put_back, text_of
+from harness.trainers.command.putting_back import is_begun, is_pointer, is_special, put_back, text_of
 
 _SETTLED = 1.0  # s; for so long no file of a checkpoint must have changed, to be whole,
 _PAUSES = 3  # and for so many times the longest pause that its writing has made
@@ -213,6 +213,8 @@ def _mirror(folder: Path, copy: Path, seen: Listing, before: Mapping[str, object
                 target.mkdir(parents=True)
             continue
         _remove(target)
+        if is_special(source):
+            continue
         with contextlib.suppress(FileNotFoundError):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)

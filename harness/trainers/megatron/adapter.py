@@ -34,7 +34,7 @@ from harness.trainers.megatron.command_line import (
 )
 from harness.trainers.megatron.recipes import Product
 from harness.trainers.megatron.rules import PROBED, rules_of
-from harness.trainers.rewind import rewind_folder, saved_until
+from harness.trainers.rewind import IterFolders, rewind_folder
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -92,7 +92,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class MegatronTrainer:
+class MegatronTrainer(IterFolders):
     """A checkout of Megatron-LM, on one node."""
 
     case: Case
@@ -230,16 +230,6 @@ class MegatronTrainer:
                 phase.save / converted(self.case.arguments(self.hardware, resumed=True)), iteration
             )
         return iter_dir(phase.save, iteration)
-
-    def saved_until(
-        self,
-        folder: Path,
-        k: int,
-        *,
-        after: Path | None = None,  # noqa: ARG002
-    ) -> frozenset[tuple[str, int, int]]:
-        """As of ``iter_<iteration>``."""
-        return saved_until(folder, k)
 
     def code(self) -> Path:
         """The user's checkout."""

@@ -12,7 +12,7 @@ from harness.cases.arguments import expanded, variables
 from harness.checkpoints.folders import iter_dir
 from harness.machine.portable import kept, portable
 from harness.trainers.base import Launch, Phase, placeholders
-from harness.trainers.rewind import rewind_folder, saved_until
+from harness.trainers.rewind import IterFolders, rewind_folder
 
 if TYPE_CHECKING:
     from harness.cases import Case
@@ -24,7 +24,7 @@ _BITS = "the bits may be others than those of the goldens"
 
 
 @dataclass(frozen=True)
-class NativeTrainer:
+class NativeTrainer(IterFolders):
     """GPT and MoE in this very repository (``harness/trainers/native``)."""
 
     case: Case
@@ -86,16 +86,6 @@ class NativeTrainer:
     def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:  # noqa: ARG002
         """``iter_<iteration>``, whether it is there or not."""
         return iter_dir(phase.save, iteration)
-
-    def saved_until(
-        self,
-        folder: Path,
-        k: int,
-        *,
-        after: Path | None = None,  # noqa: ARG002
-    ) -> frozenset[tuple[str, int, int]]:
-        """As of ``iter_<iteration>``."""
-        return saved_until(folder, k)
 
     def code(self) -> Path:
         """This repository."""
