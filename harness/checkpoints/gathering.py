@@ -114,6 +114,8 @@ def entries_of(
         for entry in _entries(unit, root, as_bytes):
             names = (entry.name,) if alone or entry.unread_file else (unit.where, entry.name)
             name = ":".join(filter(None, names))
+            while name in found:
+                name += "'"  # an archive may have two members of one name; neither hides the other
             found[name] = entry.named(name)
         if unit.together:
             structure.update(unit.files)

@@ -80,7 +80,8 @@ def _indexed(path: Path, there: Collection[Path]) -> Shards | None:
     where = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(where, dict) or not where or not all(isinstance(file, str) for file in where.values()):
         return None
-    whole = path.with_name(match["whole"])
+    name, variant = PurePosixPath(match["whole"]), match["variant"] or ""
+    whole = path.with_name(f"{name.stem}{variant}{name.suffix}")  # of one folder, of two precisions
     if whole in there:
         return None
     if any(PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts for file in where.values()):

@@ -1,0 +1,48 @@
+"""Two things of one name in a checkpoint: both are compared, neither hides the other."""
+
+import json
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from harness.checkpoints import diff
+
+
+def sides(tmp_path: Path) -> tuple[Path, Path]:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.mkdir()
+    b.mkdir()
+    return a, b
+
+
+@pytest.mark.parametrize("first", ["1", "2"])
+def test_both_members_of_one_name_are_compared(tmp_path: Path, first: str) -> None:
+    a, b = sides(tmp_path)
+    for folder, step in ((a, "1"), (b, first)):
+        with warnings.catch_warnings(), zipfile.ZipFile(folder / "state.zip", "w") as archive:
+            warnings.simplefilter("ignore")
+            archive.writestr("state.json", f'{{"step": {step}}}')
+            archive.writestr("state.json", '{"step": 5}')
+    found = diff(a, b)
+    assert found.coverage.entries.compared == 2
+    assert found.equal == (first == "1")
+
+
+@pytest.mark.parametrize("value", [1.0, 2.0])
+@pytest.mark.parametrize("other", [False, True])
+def test_shards_of_two_precisions_are_two_tables(tmp_path: Path, value: float, other: bool) -> None:
+    a, b = sides(tmp_path)
+    for folder, one in ((a, 1.0), (b, value)):
+        for variant in ("", ".fp16"):
+            file = f"model{variant}-00001-of-00001.safetensors"
+            changed = one if bool(variant) == other else 7.0
+            save_file({"w": torch.tensor([changed])}, folder / file)
+            index = {"metadata": {}, "weight_map": {"w": file}}
+            (folder / f"model.safetensors.index{variant}.json").write_text(json.dumps(index))
+    found = diff(a, b)
+    assert found.coverage.entries.compared == 2
+    assert found.equal == (value == 1.0)
