@@ -68,7 +68,8 @@ def units(root: Path, files: Iterable[Path], places: Places) -> Iterator[Unit]:
     for store in found:
         rest -= set(store.files)
         if not said:
-            yield Unit(name(store.folder), store.files, partial(stores.entries, store, name(store.folder)))
+            read = partial(stores.entries, store, name(store.folder), places)
+            yield Unit(name(store.folder), store.files, read)
     for held in shards.gather(rest):
         leaves = partial(_leaves, name=name, places=places)
         own = [*held.files, *([held.index] if held.index else [])]
