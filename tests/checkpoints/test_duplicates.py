@@ -46,3 +46,27 @@ def test_shards_of_two_precisions_are_two_tables(tmp_path: Path, value: float, o
     found = diff(a, b)
     assert found.coverage.entries.compared == 2
     assert found.equal == (value == 1.0)
+
+
+@pytest.mark.parametrize("value", [3, 4])
+def test_what_an_index_holds_beside_its_map_is_compared(tmp_path: Path, value: int) -> None:
+    a, b = sides(tmp_path)
+    for folder, step in ((a, 3), (b, value)):
+        file = "model-00001-of-00001.safetensors"
+        save_file({"w": torch.tensor([1.0])}, folder / file)
+        index = {"metadata": {}, "weight_map": {"w": file}, "global_step": step}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert diff(a, b).equal == (value == 3)
+
+
+@pytest.mark.parametrize("value", [3.0, 4.0])
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_tensor_is_left_out_for_no_name(tmp_path: Path, value: float, files: int) -> None:
+    a, b = sides(tmp_path)
+    for folder, number in ((a, 3.0), (b, value)):
+        for i in range(files):
+            name = f"model-0000{i + 1}-of-0000{files}.safetensors" if files > 1 else "model.safetensors"
+            held = {f"w{i}": torch.ones(1), f"__metadata__.w{i}": torch.tensor([number])}
+            save_file(held, folder / name)
+    found = diff(a, b)
+    assert (found.equal, found.coverage.entries.excluded) == (value == 3.0, 0)
