@@ -139,6 +139,8 @@ def _entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
         yield from _member(members.content_of(members.whole(file), _TEXT_BYTES), "", file, where, places)
     elif is_torch_file(file):
         yield from leaves(read_nest(file), file, where, places)
+        for name, member in members.beside(file):
+            yield from _member(members.content_of(member, _TEXT_BYTES), name, file, where, places)
     elif file.suffix == ".json" or _is_json(file, size):
         yield from _values(read_table(file), file, size, where, places)
     elif nests := read_pickle(file):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.checkpoints import diff
+from harness.checkpoints import diff, members
 
 
 def sides(tmp_path: Path) -> tuple[Path, Path]:
@@ -70,3 +70,26 @@ def test_a_tensor_is_left_out_for_no_name(tmp_path: Path, value: float, files: i
             save_file(held, folder / name)
     found = diff(a, b)
     assert (found.equal, found.coverage.entries.excluded) == (value == 3.0, 0)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize(
+    "member", ["state/step.json", "other/step.json", "state/code/step.py", "state/data/0"]
+)
+def test_what_lies_beside_a_nest_in_an_archive_is_compared(tmp_path: Path, member: str, step: int) -> None:
+    a, b = sides(tmp_path)
+    for folder, number in ((a, 1), (b, step)):
+        torch.save({"w": torch.ones(2)}, folder / "state.pt")
+        with warnings.catch_warnings(), zipfile.ZipFile(folder / "state.pt", "a") as archive:
+            warnings.simplefilter("ignore")
+            archive.writestr(member, f'{{"{number}": "a step"}}')
+    found = diff(a, b)
+    assert found.coverage.entries.compared >= 2
+    assert found.equal == (step == 1)
+
+
+def test_an_archive_of_torch_alone_holds_nothing_beside(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "state.pt")
+    torch.save({"w": torch.ones(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert not members.beside(tmp_path / "state.pt")
+    assert not members.beside(tmp_path / "old.pt")
