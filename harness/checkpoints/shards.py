@@ -75,7 +75,7 @@ def gather(files: Collection[Path]) -> list[Shards]:
 
 def _indexed(path: Path, there: Collection[Path]) -> Shards | None:
     match = _INDEX.fullmatch(path.name)
-    if match is None:
+    if match is None or not path.is_file():
         return None
     try:
         content = json.loads(path.read_bytes())

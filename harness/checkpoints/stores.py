@@ -56,7 +56,7 @@ class Store:
 
 def find(files: Collection[Path]) -> list[Store]:
     """The stores among the files of a checkpoint, none within another."""
-    marks = {file for file in files if file.name in (MANIFEST, _V2, _V3)}
+    marks = {file for file in files if file.name in (MANIFEST, _V2, _V3) and file.is_file()}
     roots: dict[Path, Literal["ocdbt", "zarr", "zarr3"]] = {}
     for file in sorted(marks, key=lambda path: (len(path.parts), path.name)):
         if file.parent in roots or any(roots.get(above) == "ocdbt" for above in file.parents):
