@@ -36,11 +36,13 @@ class Form:
         dtype: torch's word; ``uint8`` for what torch has none for (texts, times, records): as its bytes.
         shape: with one dimension more, the bytes of an element, where it has none.
         swapped: its bytes are in the other order.
+        said: numpy's word for its type, where it is read as bytes.
     """
 
     dtype: str
     shape: tuple[int, ...]
     swapped: bool
+    said: str = ""
 
 
 def form_of(kind: np.dtype[Any], shape: tuple[int, ...]) -> Form:
@@ -48,7 +50,7 @@ def form_of(kind: np.dtype[Any], shape: tuple[int, ...]) -> Form:
     code = f"{kind.kind}{kind.itemsize}"
     if code in _KINDS and kind.fields is None:
         return Form(_KINDS[code], shape, kind.byteorder == ">")
-    return Form("uint8", (*shape, kind.itemsize), swapped=False)
+    return Form("uint8", (*shape, kind.itemsize), swapped=False, said=str(kind))
 
 
 @dataclass(frozen=True)

@@ -210,11 +210,11 @@ class Content:
     text: str | None = None
 
 
-def content_of(member: Member, text_bytes: int) -> Content:
+def content_of(member: Member, text_bytes: int, text_lines: int) -> Content:
     """What a member holds.
 
     Args:
-        text_bytes: a text that is longer is bytes.
+        text_bytes, text_lines: a text that is longer is bytes.
 
     Raises:
         CheckpointError: damaged, or it would need code to be read.
@@ -242,7 +242,7 @@ def content_of(member: Member, text_bytes: int) -> Content:
             except (ValueError, RecursionError) as cause:
                 if named:
                     raise CheckpointError(f"{where}: not JSON ({cause})", _TORN) from cause
-        if "\0" not in text:
+        if "\0" not in text and text.count("\n") < text_lines:
             return Content(text=text)
     return _bytes(member)
 
