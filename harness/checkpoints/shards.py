@@ -189,6 +189,9 @@ def tensors(file: Path, header: Header, where: str) -> Iterator[Entry]:
         # A rule leaves out what is said about a file: no tensor is, whatever it is called.
         key = f"tensor {name}" if name.startswith(_ABOUT) else name
         yield Entry(name, component, stored.dtype, stored.sizes, parts, key=key, file=where)
+        if said := header.packed.get(name, "").encode():
+            more = f"{key} (type)"
+            yield Entry(f"{name} (type)", component, "text", (len(said),), data=said, key=more, file=where)
 
 
 def about(key: str, text: str, where: str) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -65,3 +66,13 @@ def test_a_pickle_of_a_number_that_nobody_could_write_down(tmp_path: Path) -> No
     for side in "ab":
         (tmp_path / f"{side}.pkl").write_bytes(pickle.dumps({frozenset({10**5000}): 1}))
     assert diff(tmp_path / "a.pkl", tmp_path / "b.pkl").equal
+
+
+def test_types_of_less_than_a_byte_with_the_same_bytes(tmp_path: Path) -> None:
+    for side, kind in (("a", "F6_E2M3"), ("b", "F6_E3M2"), ("c", "F6_E2M3")):
+        head = json.dumps({"w": {"dtype": kind, "shape": [4], "data_offsets": [0, 3]}}).encode()
+        content = len(head).to_bytes(8, "little") + head + b"abc"
+        (tmp_path / f"{side}.safetensors").write_bytes(content)
+    paths = [tmp_path / f"{side}.safetensors" for side in "abc"]
+    assert diff(paths[0], paths[2]).equal
+    assert [entry.name for entry in diff(paths[0], paths[1]).entries] == ["w (type)"]
