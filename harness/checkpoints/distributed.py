@@ -46,6 +46,8 @@ def folders(files: Collection[Path]) -> dict[Path, list[Path]]:
 
 def _is_pickle(file: Path) -> bool:
     """Others call a file ``.metadata`` too; a torn one is one all the same."""
+    if not file.is_file():
+        return False  # a pipe, or a link that leads nowhere: whoever reads it as any other file says so
     with file.open("rb") as opened:
         return opened.read(1) in (b"\x80", b"")
 

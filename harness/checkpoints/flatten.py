@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,10 @@ _NUMPY_DTYPES = {
     "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
 _INT64 = range(-(1 << 63), 1 << 63)
+
+
+#: Nor do its values have more bytes: those that a file has once, and uses many times over, count each time.
+BYTES_LIMIT = 1 << 29
 
 
 class TooMany(CheckpointError):
@@ -84,6 +88,7 @@ class _Walk:
         self.leaves: dict[str, TensorRef | Value] = {}
         self._where, self._said = where, said
         self._above: dict[int, str] = {}
+        self._bytes = 0
 
     def _add(self, name: str, leaf: TensorRef | Value) -> None:
         key = name or "value"
@@ -92,16 +97,20 @@ class _Walk:
         self.leaves[key] = leaf
         if len(self.leaves) > LEAF_LIMIT:
             raise TooMany(f"{self._where}: more than {LEAF_LIMIT} values, which is not read")
+        self._bytes += len(leaf.data) if isinstance(leaf, Value) else 0
+        if self._bytes > BYTES_LIMIT:
+            raise TooMany(f"{self._where}: values of more than {BYTES_LIMIT >> 20} MiB, which is not read")
 
     def down(self, nest: Any, name: str, depth: int) -> None:  # noqa: ANN401 - untyped by nature
         """All that lies below ``name``."""
         if depth > DEPTH_LIMIT:
             raise TooMany(f"{self._where}: {name[:80]}… is nested deeper than {DEPTH_LIMIT}")
         attributes = getattr(nest, "attributes", None) if isinstance(nest, (Attributed, dict, list)) else None
-        if isinstance(nest, Attributed):
-            nest = nest.value
         if attributes:
             self.down(attributes, name, depth + 1)
+        if isinstance(nest, Attributed):
+            self.down(nest.value, name, depth + 1)
+            return
         if isinstance(nest, NumpyArray):
             nest = _array(nest, f"{self._where}: {name}")
         if isinstance(nest, (set, frozenset)):
@@ -122,7 +131,11 @@ class _Walk:
             # A parent that its child points to: it is compared where it stands.
             self._add(name, _text(f"the same as {self._above[id(nest)] or 'all of it'}"))
             return
-        leaf = _as_one(nest)
+        try:
+            leaf = _as_one(nest)
+        except _TooLong:
+            said = f"{self._where}: {name or 'all of it'} is a text of more than {BYTES_LIMIT >> 20} MiB"
+            raise TooMany(f"{said}, which is not read") from None
         if leaf is not None:
             self._add(name, leaf)
             return
@@ -138,11 +151,21 @@ class _Walk:
         for key, child in children:
             empty = False
             word = key_text(key, self._said)
-            self.down(child, f"{name}.{word}" if name else word, depth + 1)
+            below = f"{name}.{word}" if name else word
+            if _holds_tensor(key):
+                self.down(key, f"{below}.key", depth + 1)
+            self.down(child, below, depth + 1)
         del self._above[id(nest)]
         if empty:
             kind = "empty list" if isinstance(nest, (list, tuple)) else "empty dict"
             self._add(name, Value(kind, (0,), b""))
+
+
+def _holds_tensor(key: object) -> bool:
+    """Whether a key has values that its text does not say."""
+    if isinstance(key, tuple):
+        return any(map(_holds_tensor, key))
+    return isinstance(key, (TensorRef, Attributed, Storage))
 
 
 def _as_one(nest: Record | Mapping[Any, Any] | Sequence[Any]) -> Value | None:
@@ -153,17 +176,32 @@ def _as_one(nest: Record | Mapping[Any, Any] | Sequence[Any]) -> Value | None:
         return _text(text_of(nest)) if all(map(_is_plain, nest.arguments)) else None
     if isinstance(nest, Mapping):
         many = len(nest) > MANY and all(map(_is_plain, nest)) and all(map(_is_short, nest.values()))
-        return (
-            _text("\n".join(sorted(f"{key!r}: {value!r}" for key, value in nest.items()))) if many else None
-        )
+        lines = (f"{key!r}: {value!r}" for key, value in nest.items())
+        return _text("\n".join(sorted(_bounded(lines)))) if many else None
     numbers = _numbers(nest)
     if numbers is None and len(nest) > MANY and all(map(_is_short, nest)):
-        return _text("\n".join(map(repr, nest)))
+        return _text("\n".join(_bounded(map(repr, nest))))
     return numbers
 
 
+class _TooLong(Exception):
+    pass
+
+
+def _bounded(lines: Iterable[str]) -> Iterator[str]:
+    """Texts that are one, as long as that is not too long."""
+    left = BYTES_LIMIT
+    for line in lines:
+        left -= len(line)
+        if left < 0:
+            raise _TooLong
+        yield line
+
+
 def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, (str, int, float, Named, DType))
+    if isinstance(value, int):
+        return value in _INT64  # Python writes no number of very many digits
+    return value is None or isinstance(value, (str, float, Named, DType))
 
 
 def _is_short(value: object) -> bool:

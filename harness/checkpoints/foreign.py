@@ -131,14 +131,16 @@ def _entries(file: Path, where: str, places: Places) -> Iterator[Entry]:
             yield shards.about(key, text, where)
     elif is_archive(file):
         for member in members.members(file):
-            yield from _member(members.content_of(member, _TEXT_BYTES), member.name, file, where, places)
+            yield from _member(_content(member), member.name, file, where, places)
     elif _is_hdf5(file):
         content = members.Content(hdf5=hdf5.Source(str(file), file))
         yield from _member(content, "", file, where, places)
     elif file.suffix == ".npy" or _begins(file, arrays.MAGIC):
-        yield from _member(members.content_of(members.whole(file), _TEXT_BYTES), "", file, where, places)
+        yield from _member(_content(members.whole(file)), "", file, where, places)
     elif is_torch_file(file):
         yield from leaves(read_nest(file), file, where, places)
+        for name, member in members.beside(file):
+            yield from _member(_content(member), name, file, where, places)
     elif file.suffix == ".json" or _is_json(file, size):
         yield from _values(read_table(file), file, size, where, places)
     elif nests := read_pickle(file):
@@ -221,6 +223,10 @@ def _is_json(file: Path, size: int) -> bool:
         return False
 
 
+def _content(member: members.Member) -> members.Content:
+    return members.content_of(member, _TEXT_BYTES, _TEXT_LINES)
+
+
 def _member(content: members.Content, name: str, file: Path, where: str, places: Places) -> Iterator[Entry]:
     """The entries of a file in an archive; of a file by itself where it has no name."""
     array = name.removesuffix(".npy")
@@ -263,7 +269,7 @@ def _array(
     parts = () if 0 in form.shape else (part,)
     yield Entry(key, component, form.dtype, form.shape, parts, key=key, file=where)
     if form.kind:
-        yield _text(form.kind, f"{key}.dtype", where)
+        yield replace(_text(form.kind, f"{key} (type)", where), component=component)
 
 
 def _always(boxes: Boxes) -> Callable[[], Boxes]:

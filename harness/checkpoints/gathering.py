@@ -68,7 +68,8 @@ def units(root: Path, files: Iterable[Path], places: Places) -> Iterator[Unit]:
     for store in found:
         rest -= set(store.files)
         if not said:
-            yield Unit(name(store.folder), store.files, partial(stores.entries, store, name(store.folder)))
+            read = partial(stores.entries, store, name(store.folder), places)
+            yield Unit(name(store.folder), store.files, read)
     for held in shards.gather(rest):
         leaves = partial(_leaves, name=name, places=places)
         own = [*held.files, *([held.index] if held.index else [])]
@@ -114,6 +115,8 @@ def entries_of(
         for entry in _entries(unit, root, as_bytes):
             names = (entry.name,) if alone or entry.unread_file else (unit.where, entry.name)
             name = ":".join(filter(None, names))
+            while name in found:
+                name += "'"  # an archive may have two members of one name; neither hides the other
             found[name] = entry.named(name)
         if unit.together:
             structure.update(unit.files)

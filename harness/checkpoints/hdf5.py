@@ -95,7 +95,7 @@ class Source:
             raise CheckpointError(f"{self.where}: cut or damaged ({cause})", _TORN) from cause
 
     def datasets(self) -> Iterator[Dataset]:
-        """All of them that are in the file; links to other files are not followed."""
+        """All of them that are in the file, what is empty, and where links lead to; none is followed."""
         import h5py
 
         found: list[Dataset] = []
@@ -104,12 +104,27 @@ class Source:
         def visit(name: str, node: Any) -> None:  # noqa: ANN401
             found.extend(self._attributes(name, node))
             if isinstance(node, h5py.Dataset):
-                extent.take(node.dtype.itemsize, node.shape or ())
+                try:
+                    extent.take(node.dtype.itemsize, node.shape or ())
+                except TypeError:  # of a type that numpy has none for
+                    found.append(Dataset(name, None, None))
+                    return
                 found.append(self._dataset(name, node))
+            elif isinstance(node, h5py.Datatype):
+                found.append(Dataset(name, None, None, f"type {node.dtype}"))
+            elif not len(node) and not len(node.attrs):
+                found.append(Dataset(name, None, None, {}))
+
+        def visit_link(name: str, link: Any) -> None:  # noqa: ANN401
+            if isinstance(link, h5py.SoftLink):
+                found.append(Dataset(name, None, None, f"link to {link.path}"))
+            elif isinstance(link, h5py.ExternalLink):
+                found.append(Dataset(name, None, None))
 
         try:
             found.extend(self._attributes("", self.file))
             self.file.visititems(visit)
+            self.file.visititems_links(visit_link)
         except (OSError, RuntimeError, ValueError, KeyError) as cause:
             raise CheckpointError(f"{self.where}: cut or damaged ({cause})", _TORN) from cause
         yield from found
@@ -118,18 +133,24 @@ class Source:
         return self._held.stat().st_size if isinstance(self._held, Path) else self._held().size
 
     def _dataset(self, name: str, node: Any) -> Dataset:  # noqa: ANN401
-        if node.is_virtual or node.external or node.shape is None:
+        if node.shape is None:
+            return Dataset(name, None, None, f"empty {node.dtype}")
+        if node.is_virtual or node.external:
             return Dataset(name, None, None)  # its elements are in other files
         if node.dtype.hasobject:
             texts = node.dtype.metadata and node.dtype.metadata.get("vlen") in (str, bytes)
-            return Dataset(name, None, None, _plain(node[()]) if texts and node.size <= 10_000 else None)
+            value = _plain(node[()], node.file) if texts and node.size <= 10_000 else None
+            return Dataset(name, None, None, value)
         form = arrays.form_of(node.dtype, node.shape)
         return Dataset(name, form, Boxed(node, form, self.where))
 
     @staticmethod
     def _attributes(name: str, node: Any) -> Iterator[Dataset]:  # noqa: ANN401
         for key in sorted(node.attrs):
-            value = _plain(node.attrs[key])
+            try:
+                value = _plain(node.attrs[key], node.file)
+            except TypeError:  # of a type that numpy has none for, or that is not read
+                value = None
             yield Dataset(f"{name}@{key}" if name else f"@{key}", None, None, value)
 
 
@@ -183,12 +204,25 @@ class Boxed:
         return arrays.Loaded(lambda: piece, self._form).box(inner, sizes)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Values of numpy's as Python's."""
+def _plain(value: Any, file: Any) -> Any:  # noqa: ANN401
+    """Values of numpy's and HDF5's own as Python's.
+
+    Raises:
+        TypeError: there is none for it.
+    """
+    import h5py
+    import numpy as np
+
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype in (np.longdouble, np.clongdouble):
+        return [repr(each) for each in np.asarray(value).reshape(-1)]  # Python has no such number
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(each, file) for each in value]
+    if isinstance(value, h5py.Empty):
+        return f"empty {value.dtype}"
+    if isinstance(value, h5py.Reference) and not isinstance(value, h5py.RegionReference):
+        return f"reference to {h5py.h5r.get_name(value, file.id)!r}"
     if isinstance(value, (str, bytes, int, float, complex, bool)) or value is None:
         return value
-    return str(type(value).__name__)
+    raise TypeError(type(value).__name__)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 _TORN = "the file is torn: take an earlier checkpoint"
 _START = b"PK\x03\x04"
+#: What torch writes beside the storages.
+_OF_TORCH = (
+    "data.pkl", "byteorder", "version", ".format_version", ".storage_alignment", ".data/serialization_id",
+)  # fmt: skip
 #: Unpacked members that are kept at a time, in files without a name.
 _KEPT = 4
 
@@ -119,7 +123,33 @@ def is_archive(path: Path) -> bool:
             names = archive.namelist()
     except ZIP_ERRORS:
         return path.suffix in (".npz", ".keras")
-    return not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names)
+    return not any(map(_is_nest, names))
+
+
+def beside(path: Path) -> list[tuple[str, Member]]:
+    """What an archive of ``torch.save`` holds beside what torch writes, by name: code, files of a script.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return []  # of the format before torch 1.6
+    with zipfile.ZipFile(path) as archive:
+        infos = {info: info.filename for info in reversed(archive.infolist())}
+    root = next(name for name in reversed(infos.values()) if _is_nest(name)).removesuffix("data.pkl")
+    seen: set[str] = set()
+    strange: list[zipfile.ZipInfo] = []
+    for info, name in infos.items():
+        inside = name.removeprefix(root) if name.startswith(root) else ""
+        if name in seen or not (inside in _OF_TORCH or inside.startswith("data/")):
+            strange.append(info)
+        seen.add(name)
+    held = _members(path, strange[::-1]) if strange else []
+    return [(member.name.removeprefix(root), member) for member in held]
+
+
+def _is_nest(name: str) -> bool:
+    return name.count("/") == 1 and name.endswith("/data.pkl")
 
 
 def members(path: Path) -> list[Member]:
@@ -134,6 +164,11 @@ def members(path: Path) -> list[Member]:
             infos = archive.infolist()
     except ZIP_ERRORS as cause:
         raise CheckpointError(f"{path}: {size} bytes, cut or damaged ({cause})", _TORN) from cause
+    return _members(path, infos)
+
+
+def _members(path: Path, infos: list[zipfile.ZipInfo]) -> list[Member]:
+    size = path.stat().st_size
     extent = Extent(str(path), size)
     found = []
     for info in infos:
@@ -175,11 +210,11 @@ class Content:
     text: str | None = None
 
 
-def content_of(member: Member, text_bytes: int) -> Content:
+def content_of(member: Member, text_bytes: int, text_lines: int) -> Content:
     """What a member holds.
 
     Args:
-        text_bytes: a text that is longer is bytes.
+        text_bytes, text_lines: a text that is longer is bytes.
 
     Raises:
         CheckpointError: damaged, or it would need code to be read.
@@ -207,7 +242,7 @@ def content_of(member: Member, text_bytes: int) -> Content:
             except (ValueError, RecursionError) as cause:
                 if named:
                     raise CheckpointError(f"{where}: not JSON ({cause})", _TORN) from cause
-        if "\0" not in text:
+        if "\0" not in text and text.count("\n") < text_lines:
             return Content(text=text)
     return _bytes(member)
 

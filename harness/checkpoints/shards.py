@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,6 +26,8 @@ _INDEX = re.compile(r"(?P<whole>.+)\.index(?P<variant>\.\w+)?\.json")
 _BOXES = "DCP_SHARDING_INFO"
 #: What an index says of its tensors beside where they lie; all of it follows from them.
 _SUMS = ("total_size", "total_parameters")
+#: What names of what a file says of itself begin with.
+_ABOUT = "__metadata__."
 _TORN = "the checkpoint is torn: take an earlier one"
 
 
@@ -38,7 +40,8 @@ class Shards:
         files: in order.
         index: the file that says which of them holds what.
         map: what it says; empty without one.
-        about: what else it says.
+        about: its metadata.
+        more: what else is in it.
     """
 
     whole: Path
@@ -46,6 +49,7 @@ class Shards:
     index: Path | None
     map: Mapping[str, Path]
     about: Mapping[str, Any]
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def gather(files: Collection[Path]) -> list[Shards]:
@@ -71,16 +75,17 @@ def gather(files: Collection[Path]) -> list[Shards]:
 
 def _indexed(path: Path, there: Collection[Path]) -> Shards | None:
     match = _INDEX.fullmatch(path.name)
-    if match is None:
+    if match is None or not path.is_file():
         return None
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None  # whoever reads it as a file of its own says so
-    where = content.get("weight_map") if isinstance(content, dict) else None
+    where = content.pop("weight_map", None) if isinstance(content, dict) else None
     if not isinstance(where, dict) or not where or not all(isinstance(file, str) for file in where.values()):
         return None
-    whole = path.with_name(match["whole"])
+    name, variant = PurePosixPath(match["whole"]), match["variant"] or ""
+    whole = path.with_name(f"{name.stem}{variant}{name.suffix}")  # of one folder, of two precisions
     if whole in there:
         return None
     if any(PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts for file in where.values()):
@@ -91,8 +96,9 @@ def _indexed(path: Path, there: Collection[Path]) -> Shards | None:
         one = _SHARD.fullmatch(other.name)
         if one and one["rank"] and other.parent == path.parent and one["stem"] + one["suffix"] == whole.name:
             files.add(other)
-    about = content.get("metadata")
-    return Shards(whole, tuple(sorted(files)), path, places, about if isinstance(about, dict) else {})
+    said = content.pop("metadata", {})
+    said = said if isinstance(said, dict) else {"metadata": said}
+    return Shards(whole, tuple(sorted(files)), path, places, said, content)
 
 
 def missing(shards: Shards) -> str:
@@ -148,7 +154,7 @@ def entries(
         else:
             held = leaves(file)
         for entry in held:
-            homes.setdefault(entry.key, {})[file] = entry
+            homes.setdefault(entry.name, {})[file] = entry
     for name, file in shards.map.items():
         if file not in homes.get(name, {}) and not any(key.startswith(f"{name}.") for key in homes):
             index = shards.index.name if shards.index else ""
@@ -166,6 +172,10 @@ def entries(
     for key, value in shards.about.items():
         if key not in _SUMS and shards.index is not None:
             yield about(key, json.dumps(value, sort_keys=True), where(shards.index))
+    for key, value in shards.more.items():
+        if shards.index is not None:
+            text = json.dumps(value, sort_keys=True)
+            yield replace(about(key, text, where(shards.index)), name=f"index.{key}", key=f"index.{key}")
 
 
 def tensors(file: Path, header: Header, where: str) -> Iterator[Entry]:
@@ -176,13 +186,18 @@ def tensors(file: Path, header: Header, where: str) -> Iterator[Entry]:
             component = "weights"
         part = Part((0,) * len(stored.sizes), stored.sizes, (str(file), i), _always(stored))
         parts = () if 0 in stored.sizes else (part,)
-        yield Entry(name, component, stored.dtype, stored.sizes, parts, key=name, file=where)
+        # A rule leaves out what is said about a file: no tensor is, whatever it is called.
+        key = f"tensor {name}" if name.startswith(_ABOUT) else name
+        yield Entry(name, component, stored.dtype, stored.sizes, parts, key=key, file=where)
+        if said := header.packed.get(name, "").encode():
+            more = f"{key} (type)"
+            yield Entry(f"{name} (type)", component, "text", (len(said),), data=said, key=more, file=where)
 
 
 def about(key: str, text: str, where: str) -> Entry:
     """What a file says of itself beside its tensors."""
     data = text.encode("utf-8", "surrogatepass")
-    name = f"__metadata__.{key}"
+    name = f"{_ABOUT}{key}"
     return Entry(name, components.foreign(key), "text", (len(data),), data=data, key=name, file=where)
 
 

@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.checkpoints import components
+from harness.checkpoints import components, foreign
 from harness.checkpoints.entries import UNREAD, Entry, Part
 from harness.checkpoints.extents import Extent
 from harness.checkpoints.inert import ITEMSIZE
+from harness.checkpoints.places import Places
 from harness.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -26,9 +29,14 @@ MANIFEST = "manifest.ocdbt"
 ADVICE = "pip install resume-harness[tensorstore]"
 #: Files that say how an array is stored, by the version of zarr that has them.
 _V2, _V3 = ".zarray", "zarr.json"
-_GROUPS = (".zgroup", ".zmetadata")
+#: Files of one array below its folder: what says how it is stored, and its pieces.
+_PIECE = re.compile(r"\.zarray|zarr\.json|c|(?:c[./])?\d+(?:[./]\d+)*")
+#: What scripts hang on an array; on the disk it is a file of its own.
+_ATTRIBUTES = ".zattrs"
 #: Pieces that were unpacked are kept, of all arrays together.
 _CACHE = 128 << 20
+#: Of a larger value that is of no array a hash is compared.
+_LARGE = 1 << 20
 _TORN = "the checkpoint is torn: take an earlier one"
 
 
@@ -37,30 +45,28 @@ class Store:
     """A folder that holds arrays.
 
     Args:
-        kind: an OCDBT database, one array, or what a group of arrays says of itself.
+        kind: an OCDBT database, or one array.
         files: that belong to it.
     """
 
     folder: Path
-    kind: Literal["ocdbt", "zarr", "zarr3", "group"]
+    kind: Literal["ocdbt", "zarr", "zarr3"]
     files: tuple[Path, ...]
 
 
 def find(files: Collection[Path]) -> list[Store]:
     """The stores among the files of a checkpoint, none within another."""
-    marks = {file for file in files if file.name in (MANIFEST, _V2, _V3, *_GROUPS)}
-    roots: dict[Path, Literal["ocdbt", "zarr", "zarr3", "group"]] = {}
+    marks = {file for file in files if file.name in (MANIFEST, _V2, _V3) and file.is_file()}
+    roots: dict[Path, Literal["ocdbt", "zarr", "zarr3"]] = {}
     for file in sorted(marks, key=lambda path: (len(path.parts), path.name)):
-        if any(roots.get(above) in ("ocdbt", "zarr", "zarr3") for above in (file.parent, *file.parents)):
+        if file.parent in roots or any(roots.get(above) == "ocdbt" for above in file.parents):
             continue
         if file.name == MANIFEST:
             roots[file.parent] = "ocdbt"
         elif file.name == _V2:
             roots[file.parent] = "zarr"
-        elif file.name == _V3:
-            roots[file.parent] = "zarr3" if _kind(file) == "array" else "group"
-        else:
-            roots.setdefault(file.parent, "group")
+        elif _kind(file) == "array":  # what a group says of itself is a file as any other
+            roots[file.parent] = "zarr3"
     # What processes wrote, and nobody has put together: the save was not finished.
     for file in marks:
         if file.name == MANIFEST and file.parent.name.startswith("ocdbt.process_"):
@@ -75,14 +81,10 @@ def find(files: Collection[Path]) -> list[Store]:
 
 def _below(root: Path, kind: str, files: Collection[Path]) -> Iterator[Path]:
     for file in files:
-        if kind == "group":
-            if file.parent == root and file.name in (*_GROUPS, _V3):
-                yield file
-        elif root in file.parents:
+        if root in file.parents:
             first = file.relative_to(root).parts[0]
-            if kind == "ocdbt" and not (first in (MANIFEST, "d") or first.startswith("ocdbt.process_")):
-                continue
-            if file.name != ".zattrs":
+            whole = first in (MANIFEST, "d") or first.startswith("ocdbt.process_")
+            if whole if kind == "ocdbt" else _PIECE.fullmatch(file.relative_to(root).as_posix()):
                 yield file
 
 
@@ -103,16 +105,15 @@ def readable() -> bool:
 
 def unlooked(held: list[Store]) -> str:
     """Stores as nothing can read them that is here; empty where something can, or there are none."""
-    arrays = [store for store in held if store.kind != "group"]
-    if not arrays or readable():
+    if not held or readable():
         return ""
-    many = f"{len(arrays)} stores of arrays (zarr, OCDBT)" if len(arrays) > 1 else "a store of arrays"
+    many = f"{len(held)} stores of arrays (zarr, OCDBT)" if len(held) > 1 else "a store of arrays"
     return f"{many}, not looked at without tensorstore"
 
 
 def mark(held: list[Store]) -> Path:
     """The file by which the first of some stores is known."""
-    files = [file for store in held if store.kind != "group" for file in store.files]
+    files = [file for store in held for file in store.files]
     known = [file for file in files if file.name in (MANIFEST, _V2, _V3)]
     return min(known or files, key=lambda file: len(file.parts))
 
@@ -126,22 +127,62 @@ def unread(said: str, where: str) -> Iterator[Entry]:
     yield Entry(said, "unknown", UNREAD, (), key=said, file=where, reason=f"{said} ({ADVICE})")
 
 
-def entries(store: Store, where: str) -> Iterator[Entry]:
-    """The arrays of a store.
+def entries(store: Store, where: str, places: Places) -> Iterator[Entry]:
+    """The arrays of a store, what hangs on them, and whatever else a database holds.
 
     Args:
         where: its folder's name in the checkpoint.
+        places: folders that stand in names and texts by their placeholders.
 
     Raises:
         CheckpointError: torn.
     """
-    if store.kind != "group":
-        context = _context()
-        extent = Extent(str(store.folder), sum(file.stat().st_size for file in store.files))
-        for order, (name, driver, kvstore) in enumerate(_arrays(store)):
-            opened = _Opened(store.folder, name, driver, kvstore, context)
-            extent.take(opened.array().dtype.numpy_dtype.itemsize, opened.array().shape)
-            yield _entry(store, name, opened, order, where)
+    context, extent = _context(), _extent(store)
+    names = []
+    for order, (name, driver, kvstore) in enumerate(_arrays(store)):
+        names.append(name)
+        opened = _Opened(store.folder, name, driver, kvstore, context)
+        extent.take(opened.array().dtype.numpy_dtype.itemsize, opened.array().shape)
+        entry = _entry(store, name, opened, order, where)
+        yield entry
+        if driver == "zarr3" or store.kind == "ocdbt":
+            said = _attributes(_read(store.folder, kvstore, _V3 if driver == "zarr3" else _ATTRIBUTES))
+            hung = said.get("attributes") if driver == "zarr3" else said
+            if hung:
+                file = store.folder / entry.file.rpartition("/")[2]
+                yield from foreign.leaves(hung, file, entry.file, places, name=f"{name}@" if name else "@")
+    if store.kind == "ocdbt":
+        yield from _others(store, names, where)
+
+
+def _extent(store: Store) -> Extent:
+    try:
+        return Extent(str(store.folder), sum(file.stat().st_size for file in store.files))
+    except OSError as cause:
+        raise CheckpointError(f"{cause.filename}: cannot be read: {cause.strerror}", _TORN) from cause
+
+
+def _attributes(content: bytes) -> Mapping[str, Any]:
+    """A table; empty for what is none, which tensorstore does not open either."""
+    try:
+        found = json.loads(content) if content else {}
+    except (ValueError, RecursionError):
+        return {"attributes": content, "damaged": content}
+    return found if isinstance(found, dict) else {"attributes": found}
+
+
+def _others(store: Store, names: list[str], where: str) -> Iterator[Entry]:
+    """What lies in a database under keys that are of no array."""
+    held, database = set(names), _database(store)
+    for key in _listed(store.folder, database):
+        parts = key.split("/")
+        splits = (("/".join(parts[:i]), "/".join(parts[i:])) for i in range(len(parts)))
+        if any(name in held and (_PIECE.fullmatch(rest) or rest == _ATTRIBUTES) for name, rest in splits):
+            continue
+        value = _read(store.folder, database, key)
+        data = value if len(value) <= _LARGE else hashlib.sha256(value).digest()
+        file = f"{where}/{MANIFEST}" if where else MANIFEST
+        yield Entry(key, components.foreign(key), "bytes", (len(data),), data=data, key=key, file=file)
 
 
 def _arrays(store: Store) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -152,7 +193,7 @@ def _arrays(store: Store) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         return
     if not (store.folder / MANIFEST).is_file():
         raise CheckpointError(f"{store.folder / MANIFEST}: not found: the save was not finished", _TORN)
-    database = {"driver": "ocdbt", "base": base}
+    database = _database(store)
     for key in sorted(_listed(store.folder, database)):
         name, _, last = key.rpartition("/")
         if last in (_V2, _V3):
@@ -162,10 +203,14 @@ def _arrays(store: Store) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
                 yield name, "zarr" if last == _V2 else "zarr3", kvstore
 
 
+def _database(store: Store) -> Mapping[str, Any]:
+    return {"driver": "ocdbt", "base": {"driver": "file", "path": f"{store.folder.resolve()}/"}}
+
+
 def _node(content: bytes) -> object:
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found.get("node_type") if isinstance(found, dict) else None
 
@@ -282,10 +327,7 @@ def verify(store: Store) -> None:
     Raises:
         CheckpointError: torn, or not to be looked at.
     """
-    if store.kind == "group":
-        return
-    context = _context()
-    extent = Extent(str(store.folder), sum(file.stat().st_size for file in store.files))
+    context, extent = _context(), _extent(store)
     for name, driver, kvstore in _arrays(store):
         opened = _Opened(store.folder, name, driver, kvstore, context)
         array = opened.array()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,12 @@ class Header:
     Args:
         tensors: where each lies, by name.
         metadata: its ``__metadata__``, texts.
+        packed: type and shape of tensors of less than a byte an element, which are read as bytes, by name.
     """
 
     tensors: Mapping[str, Stored]
     metadata: Mapping[str, str]
+    packed: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_header(path: Path) -> Header:
@@ -61,7 +63,12 @@ def read_header(path: Path) -> Header:
         name: _stored(path, 8 + length + about["data_offsets"][0], name, about)
         for name, about in sorted(content.items(), key=lambda each: each[1]["data_offsets"])
     }
-    return Header(tensors, metadata)
+    packed = {
+        name: f"{about['dtype']} {about['shape']}"
+        for name, about in content.items()
+        if about["dtype"] in _PACKED
+    }
+    return Header(tensors, metadata, packed)
 
 
 def _stored(path: Path, position: int, name: str, about: Mapping[str, Any]) -> Stored:

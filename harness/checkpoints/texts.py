@@ -25,6 +25,8 @@ from harness.checkpoints.inert import (
 
 #: A name or a set with more parts is no training state but an attack on memory.
 PART_LIMIT = 1_000_000
+#: Of a longer text, or a number of more bits.
+_OF_A_PART, _LONG = 256, 8192
 
 _DTYPES = "|".join(map(re.escape, ITEMSIZE))
 #: Texts that a key which is no text has too; in quotes they are told from it.
@@ -82,8 +84,12 @@ class _Texts:
 
     def _of(self, item: object) -> str:
         self._left -= 1
+        if isinstance(item, (str, bytes)):
+            self._left -= len(item) // _OF_A_PART
         if self._left < 0:
             raise Refused(f"a {self._kind} of more than {PART_LIMIT} parts")
+        if isinstance(item, int) and item.bit_length() > _LONG:
+            return hex(item)  # Python writes no number of so many digits
         if item is None or isinstance(item, (str, bytes, int, float, complex)):
             return repr(item)
         if isinstance(item, (bytearray, range)):

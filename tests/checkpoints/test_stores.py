@@ -114,8 +114,9 @@ def test_without_tensorstore_one_note_says_so(
             file = tmp_path / side / place / name
             file.parent.mkdir(parents=True)
             file.write_text('{"node_type": "array"}')
-            (file.parent / "d").mkdir()
-            (file.parent / "d" / "0").write_bytes(side.encode())
+            piece = file.parent / ("d" if name.startswith("manifest") else "c") / "0"
+            piece.parent.mkdir()
+            piece.write_bytes(side.encode())
         (tmp_path / side / "step.json").write_text("1")
     found = diff(tmp_path / "a", tmp_path / "b")
     assert (found.equal, found.compared, found.entries) == (False, 1, ())
