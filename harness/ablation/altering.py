@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.ablation.own import own
 from harness.ablation.seals import seal
 from harness.ablation.sites import Patch, Run, Site, Sites
 from harness.ablation.written import Unalterable
@@ -68,7 +69,7 @@ def alterable(checkpoint: Path, rules: Sequence[Rule] = ()) -> tuple[Alterable, 
     ledger = Ledger([held], rules)
     found = []
     with Sites(held) as sites:
-        where, reasons = _sites(held.entries.values(), sites)
+        where, reasons = _sites(held.entries.values(), sites, own(held.entries))
         partners = _partners(where)
         for name, entry in held.entries.items():
             if name in ledger.excluded:
@@ -111,7 +112,7 @@ def alter(checkpoint: Path, names: Collection[str]) -> None:
     wanted = [held.entries[name] for name in dict.fromkeys(names)]
     files: dict[Path, list[Site]] = {}
     with Sites(held) as sites:
-        where, reasons = _sites(wanted, sites)
+        where, reasons = _sites(wanted, sites, own(held.entries))
         for name, reason in reasons.items():
             raise CheckpointError(f"{checkpoint}: {name} cannot be altered: {reason}")
         for site in (site for found in where.values() for site in found):
@@ -146,11 +147,20 @@ def _value(entry: Entry) -> tuple[object, ...]:
     return entry.dtype, entry.shape, entry.data
 
 
-def _sites(entries: Iterable[Entry], sites: Sites) -> tuple[dict[str, tuple[Site, ...]], dict[str, str]]:
-    """Where entries lie, and why those that cannot be altered cannot; by name."""
+def _sites(
+    entries: Iterable[Entry], sites: Sites, never: Mapping[str, str]
+) -> tuple[dict[str, tuple[Site, ...]], dict[str, str]]:
+    """Where entries lie, and why those that cannot be altered cannot; by name.
+
+    Args:
+        never: why some are not, by name.
+    """
     found: dict[str, tuple[Site, ...]] = {}
     reasons: dict[str, str] = {}
     for entry in entries:
+        if entry.name in never:
+            reasons[entry.name] = never[entry.name]
+            continue
         try:
             found[entry.name] = sites.of(entry)
             if not found[entry.name]:
