@@ -136,7 +136,7 @@ def _holds_nothing(reason: str) -> bool:
     words = (
         "there is no value to alter",
         "an empty text",
-        "of which kind a random stream",
+        "random stream",
         "no letter and no",
     )
     return any(word in reason for word in words)
