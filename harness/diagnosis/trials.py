@@ -176,9 +176,9 @@ class Trials:
             if len(kinds := _kinds(within)) == 1:
                 first = min(within, key=CAUSES.index)
                 return (first if len(within) == 1 else kinds[0]), tuple(within.values())
-        found = self._by_elimination(loss_is_right=loss_is_right)
-        if found is not None or not due:
-            return found
+        left = self._by_elimination(loss_is_right=loss_is_right)
+        if left is not None or not due:
+            return left
         ignored = {c: said for c, said in self.ignored().items() if c in due}
         return next(((c, (said,)) for c, said in ignored.items() if len(ignored) == 1), None)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import random
 from collections.abc import Callable
@@ -14,8 +13,6 @@ import pytest
 
 from harness.ablation import alter, alterable
 from harness.checkpoints import diff, open_checkpoint
-from harness.checkpoints.rules import Rule
-from harness.errors import CheckpointError
 
 torch = pytest.importorskip("torch")
 np = pytest.importorskip("numpy")
@@ -67,11 +64,13 @@ def _pickled(protocol: int) -> Callable[[Path], None]:
 
 
 def _has_tensors(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) or (isinstance(value, dict) and any(map(_has_tensors, value.values())))
+    return isinstance(value, torch.Tensor) or (
+        isinstance(value, dict) and any(map(_has_tensors, value.values()))
+    )
 
 
 _STATE = {
-    "epoch": 3, "lr": 0.001, "rate": 1e-05, "zero": 0.0, "nothing": 0, "done": True, "name": "a \"b\" ü",
+    "epoch": 3, "lr": 0.001, "rate": 1e-05, "zero": 0.0, "nothing": 0, "done": True, "name": 'a "b" ü',
     "none": None, "list": [1, 2, 2], "order": [2, 0, 1], "nest": {"deep": [{"x": -7}]},
     "rng": [3, list(random.Random(5).getstate()[1]), None],
 }  # fmt: skip
