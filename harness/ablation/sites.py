@@ -15,6 +15,7 @@ from harness.ablation.written import Unalterable, component_size, edits
 from harness.checkpoints.archives import Stored
 from harness.checkpoints.checkpoint import Checkpoint
 from harness.checkpoints.entries import UNREAD, Entry
+from harness.checkpoints.hdf5 import Boxed
 from harness.checkpoints.placed import Spot
 from harness.errors import CheckpointError
 
@@ -158,6 +159,8 @@ class Sites:
     def _runs(self, entry: Entry) -> Iterable[Run]:
         for part in (*entry.parts, *entry.copies):
             stored = part.open()
+            if isinstance(stored, Boxed):
+                stored = stored.stored(Path(part.order[0])) or stored
             if not isinstance(stored, Stored):
                 raise Unalterable("it is stored compressed or in pieces, which are not written anew")
             path = Path(os.path.realpath(stored.path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints import arrays
+from harness.checkpoints.archives import Stored
 from harness.checkpoints.extents import Extent
 from harness.errors import CheckpointError
 
@@ -187,6 +189,15 @@ class Boxed:
 
     def __init__(self, node: Any, form: arrays.Form, where: str) -> None:  # noqa: ANN401
         self._node, self._form, self._where = node, form, where
+
+    def stored(self, path: Path) -> Stored | None:
+        """Where in its file the elements lie, where they are one run with the lowest byte first."""
+        position = self._node.id.get_offset()
+        if position is None or self._form.swapped or self._form.kind:
+            return None
+        shape = self._form.shape
+        strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+        return Stored(path, position, self._form.dtype, shape, strides)
 
     def box(self, start: tuple[int, ...], sizes: tuple[int, ...]) -> Bits:
         """A copy of a box.

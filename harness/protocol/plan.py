@@ -141,6 +141,11 @@ class Plan:
         """The one that records its golden."""
         return self._command([*self._trainer(), "--golden-update"])
 
+    @property
+    def sensitivity_command(self) -> str:
+        """The one that tries what the resumed run depends on."""
+        return self._harness("sensitivity", self._trainer())
+
     def _trainer(self) -> list[str]:
         return ["--trainer", self.options.trainer] if self.options.trainer else []
 
@@ -156,7 +161,11 @@ class Plan:
         if os.environ.get("NOX_CURRENT_SESSION", "").startswith("case("):
             session = f"case({cell.hardware})({cell.track},{cell.case})"
             return f'nox -s "{session}"' + (f" -- {shlex.join(options)}" if options else "")
-        words = ["harness", "run", _shown(self.case.directory), "--hardware", cell.hardware]
+        return self._harness("run", options)
+
+    def _harness(self, command: str, options: list[str]) -> str:
+        cell = self.cell
+        words = ["harness", command, _shown(self.case.directory), "--hardware", cell.hardware]
         words += ["--track", cell.track, *options]
         if self.trainer.name == "megatron" and os.environ.get("MEGATRON_LM_PATH"):
             words += ["--megatron-lm", os.environ["MEGATRON_LM_PATH"]]
