@@ -76,10 +76,14 @@ class Source:
     Args:
         where: what it is called in messages.
         held: the file; or what gives its bytes, where it lies in another.
+        begins: at which byte of that other file, where it lies there as it is; None where it does not.
     """
 
-    def __init__(self, where: str, held: Path | Callable[[], NDArray[Any]]) -> None:
+    def __init__(
+        self, where: str, held: Path | Callable[[], NDArray[Any]], begins: int | None = None
+    ) -> None:
         self.where, self._held = where, held
+        self._begins = 0 if isinstance(held, Path) else begins
 
     @cached_property
     def file(self) -> Any:  # noqa: ANN401 - h5py has no types
@@ -144,7 +148,7 @@ class Source:
             value = _plain(node[()], node.file) if texts and node.size <= 10_000 else None
             return Dataset(name, None, None, value)
         form = arrays.form_of(node.dtype, node.shape)
-        return Dataset(name, form, Boxed(node, form, self.where))
+        return Dataset(name, form, Boxed(node, form, self.where, self._begins))
 
     @staticmethod
     def _attributes(name: str, node: Any) -> Iterator[Dataset]:  # noqa: ANN401
@@ -187,17 +191,17 @@ class Boxed:
 
     _lock = threading.Lock()
 
-    def __init__(self, node: Any, form: arrays.Form, where: str) -> None:  # noqa: ANN401
-        self._node, self._form, self._where = node, form, where
+    def __init__(self, node: Any, form: arrays.Form, where: str, begins: int | None = None) -> None:  # noqa: ANN401
+        self._node, self._form, self._where, self._begins = node, form, where, begins
 
     def stored(self, path: Path) -> Stored | None:
         """Where in its file the elements lie, where they are one run with the lowest byte first."""
         position = self._node.id.get_offset()
-        if position is None or self._form.swapped or self._form.kind:
+        if None in (position, self._begins) or self._form.swapped or self._node.file.userblock_size:
             return None
         shape = self._form.shape
         strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-        return Stored(path, position, self._form.dtype, shape, strides)
+        return Stored(path, self._begins + position, self._form.dtype, shape, strides)
 
     def box(self, start: tuple[int, ...], sizes: tuple[int, ...]) -> Bits:
         """A copy of a box.

@@ -67,7 +67,12 @@ def test_folders(tmp_path: Path, copy_of: Callable[[Path], Path], kind: str) -> 
 
 
 def test_arrays(tmp_path: Path, copy_of: Callable[[Path], Path]) -> None:
-    held = {"w": np.ones((3, 2)), "i": np.arange(4), "big": np.ones(3, ">f4"), "f": np.asfortranarray(np.eye(3))}
+    held = {
+        "w": np.ones((3, 2)),
+        "i": np.arange(4),
+        "big": np.ones(3, ">f4"),
+        "f": np.asfortranarray(np.eye(3)),
+    }
     np.savez(tmp_path / "a.npz", **held)
     np.save(tmp_path / "b.npy", held["w"])
     np.savez_compressed(tmp_path / "c.npz", **held)
@@ -89,10 +94,28 @@ def test_hdf5(tmp_path: Path, copy_of: Callable[[Path], Path]) -> None:
     assert {each.name for each in found if each.reason} == {"packed", "@name"}
 
 
+def test_hdf5_in_an_archive(tmp_path: Path, copy_of: Callable[[Path], Path]) -> None:
+    """As Keras saves: a table of JSON and a file of HDF5 in a zip file, nothing compressed."""
+    import zipfile
+
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["layer/kernel"] = np.ones((4, 3), "f4")
+    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+        archive.writestr("config.json", '{"units": 4, "bias": true, "name": "dense"}')
+        archive.write(tmp_path / "a.h5", "model.weights.h5")
+    found = _one_by_one(tmp_path / "a.keras", lambda: copy_of(tmp_path / "a.keras"))
+    assert {each.name: each.reason for each in found if each.reason} == {
+        "config.json:bias": "another value would be longer or shorter, and the archive torn"
+    }
+    assert len(found) == 4
+
+
 def test_links(tmp_path: Path) -> None:
     """A link is followed; of another name of the same file nothing is altered."""
     own, gathered, kept = tmp_path / "own", tmp_path / "gathered", tmp_path / "kept.pt"
-    own.mkdir(), gathered.mkdir()
+    own.mkdir()
+    gathered.mkdir()
     torch.save({"a": torch.ones(3), "b": 1}, own / "last.pt")
     os.link(own / "last.pt", kept)
     (gathered / "last.pt").symlink_to(own / "last.pt")
