@@ -58,6 +58,7 @@ def run_cell(
     observer: Observer | None = None,
     launcher: Launcher | None = None,
     report: Report | None = None,
+    afterwards: Callable[[Steps, Findings], dict[str, object]] | None = None,
 ) -> Verdict:
     """Run one cell in this environment and write its ``verdict.json``.
 
@@ -74,6 +75,7 @@ def run_cell(
             imports the trainer once; None: one for this cell.
         report: called while the results are still this run's own; what keeps it from being written is
             said, and changes no verdict.
+        afterwards: what else is tried when all was judged; what it returns goes into the provenance.
 
     Raises:
         HarnessError, OSError: the cell cannot be run at all; raised before anything is started. Then its
@@ -104,7 +106,9 @@ def run_cell(
                 raise
             steps, findings = Steps(phases), Findings()
             diagnosis, failure = _judge(protocol, steps, findings)
+            more = afterwards(steps, findings) if afterwards is not None and failure is None else {}
         verdict = verdict_of(protocol, steps, findings, diagnosis, failure, run)
+        verdict = replace(verdict, provenance={**verdict.provenance, **more}) if more else verdict
         try:
             _write_state_diff(folder, findings, verdict.diagnosis)
         except OSError as error:
