@@ -25,7 +25,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = script.read_text("utf-8")
     saved = 'state["rng_state"] = noise.getstate()'
     assert saved in text
-    script.write_text(text.replace(saved, f'{saved}\n            state["notes"] = {{"by": "me", "of": None}}'))
+    script.write_text(
+        text.replace(saved, f'{saved}\n            state["notes"] = {{"by": "me", "of": None}}')
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_LEASES", str(tmp_path / "leases"))
     monkeypatch.delenv("CI", raising=False)

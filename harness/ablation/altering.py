@@ -19,6 +19,7 @@ from pathlib import Path
 from harness.ablation.own import own
 from harness.ablation.seals import seal
 from harness.ablation.sites import Patch, Run, Site, Sites
+from harness.ablation.wholes import Whole
 from harness.ablation.written import Unalterable
 from harness.checkpoints.archives import read_json
 from harness.checkpoints.checkpoint import Checkpoint, iteration_of, open_checkpoint
@@ -31,6 +32,8 @@ from harness.checkpoints.rules import Rule
 from harness.errors import CheckpointError
 
 _SHOWN = 3
+#: What lies in a file as it is.
+Piece = Patch | Run
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,23 @@ def alter(checkpoint: Path, names: Collection[str]) -> None:
             "harness checkpoint alter --list prints the names",
         )
     wanted = [held.entries[name] for name in dict.fromkeys(names)]
-    files: dict[Path, list[Site]] = {}
+    files: dict[Path, list[Piece]] = {}
+    wholes: list[Whole] = []
     with Sites(held) as sites:
         where, reasons = _sites(wanted, sites, own(held.entries))
         for name, reason in reasons.items():
             raise CheckpointError(f"{checkpoint}: {name} cannot be altered: {reason}")
         for site in (site for found in where.values() for site in found):
-            files.setdefault(site.path, []).append(site)
+            if isinstance(site, Whole):
+                wholes.append(site)
+            else:
+                files.setdefault(site.path, []).append(site)
     slices = _slices(held)
     for path, touched in files.items():
         _rewrite(path, _apart(touched), slices)
-    _keep_manifest(iteration_of(Path(checkpoint)), files.keys())
+    for whole in dict.fromkeys(wholes):
+        whole.apply(_replacing)
+    _keep_manifest(iteration_of(Path(checkpoint)), {*files, *(whole.path for whole in wholes)})
 
 
 def _opened(checkpoint: Path) -> Checkpoint:
@@ -174,14 +183,16 @@ def _sites(
 
 def _partners(where: Mapping[str, Sequence[Site]]) -> dict[str, tuple[str, ...]]:
     """Which entries lie in the same bytes, by name."""
-    pieces: dict[Path, list[tuple[int, int, str, Site]]] = {}
+    pieces: dict[Path, list[tuple[int, int, str, Piece]]] = {}
     for name, found in where.items():
         for site in found:
+            if isinstance(site, Whole):
+                continue
             pieces.setdefault(site.path, []).append((*site.spans, name, site))
     pairs: dict[str, dict[str, None]] = {}
     for held in pieces.values():
         held.sort(key=lambda piece: piece[:2])
-        open_: list[tuple[int, int, str, Site]] = []
+        open_: list[tuple[int, int, str, Piece]] = []
         for piece in held:
             open_ = [each for each in open_ if each[1] > piece[0]]
             for other in open_:
@@ -192,7 +203,7 @@ def _partners(where: Mapping[str, Sequence[Site]]) -> dict[str, tuple[str, ...]]
     return {name: tuple(others) for name, others in pairs.items()}
 
 
-def _overlap(one: Site, two: Site) -> bool:
+def _overlap(one: Piece, two: Piece) -> bool:
     """Whether two sites, between whose first and last bytes the others' lie, have bytes in common."""
     if not (isinstance(one, Run) and isinstance(two, Run)) or (one.dense and two.dense):
         return True
@@ -205,10 +216,10 @@ def _overlap(one: Site, two: Site) -> bool:
     return bool(np.intersect1d(*(found.reshape(-1) for found in sets)).size)
 
 
-def _apart(found: Sequence[Site]) -> list[Site]:
+def _apart(found: Sequence[Piece]) -> list[Piece]:
     """Sites without those that others hold: what is altered twice would be what it was."""
-    kept: list[Site] = []
-    open_: list[Site] = []
+    kept: list[Piece] = []
+    open_: list[Piece] = []
     for site in sorted(found, key=lambda each: (each.spans[0], -each.spans[1])):
         start, stop = site.spans
         open_ = [each for each in open_ if each.spans[1] > start]
@@ -240,7 +251,7 @@ def _slices(checkpoint: Checkpoint) -> dict[Path, list[tuple[int, int]]]:
     return found
 
 
-def _rewrite(path: Path, sites: Sequence[Site], slices: Mapping[Path, Sequence[tuple[int, int]]]) -> None:
+def _rewrite(path: Path, sites: Sequence[Piece], slices: Mapping[Path, Sequence[tuple[int, int]]]) -> None:
     """Put an altered copy of a file in its place."""
     with _replacing(path) as copy:
         longer = [site for site in sites if isinstance(site, Patch) and not site.same_length]

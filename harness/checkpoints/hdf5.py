@@ -194,6 +194,11 @@ class Boxed:
     def __init__(self, node: Any, form: arrays.Form, where: str, begins: int | None = None) -> None:  # noqa: ANN401
         self._node, self._form, self._where, self._begins = node, form, where, begins
 
+    @property
+    def name(self) -> str:
+        """The dataset's, in a file of its own; empty in one that lies in another."""
+        return "" if self._begins is None or self._node.file.driver == "fileobj" else str(self._node.name)
+
     def stored(self, path: Path) -> Stored | None:
         """Where in its file the elements lie, where they are one run with the lowest byte first."""
         position = self._node.id.get_offset()
@@ -217,6 +222,18 @@ class Boxed:
             raise CheckpointError(f"{self._where}: damaged ({cause})", _TORN) from cause
         inner = (0,) * len(places) + tuple(start[len(places) :])
         return arrays.Loaded(lambda: piece, self._form).box(inner, sizes)
+
+
+def rewrite(path: Path, name: str, change: Callable[[Any], Any]) -> None:
+    """Write what ``change`` makes of a dataset in its place.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        file[name][...] = change(file[name][...])
 
 
 def _plain(value: Any, file: Any) -> Any:  # noqa: ANN401

@@ -192,7 +192,9 @@ def _members(path: Path, infos: list[zipfile.ZipInfo]) -> list[Member]:
 def whole(path: Path) -> Member:
     """A file by itself, as if it were the only one in an archive."""
     size = path.stat().st_size
-    return Member(path, path.name, size, 0, zipfile.ZipInfo(path.name))
+    info = zipfile.ZipInfo(path.name)
+    info.header_offset = 0
+    return Member(path, path.name, size, 0, info)
 
 
 @dataclass(frozen=True)
