@@ -47,7 +47,25 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--protocol",
         metavar="NAME",
         default="auto",
-        help="auto (fast where the golden is exact, else full), full, fast, crash or reshard",
+        help="auto (fast where the golden is exact, else full), full, fast, crash, reshard, every or chain",
+    )
+    run.add_argument(
+        "--resume-at",
+        metavar="K",
+        type=int,
+        help="the iteration to resume after; default: the last save at or before the middle",
+    )
+    run.add_argument(
+        "--stops",
+        metavar="K,…",
+        default="",
+        help="protocols every and chain: where to stop, as in 4,8; default: where there are checkpoints",
+    )
+    run.add_argument(
+        "--budget",
+        metavar="SECONDS",
+        type=float,
+        help="protocols every and chain: begin nothing that would end later; what was not tried is said",
     )
     run.add_argument(
         "--trainer",
@@ -175,7 +193,7 @@ def _cell(asked: str, hardware: str, track: str, arguments: argparse.Namespace) 
 def _one(
     cell: Cell, asked: str, arguments: argparse.Namespace, terminal: Terminal, launcher: Launcher
 ) -> Verdict:
-    from harness.protocol.plan import Options
+    from harness.protocol.plan import Options, stops_of
     from harness.protocol.run import run_cell
     from harness.report.html import write_report_of
 
@@ -194,6 +212,9 @@ def _one(
             crash_at=arguments.crash_at,
             crash_rank=arguments.crash_rank,
             trainer=arguments.trainer,
+            resume_at=arguments.resume_at,
+            stops=stops_of(arguments.stops),
+            budget=arguments.budget,
         ),
         observer=terminal,
         launcher=launcher,
