@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.cases import Case
     from harness.launch.launcher import Launcher
     from harness.matrix import Cell
+    from harness.protocol.plan import Options
     from harness.report.terminal import Terminal
     from harness.verdict import Verdict
 
@@ -190,10 +191,27 @@ def _cell(asked: str, hardware: str, track: str, arguments: argparse.Namespace) 
     return cell
 
 
+def _options(arguments: argparse.Namespace) -> Options:
+    from harness.protocol.plan import Options, stops_of
+
+    return Options(
+        protocol=arguments.protocol,
+        golden_update=arguments.golden_update,
+        repeats=arguments.repeats,
+        keep_checkpoints=arguments.keep_checkpoints,
+        heartbeat_timeout=arguments.heartbeat_timeout,
+        crash_at=arguments.crash_at,
+        crash_rank=arguments.crash_rank,
+        trainer=arguments.trainer,
+        resume_at=arguments.resume_at,
+        stops=stops_of(arguments.stops),
+        budget=arguments.budget,
+    )
+
+
 def _one(
     cell: Cell, asked: str, arguments: argparse.Namespace, terminal: Terminal, launcher: Launcher
 ) -> Verdict:
-    from harness.protocol.plan import Options, stops_of
     from harness.protocol.run import run_cell
     from harness.report.html import write_report_of
 
@@ -203,19 +221,7 @@ def _one(
         cases=arguments.cases,
         goldens=arguments.goldens,
         results=arguments.results,
-        options=Options(
-            protocol=arguments.protocol,
-            golden_update=arguments.golden_update,
-            repeats=arguments.repeats,
-            keep_checkpoints=arguments.keep_checkpoints,
-            heartbeat_timeout=arguments.heartbeat_timeout,
-            crash_at=arguments.crash_at,
-            crash_rank=arguments.crash_rank,
-            trainer=arguments.trainer,
-            resume_at=arguments.resume_at,
-            stops=stops_of(arguments.stops),
-            budget=arguments.budget,
-        ),
+        options=_options(arguments),
         observer=terminal,
         launcher=launcher,
         report=write_report_of,
@@ -283,5 +289,5 @@ def _dry_run(case: Case, cell: Cell, arguments: argparse.Namespace) -> None:
         print(f"# not here: {error}")
     golden = resolve(arguments.goldens, case.name, cell.track, case.platform(cell.hardware))
     folder = ResultsFolder((arguments.results / cell.hardware / cell.track / cell.case).absolute())
-    text = dry_run(trainer, phases(trainer, folder))
+    text = dry_run(trainer, phases(trainer, folder, _options(arguments)))
     print(golden_line(golden), text, sep="\n", end="")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from harness.verdict import Verdict
 
 _MANY = 12  # stops in a sentence
-_TIMES = {1: "once", 2: "twice"}
+_FEW = 3
+_ORDINALS = ("first", "second", "third")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +124,8 @@ def _words(stops: Chain) -> str:
     first, *more = stops
     if not more:
         return f"at {first}"
+    if len(stops) > _FEW:
+        return f"at each of {named(stops)}"
     between = "".join(f", again at {stop}" for stop in more[:-1])
     return f"at {first}{between} and again at {more[-1]}"
 
@@ -140,9 +143,9 @@ def _evidence(least: Tried, tried: Sequence[Tried]) -> tuple[str, ...]:
     said = f"the shortest chain that fails is {named(least.stops)}: resumed {_words(least.stops)} it fails"
     if parts:
         said += f"; resumed at {' or at '.join(named(one) for one in parts[:_MANY])} alone it holds"
-    place = (least.failed or 0) + 1
-    times = {1: "first", 2: "second", 3: "third"}.get(place, f"{place}th")
-    return (said, f"it is the {times} resumed run that differs, the one from {least.stops[place - 1]} on")
+    place = least.failed or 0
+    which = f"the {_ORDINALS[place] if place < len(_ORDINALS) else f'{place + 1}th'} resumed run"
+    return (said, f"it is {which} that differs, from {least.stops[place]} to {least.steps.until}")
 
 
 def _message(least: Tried | None, untried: Sequence[Chain]) -> str:

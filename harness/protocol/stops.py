@@ -56,6 +56,11 @@ def candidates(plan: Plan) -> list[int]:
     return list(range(plan.save_interval, plan.n, plan.save_interval))
 
 
+def suffix_of(before: Chain, until: int | None = None) -> str:
+    """What the folders of the last resumed run of ``before`` are called, behind what they hold."""
+    return f"-{'-'.join(map(str, before))}" + ("" if until is None else f"-to-{until}")
+
+
 def named(stops: Chain) -> str:
     """``4, 8``."""
     return ", ".join(map(str, stops))
@@ -223,8 +228,7 @@ class Stops:
         key = (before, until)
         if key not in self._links:
             whole, k = until == self.steps.plan.n, before[-1]
-            suffix = f"-{'-'.join(map(str, before))}" + ("" if whole else f"-to-{until}")
-            steps = StepsAt(self.steps, k, until, suffix, self._again)
+            steps = StepsAt(self.steps, k, until, suffix_of(before, None if whole else until), self._again)
             found: list[Found] = []
             error: HarnessError | None = None
             try:
@@ -267,7 +271,7 @@ class Stops:
         if k in self.steps.plan.trainer.kept(self.continuous.phase):
             return (self.continuous,)
         if k not in self._sources:
-            steps = StepsAt(self.steps, k, self.steps.plan.n, f"-{k}", self._again)
+            steps = StepsAt(self.steps, k, self.steps.plan.n, suffix_of((k,)), self._again)
             interrupted = steps.interrupt()
             self._sources[k] = (interrupted, steps.compare_before(interrupted, self.continuous))
             self.steps.states.observed = steps.states.observed

@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if outcomes:
             write_region(DOCS, "faults", markdown(outcomes))
         if stopped:
-            write_region(DOCS, "stops", stop_table(stopped))
+            write_region(DOCS, "faults", stop_table(stopped), part=" at other stops")
     wrong = [o for o in outcomes if not o.named]
     for outcome in wrong:
         print(f"\n{line(outcome)}", *(f"  {said}" for said in outcome.evidence), sep="\n")

@@ -1,7 +1,7 @@
 """Faults that ``full`` passes, because they show themselves at another k or at a second resume only.
 
-Each must pass ``full``, and be caught by ``every`` or ``chain``, which must come down to the least stops that show
-it, and name the component. ``python -m tests.faults`` tries them after the others.
+Each must pass ``full``, and be caught by ``every`` or ``chain``, which must come down to the least stops that
+show it, and name the component. ``python -m tests.faults`` tries them after the others.
 """
 
 from __future__ import annotations

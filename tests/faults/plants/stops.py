@@ -30,7 +30,7 @@ def position_since_the_resume() -> None:
 
 
 def iteration_of_the_first_resume() -> None:
-    """What is saved as the iteration is an object that a resumed run no longer counts in; its end is another."""
+    """The iteration that is saved is an object that a resumed run no longer counts in; at its end it is."""
     loaded = [0]
     after_load(lambda state: loaded.__setitem__(0, state.iteration))
 
