@@ -139,7 +139,7 @@ def _evidence(least: Tried, tried: Sequence[Tried]) -> tuple[str, ...]:
                   (("fails", failed), ("holds", held))]  # fmt: skip
         said = "; ".join(f"it {name} when resumed once at {_listed(some)}" for name, some in others if some)
         return (f"the smallest k that fails is {least.stops[0]}: {said}",)
-    parts = [chain for chain in held if set(chain) < set(least.stops)]
+    parts = sorted(chain for chain in held if set(chain) < set(least.stops))
     said = f"the shortest chain that fails is {named(least.stops)}: resumed {_words(least.stops)} it fails"
     if parts:
         said += f"; resumed at {' or at '.join(named(one) for one in parts[:_MANY])} alone it holds"

@@ -102,16 +102,24 @@ def _shorter(chain: Chain, fails: Callable[[Chain], bool]) -> Chain:
 
 
 def _lower(chain: Chain, stops: Sequence[int], fails: Callable[[Chain], bool]) -> Chain:
+    """Earlier as a whole, as stops that follow each other; then each stop by itself."""
+    size = len(chain)
+    windows = [tuple(stops[i : i + size]) for i in range(len(stops) - size + 1)]
+    chain = _least([window for window in windows if window < chain], chain, fails)
     for place, stop in enumerate(chain):
         above = chain[place - 1] if place else 0
-        options = [one for one in stops if above < one < stop]
-        while options:
-            # the smallest first; then by halves, as if all above one that fails did
-            for one in dict.fromkeys((options[0], options[len(options) // 2])):
-                tried = (*chain[:place], one, *chain[place + 1 :])
-                if fails(tried):
-                    chain = tried
-                    options = [other for other in options if other < one]
-                    break
-                options = [other for other in options if other > one]
+        options = [(*chain[:place], one, *chain[place + 1 :]) for one in stops if above < one < stop]
+        chain = _least(options, chain, fails)
+    return chain
+
+
+def _least(options: Sequence[Chain], chain: Chain, fails: Callable[[Chain], bool]) -> Chain:
+    """The first option, if it fails; else by halves, as if all above one that fails did; else ``chain``."""
+    while options:
+        for place in dict.fromkeys((0, len(options) // 2)):
+            if fails(options[place]):
+                chain, options = options[place], options[:place]
+                break
+        else:
+            options = options[len(options) // 2 + 1 :]
     return chain
