@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         enough = enough and not overlooked
     said = [
         *([summary(outcomes)] if outcomes else []),
-        *([f"of the stops' {stop_summary(stopped)}"] if stopped else []),
+        *([f"of those at other stops {stop_summary(stopped)}"] if stopped else []),
     ]
     print(f"\n{'passed' if enough else 'failed'}: {'; '.join(said)}{gate}")
     return 0 if enough else 1

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.torch
 
 def test_there_are_five_each_with_a_reference_that_no_other_fault_has() -> None:
     assert [fault.number for fault in STOP_FAULTS] == [51, 52, 53, 54, 55]
-    trackers = [fault.tracker for fault in (*FAULTS, *STOP_FAULTS)]
+    trackers = [*(fault.tracker for fault in FAULTS), *(fault.tracker for fault in STOP_FAULTS)]
     assert len(set(trackers)) == len(trackers)
     assert all(re.fullmatch(r"[A-Za-z-]+#\d+", fault.tracker) for fault in STOP_FAULTS)
     assert all(fault.component in COMPONENTS for fault in STOP_FAULTS)
