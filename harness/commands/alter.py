@@ -93,7 +93,8 @@ def _chosen(found: tuple[Alterable, ...], names: list[str], words: list[str], so
         chosen |= some
     if not chosen:
         raise CheckpointError(
-            "no entry was named, expected those to alter", "--entry NAME or --component WORD; --list shows them"
+            "no entry was named, expected those to alter",
+            "--entry NAME or --component WORD; --list shows them",
         )
     return chosen
 

@@ -166,7 +166,7 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
             continuous=continuous.series if continuous else {},
             resumed=resumed.series if resumed else None,
             k=resumed.phase.start if resumed else plan.k,
-            n=plan.n,
+            n=resumed.phase.stop if resumed else plan.n,
             state=state.difference if state else None,
             probe=probed.difference if probed and resume_failed else None,
             deterministic=plan.deterministic,
