@@ -33,6 +33,8 @@ _WORDS: dict[Outcome, str] = {
     "caught": "caught", "missed": "not caught", "unread": "not read", "cannot": "cannot be altered",
     "untried": "not tried",
 }  # fmt: skip
+#: What is tried first: where the seconds do not suffice, what a loss of weights would show is tried last.
+_FIRST = ("rng", "data-order", "lr-schedule", "grad-scaler", "iteration", "optimizer", "buffers")
 _NUMBER = re.compile(r"\d+")
 #: Of the iterations of a run that resumes and is compared, how much longer the next one may take.
 _SLOWER = 1.25
@@ -205,6 +207,7 @@ class _Certifying:
                     group[each] = None
                     placed.add(each)
         groups = [(component, tuple(names)) for (component, _), names in found.items() if names]
+        groups.sort(key=lambda group: _FIRST.index(group[0]) if group[0] in _FIRST else len(_FIRST))
         most = max(1, int(self._seconds / self._longest))
         return _merged(groups, most) if len(groups) > most else groups
 
