@@ -15,6 +15,7 @@ from harness.diagnosis.elsewhere import elsewhere
 from harness.diagnosis.endings import trained_on
 from harness.diagnosis.levels import other_batches
 from harness.diagnosis.recipes import STOP_AT_K
+from harness.diagnosis.recorded import no_longer_saved
 from harness.diagnosis.result import CAUSES, PARAMETERS, Diagnosis, Finding
 from harness.diagnosis.training import training_changed
 
@@ -242,7 +243,7 @@ class _Resume:
                 )
         source = self.probe or self.state
         told = contradictions.faults(Path(source.a), self.arguments) if source is not None else []
-        for finding in (*self._gaps, *told):
+        for finding in (*self._gaps, *told, *no_longer_saved(self.checks)):
             found.setdefault(finding.component, []).append(finding.sentence)
         return found
 
@@ -323,6 +324,7 @@ class _Resume:
             return None
         after = curves.number_of(self.k, self.continuous) + 1
         right = known is None or known.right("loss", after, after) is not None
+        right &= first is None or first.kind != "gradient"
         component, said = trials.named(due, loss_is_right=right) or ("", ())
         if component:
             return Judged(component, (*said, *seen.get(component, ()), *trials.told()))

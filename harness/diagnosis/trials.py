@@ -21,6 +21,8 @@ UNMIXED = ("data-order", "lr-schedule", "grad-scaler", "rng", "iteration")
 #: A tensor that is so many times further off than one step moves it was another one before the step.
 _FURTHER = 5.0
 _SHOWN = 3
+#: An average of the weights, a statistic: no loss of training need depend on it.
+_BESIDE = ("buffers", "unknown")
 #: What somebody must go on from, beside handing it on.
 _PLACES = ("data-order", "lr-schedule")
 
@@ -57,6 +59,8 @@ class Trials:
         moving: entries that training changes; losing any other one loses nothing.
         one_step: the uninterrupted run and the resumed one at ``stop``, where they were saved there.
         further: how many times further apart than training moves them tensors are at ``stop``, by name.
+        curves_only: nothing is saved at ``stop``: what no loss depends on is never seen to be taken up.
+        untied: what was one tensor where nothing was resumed, and is several in the resumed run.
         again: the command that tries an entry again, with ``{}`` for its name.
         notes: what could not be tried, and why.
     """
@@ -68,6 +72,8 @@ class Trials:
     moving: frozenset[str] | None = None
     one_step: StateDiff | None = None
     further: Mapping[str, float] = field(default_factory=dict)
+    curves_only: bool = False
+    untied: tuple[str, ...] = ()
     again: str = ""
     notes: tuple[str, ...] = ()
 
@@ -166,8 +172,15 @@ class Trials:
         """
         if self.unread:
             return "checkpoint", (self.unread,)
+        if self.untied:
+            apart = (
+                f"{_of(self.untied)} are one tensor in the uninterrupted run, and several in the resumed one"
+            )
+            return "embedding", (apart,)
         in_part = {c: self._sentence_in_part(names) for c, names in self.lost_in_part().items()}
-        for found in (self.lost(), in_part):
+        lost = self.lost()
+        seen = {c: said for c, said in lost.items() if not (self.curves_only and c in _BESIDE)}
+        for found in (seen, in_part, lost):
             said = self._one_of(found, due, loss_is_right=loss_is_right)
             if said is not None:
                 return said

@@ -9,27 +9,24 @@ from __future__ import annotations
 
 import itertools
 import math
-import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.diagnosis.trials import Trial, Trials, leaf
-from harness.errors import CheckpointError, HarnessError, MetricsError, TrainerFailed
+from harness.errors import CheckpointError, HarnessError
 from harness.protocol import continuation
-from harness.protocol.refusal import sentence
+from harness.protocol.going_on import GoingOn, Went
 
 if TYPE_CHECKING:
     from harness.ablation import Alterable
     from harness.checkpoints import StateDiff
-    from harness.metrics import Series
     from harness.protocol.findings import Recorded
     from harness.protocol.phases import Phases
     from harness.protocol.states import States
-    from harness.trainers.base import Phase
 
 #: What a model and its optimizer are made of; nothing trains on from a checkpoint without any of it.
 _OF_THE_MODEL = ("weights", "embedding", "experts", "buffers", "optimizer", "unknown")
@@ -49,21 +46,6 @@ TIMES = 3.0
 _IN_PARTS = ("optimizer", "buffers", "rng", "weights", "embedding", "experts", "unknown")
 _MOST_GROUPS = 12
 _FLOATS = ("float", "bfloat", "Python float")
-
-
-@dataclass(frozen=True)
-class Went:
-    """How training went on from a checkpoint.
-
-    Args:
-        series: what it logged.
-        saved: where its state at the end is; None where it saved none there.
-        failed: why it did not; empty where it went on.
-    """
-
-    series: Mapping[str, Series]
-    saved: Path | None
-    failed: str = ""
 
 
 class Experiments:
@@ -89,10 +71,11 @@ class Experiments:
         self.phases, self.states, self.plan = phases, states, phases.plan
         self.source, self.resumed, self.continuous = source, resumed, continuous
         self.k = resumed.phase.start
-        self._began, self._longest = time.monotonic(), 0.0
+        self._began = time.monotonic()
+        self._last: tuple[Went, Path] | None = None
+        self._numbers = itertools.count(1)
         so_far = self.phases.timing()["total"]
         self.seconds = max(LEAST_SECONDS, TIMES * so_far) if seconds is None else seconds
-        self._numbers = itertools.count(1)
 
     # -- what there is -------------------------------------------------------------------------
 
@@ -106,6 +89,15 @@ class Experiments:
         if not self.plan.trainer.ends_itself:
             first = math.ceil(first / self.plan.save_interval) * self.plan.save_interval
         return min(first, self.plan.n)
+
+    @cached_property
+    def going_on(self) -> GoingOn:
+        """Runs them."""
+        return GoingOn(self.phases, self.states, self.source, self.k, self.stop, self._numbers)
+
+    def tidy(self) -> None:
+        """Remove the copies; what was logged stays."""
+        self.going_on.tidy()
 
     @cached_property
     def entries(self) -> tuple[Alterable, ...]:
@@ -123,27 +115,27 @@ class Experiments:
         """Names that can be altered, by component, in the order in which they are tried."""
         found: dict[str, list[str]] = {}
         for entry in self.entries:
-            if not entry.reason:
+            if not entry.reason and (self.moving is None or entry.name in self.moving):
                 found.setdefault(entry.component, []).append(entry.name)
         return {c: found[c] for c in sorted(found, key=_ORDER.index)}
 
     @cached_property
     def unaltered(self) -> Went:
         """Resumed from the checkpoint as it is, as far as the trials go."""
-        return self._go_on(self._copy(next(self._numbers)))
+        return self.going_on.from_(self.going_on.copy())
 
     @cached_property
     def repeats(self) -> bool:
         """Whether resuming twice from one checkpoint is the same: without that no trial says anything."""
         if self.unaltered.failed or not self.plan.deterministic:
             return False
-        return self._first_apart(self.resumed.series, self.unaltered.series)[0] is None
+        return self.going_on.first_apart(self.resumed.series, self.unaltered.series)[0] is None
 
     # -- trials --------------------------------------------------------------------------------
 
     def time_is_up(self) -> bool:
         """Whether one more run would take longer than the budget."""
-        return time.monotonic() - self._began + self._longest > self.seconds
+        return time.monotonic() - self._began + self.going_on.longest > self.seconds
 
     def trial(
         self, component: str, names: Sequence[str], *, against: Went | None = None, curves: bool = False
@@ -164,17 +156,17 @@ class Experiments:
                 component, named, taken_up=None, seen=f"not tried: {self.seconds:.0f} s were used up"
             )
         like = against or self.unaltered
-        number = next(self._numbers)
-        load = self._copy(number)
+        load = self.going_on.copy()
         try:
-            alter(self._saved_in(load), named)
+            alter(self.going_on.saved_in(load), named)
         except CheckpointError as error:
             return Trial(component, named, taken_up=None, seen=f"not tried: {error.message}")
-        went = self._go_on(load)
+        went = self.going_on.from_(load)
+        self._last = (went, load)
         if went.failed:
             return Trial(component, named, taken_up=True, seen=f"it does not go on from it ({went.failed})")
-        apart, compared = self._first_apart(like.series, went.series)
-        changed = self._changed(like, went)
+        apart, compared = self.going_on.first_apart(like.series, went.series)
+        changed = self.going_on.changed(like, went)
         kept = () if changed is None else {entry.name for entry in changed.entries}
         dead = tuple(name for name in named if changed is not None and name not in kept)
         used = apart is not None or any(name not in named for name in kept)
@@ -197,16 +189,20 @@ class Experiments:
         Raises:
             CheckpointError: the checkpoint cannot be read.
         """
+        if not self._whole:
+            return None
+        like = Went(self.resumed.series, None)
+        return self.trial("checkpoint", self._whole, against=like, curves=True)
+
+    @cached_property
+    def _whole(self) -> list[str]:
+        """What a model and its optimizer are; everything, where nothing is called like that."""
         floats = [
             entry.name
             for entry in self.entries
             if not entry.reason and entry.component in _OF_THE_MODEL and entry.dtype.startswith(_FLOATS)
         ]
-        names = floats or [name for names in self.of_component().values() for name in names]
-        if not names:
-            return None
-        like = Went(self.resumed.series, None)
-        return self.trial("checkpoint", names, against=like, curves=True)
+        return floats or [name for names in self.of_component().values() for name in names]
 
     def all(self, due: Collection[str] = ()) -> Trials:
         """A component each, within the budget, and what the first step alone has changed.
@@ -219,14 +215,17 @@ class Experiments:
             groups = self.of_component()
         except HarnessError as error:
             return replace(found, notes=(f"no experiments: {error.message}",))
+        if self.unaltered.saved is None and not self.unaltered.failed:
+            self._go_further()
+            found = replace(found, stop=self.stop, curves_only=self.unaltered.saved is None)
         if not self.repeats:
             why = self.unaltered.failed or "resumed twice from the same checkpoint, it is not the same twice"
             return replace(found, notes=(f"no experiments: {why}",))
         if not groups:
             reasons = dict.fromkeys(entry.reason for entry in self.entries if entry.reason)
             return replace(found, notes=tuple(f"no experiments: {reason}" for reason in reasons))
-        whole = self.trained_from
-        found = replace(found, whole=whole, moving=self._moving())
+        whole = self.trial("checkpoint", self._whole)
+        found = replace(found, whole=whole, moving=self.moving, untied=self._untied())
         if found.unread:
             return found
         one_step, further = self._one_step()
@@ -246,6 +245,16 @@ class Experiments:
 
     # -- the pieces ----------------------------------------------------------------------------
 
+    def _go_further(self) -> None:
+        """Where only what is logged can tell, it must be logged: up to the first value that is off."""
+        theirs = self.continuous.series if self.continuous is not None else {}
+        off = self.going_on.first_off(self.resumed.series, theirs)
+        if off is None or off <= self.stop:
+            return
+        self.stop = min(off, self.plan.n)
+        for made in ("going_on", "unaltered", "repeats"):
+            self.__dict__.pop(made, None)
+
     def _with_masters(
         self, component: str, names: Sequence[str], groups: Mapping[str, Sequence[str]]
     ) -> list[str]:
@@ -262,8 +271,10 @@ class Experiments:
         went, load = self._last
         if went.saved is None or self.unaltered.saved is None:
             return one
-        apart = self._distances(self.unaltered.saved, went.saved)
-        altered = self._distances(self.plan.trainer.saved(self.source.phase, self.k), self._saved_in(load))
+        apart = self.going_on.distances(self.unaltered.saved, went.saved)
+        altered = self.going_on.distances(
+            self.plan.trainer.saved(self.source.phase, self.k), self.going_on.saved_in(load)
+        )
         little = [
             name
             for name in one.names
@@ -302,8 +313,8 @@ class Experiments:
             return None, {}
         try:
             difference = self.states.diff(saved, self.unaltered.saved, resumed=True)
-            apart = self._relative(difference)
-            moved = self._distances(self.plan.trainer.saved(self.source.phase, self.k), saved)
+            apart = self.going_on.relative(difference)
+            moved = self.going_on.distances(self.plan.trainer.saved(self.source.phase, self.k), saved)
         except CheckpointError:
             return None, {}
         further = {name: one / moved[name] for name, one in apart.items() if moved.get(name)}
@@ -317,10 +328,28 @@ class Experiments:
                 return self.plan.trainer.saved(self.continuous.phase, self.stop, alone=True)
             except CheckpointError:
                 pass
-        phase = self.phases.made("interrupted", load=None, start=0, stop=self.stop, folder="trial-0")
-        return self._run(phase).saved
+        return self.going_on.from_0().saved
 
-    def _moving(self) -> frozenset[str] | None:
+    def _untied(self) -> tuple[str, ...]:
+        """Entries that are one tensor at k, and are not any more where it went on."""
+        from harness.ablation import alterable
+
+        if self.unaltered.saved is None:
+            return ()
+        there = {entry.name: entry for entry in alterable(self.unaltered.saved, self.states.rules)}
+        return next(
+            (
+                (entry.name, *entry.together)
+                for entry in self.entries
+                if entry.together
+                and all(name in there for name in (entry.name, *entry.together))
+                and not there[entry.name].together
+            ),
+            (),
+        )
+
+    @cached_property
+    def moving(self) -> frozenset[str] | None:
         """The entries that are others at N than at k; None where nobody knows."""
         if self.continuous is None:
             return None
@@ -331,92 +360,11 @@ class Experiments:
             return None
         return frozenset(entry.name for entry in difference.entries)
 
-    def _copy(self, number: int) -> Path:
-        load = self.phases.folder.checkpoints(f"trial-{number}-from")
-        self.plan.trainer.rewind(self.source.phase, load, self.k)
-        return load
-
-    def _saved_in(self, load: Path) -> Path:
-        return self.plan.trainer.saved(replace(self.source.phase, save=load, load=None, stop=self.k), self.k)
-
-    def _go_on(self, load: Path) -> Went:
-        folder = load.name.removesuffix("-from")
-        phase = self.phases.made("resumed", load=load, start=self.k, stop=self.stop, folder=folder)
-        went = self._run(phase)
-        self._last = (went, load)
-        return went
-
-    _last: tuple[Went, Path] | None = None
-
-    def _run(self, phase: Phase) -> Went:
-        began = time.monotonic()
-        try:
-            self.phases.launch(phase)
-        except TrainerFailed as error:
-            return Went({}, None, sentence(error))
-        finally:
-            self._longest = max(self._longest, time.monotonic() - began)
-        try:
-            series = continuation.named(self.phases.logged(phase), self.plan.case.metrics)
-        except MetricsError:
-            series = {}
-        try:
-            return Went(series, self.plan.trainer.saved(phase, self.stop))
-        except CheckpointError:
-            return Went(series, None)
-
-    def _first_apart(self, one: Mapping[str, Series], other: Mapping[str, Series]) -> tuple[str | None, int]:
-        """The first value that is another, None where all are the same; and how many both have."""
-        from harness.metrics.known import about
-
-        found: list[tuple[int, str]] = []
-        compared = 0
-        for name, line in continuation.named(one, self.plan.case.metrics).items():
-            theirs = other.get(name)
-            if theirs is None or about(name).cost:
-                continue
-            values = dict(zip(theirs.steps.tolist(), theirs.values.tolist(), strict=True))
-            pairs = zip(line.steps.tolist(), line.values.tolist(), strict=True)
-            both = [(int(step), value, values[step]) for step, value in pairs if step in values]
-            compared += len(both)
-            found += [(step, name) for step, value, other in both if not _same(value, other)][:1]
-        step, name = min(found, default=(0, ""))
-        return (f"`{name}` of iteration {step} is another" if name else None), compared
-
-    def _changed(self, like: Went, went: Went) -> StateDiff | None:
-        if like.saved is None or went.saved is None:
-            return None
-        try:
-            return self.states.diff(like.saved, went.saved, resumed=False)
-        except CheckpointError:
-            return None
-
-    def _distances(self, a: Path, b: Path) -> Mapping[str, float]:
-        try:
-            return self._relative(self.states.diff(a, b, resumed=False))
-        except CheckpointError:
-            return {}
-
-    def _relative(self, difference: StateDiff) -> Mapping[str, float]:
-        from harness.checkpoints.distances import distances
-
-        found = distances(difference, self.states.places)
-        return {name: apart for name, apart in found.items() if math.isfinite(apart)}
-
     def _again(self) -> str:
         return f"{self.plan.sensitivity_command} --entry {{}}"
-
-    def tidy(self) -> None:
-        """Remove the copies; what was logged stays."""
-        for path in self.phases.folder.path.glob("checkpoints/*trial-*"):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _halves(names: Sequence[str]) -> list[list[str]]:
     """Two, where there are two."""
     half = len(names) // 2
     return [list(names[:half]), list(names[half:])] if half else []
-
-
-def _same(one: float, other: float) -> bool:
-    return one == other or (math.isnan(one) and math.isnan(other))
