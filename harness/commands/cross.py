@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, UsageError
+from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, CaseError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """``harness cross CASE``."""
+    """``harness cross [CASE …]``."""
     cross = commands.add_parser(
         "cross",
         help="saved under one track or layout, resumed under another: each with each",
@@ -26,7 +26,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "side does not train; that a checkpoint is refused with a sentence is no failure",
     )
     cross.set_defaults(do=_cross)
-    cross.add_argument("case", metavar="CASE", help="a name, or the path of a case's folder or file")
+    cross.add_argument(
+        "case",
+        metavar="CASE",
+        nargs="*",
+        help="a name, the path of a case's folder or file, or a folder of cases; default: every case",
+    )
     cross.add_argument(
         "--by", metavar="AXES", default="layout", help="track, layout or both; default: %(default)s"
     )
@@ -78,33 +83,48 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _cross(arguments: argparse.Namespace) -> int:
     from harness.cases import find_case
+    from harness.commands.run import cases_asked
     from harness.machine.hardware import hardware_here
     from harness.protocol.cross_run import run_cross
     from harness.protocol.sides import Asked
     from harness.report.cross_page import print_matrix, write_cross_page
     from harness.report.terminal import Terminal
 
+    set_otherwise = _pairs("--argument", "NAME=VALUE", arguments.argument)
     asked = Asked(
         by=_list([arguments.by]),
         layouts=_list(arguments.layout),
         track=arguments.track,
-        pythons=_pairs("--python", arguments.python),
-        arguments={
-            f"--{name.lstrip('-')}": value for name, value in _pairs("--argument", arguments.argument).items()
-        },
+        pythons=_pairs("--python", "TRACK=PATH", arguments.python),
+        arguments={f"--{name.lstrip('-')}": value for name, value in set_otherwise.items()},
         trainer=arguments.trainer,
         heartbeat_timeout=arguments.heartbeat_timeout,
     )
     hardware = arguments.hardware or hardware_here()
-    case = find_case(arguments.case, arguments.cases)
-    with Terminal.on(sys.stdout) as terminal:
-        folder, found = run_cross(
-            case, hardware, asked, arguments.results, terminal, keep_checkpoints=arguments.keep_checkpoints
-        )
-    page = write_cross_page(found, folder)
-    print_matrix(found, sys.stdout)
-    print(f"{page}")
-    return status_of(found.pairs)
+    words = cases_asked(arguments.case, arguments.cases)
+    cases = [find_case(word, arguments.cases) for word in words]
+    found, left_out = [], []
+    for case in cases:
+        with Terminal.on(sys.stdout) as terminal:
+            try:
+                matrix = run_cross(
+                    case, hardware, asked, arguments.results, terminal,
+                    keep_checkpoints=arguments.keep_checkpoints,
+                )  # fmt: skip
+            except (UsageError, CaseError) as error:
+                if len(cases) == 1:
+                    raise
+                left_out.append(str(error))
+                terminal.note(f"left out: {error}")
+                continue
+        found.append(matrix)
+    if not found:
+        raise UsageError(f"no case can be crossed: {left_out[0]}")
+    page = write_cross_page(found, arguments.results, left_out)
+    for matrix in found:
+        print_matrix(matrix, sys.stdout)
+    print(page)
+    return max(status_of(matrix.pairs) for matrix in found)
 
 
 def status_of(pairs: Sequence[Pair]) -> int:
@@ -118,13 +138,11 @@ def _list(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(part for word in words for part in word.replace(",", " ").split())
 
 
-def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
+def _pairs(option: str, expected: str, words: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words:
-        name, sign, value = word.partition("=")
-        if not (name and sign and value) or name in found:
-            raise UsageError(
-                f"{option} {word}: expected {'TRACK=PATH' if 'p' in option else 'NAME=VALUE'}, each name once"
-            )
+        name, _, value = word.partition("=")
+        if not (name and value) or name in found:
+            raise UsageError(f"{option} {word}: expected {expected}, each name once")
         found[name] = value
     return found

@@ -44,13 +44,20 @@ class Side:
         axis: ``track`` or ``layout``.
         name: of the track, or of the layout.
         plan: its cell, in its layout.
+        layout: the name of that; two sides of one track and one layout are one.
         python: of its track's environment; empty: this process's own.
     """
 
     axis: str
     name: str
     plan: Plan
+    layout: str
     python: str = ""
+
+    @property
+    def key(self) -> str:
+        """Of its own run."""
+        return f"{self.plan.cell.track}-{self.layout}"
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,7 @@ class Cross:
     def __init__(self, folder: Path, observer: Observer, devices: Mapping[str, str]) -> None:
         self.folder, self.observer, self._devices = folder, observer, devices
         self._launchers: dict[str, Launcher] = {}
-        self._trained: dict[tuple[str, str], Trained | str] = {}
+        self._trained: dict[str, Trained | str] = {}
 
     def __enter__(self) -> Cross:
         return self
@@ -168,14 +175,13 @@ class Cross:
 
     def trained(self, side: Side) -> Trained | str:
         """A side's own run, or what kept it from training; run once."""
-        key = side.axis, side.name
-        if key not in self._trained:
-            self.observer.note(f"{side.axis} {side.name}: {side.plan.world_size} ranks, never stopped")
-            self._trained[key] = self._train(side)
-        return self._trained[key]
+        if side.key not in self._trained:
+            self.observer.note(f"{side.key}: {side.plan.world_size} ranks, never stopped")
+            self._trained[side.key] = self._train(side)
+        return self._trained[side.key]
 
     def _train(self, side: Side) -> Trained | str:
-        with self._steps(side, "sides", side.axis, side.name) as steps:
+        with self._steps(side, "sides", side.key) as steps:
             try:
                 source = continuous = steps.train()
                 if not side.plan.trainer.can_rewind:

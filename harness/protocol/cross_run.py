@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.cases import Case
     from harness.protocol.observer import Observer
 
-#: The results of a matrix, beside its page.
+#: The results of a matrix, beside what its sides have left.
 RESULTS = "cross.json"
 
 
@@ -60,15 +60,12 @@ def run_cross(
     observer: Observer,
     *,
     keep_checkpoints: bool = False,
-) -> tuple[Path, Matrix]:
+) -> Matrix:
     """Cross a case, and write ``cross.json``.
 
     Args:
         results: gets ``cross/<case>/on-<hardware>/matrix/``: no cell's place.
         keep_checkpoints: also where nothing was lost.
-
-    Returns:
-        The folder, and what was found.
 
     Raises:
         HarnessError, OSError: it cannot be run at all.
@@ -103,7 +100,7 @@ def run_cross(
             pair.result in ("exact", "within") or not pair.loaded for pair in pairs
         ):
             _remove_checkpoints(folder)
-    return folder.path, matrix
+    return matrix
 
 
 def _about(side: Side, cross: Cross) -> dict[str, Any]:
@@ -124,5 +121,5 @@ def _said(pair: Pair) -> str:
 
 def _remove_checkpoints(folder: ResultsFolder) -> None:
     for part in ("sides", "pairs"):
-        for place in (folder.path / part).glob("*/*"):
-            ResultsFolder(place).remove_checkpoints()
+        for place in (folder.path / part).rglob("checkpoints"):
+            ResultsFolder(place.parent).remove_checkpoints()

@@ -90,9 +90,9 @@ def sides_of(case: Case, hardware: str, asked: Asked, results: Path) -> Sides:
         if axis == "track":
             found = _tracks(own, hardware, asked, results)
         else:
-            laid = _layouts(case, hardware, asked, notes)
+            laid, python = _layouts(case, hardware, asked, notes), python_of(here, asked.pythons, own=True)
             found = [Side("layout", one.name, _plan(one.case, hardware, here, asked, results),
-                          asked.pythons.get(here, "")) for one in laid]  # fmt: skip
+                          one.name, python) for one in laid]  # fmt: skip
         if len(found) < 2:
             only = ", ".join(side.name for side in found) or "none"
             raise UsageError(f"--by {axis}: there is one side ({only}), and a matrix has two or more")
@@ -121,7 +121,7 @@ def _tracks(own: Laid, hardware: str, asked: Asked, results: Path) -> list[Side]
     found = []
     for track in TRACKS:
         python = python_of(track, asked.pythons)
-        found.append(Side("track", track, _plan(own.case, hardware, track, asked, results), python))
+        found.append(Side("track", track, _plan(own.case, hardware, track, asked, results), own.name, python))
     return found
 
 
@@ -153,8 +153,11 @@ def _plan(case: Case, hardware: str, track: str, asked: Asked, results: Path) ->
     return plan
 
 
-def python_of(track: str, pythons: Mapping[str, str]) -> str:
+def python_of(track: str, pythons: Mapping[str, str], *, own: bool = False) -> str:
     """The Python of a track's environment; empty where that is the present one.
+
+    Args:
+        own: the track is not crossed with another: then the present one will do, whatever it has.
 
     Raises:
         UsageError: there is none, or it has other pins than the track's.
@@ -162,7 +165,7 @@ def python_of(track: str, pythons: Mapping[str, str]) -> str:
     wanted, given = TRACKS[track].torch, pythons.get(track, "")
     if not given:
         found = environment.version_of("torch")
-        if wanted in ("", found):
+        if own or wanted in ("", found):
             return ""
         raise UsageError(
             f"track {track} is torch {wanted}, and torch {found} is installed here",

@@ -1,8 +1,8 @@
-"""``cross.html``: saved by × resumed by, one table an axis; and the same in a terminal."""
+"""``cross.html``: saved by × resumed by, one table an axis of a case; and the same in a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -32,33 +32,38 @@ _LEGEND = (
 )
 
 
-def write_cross_page(matrix: Matrix, folder: Path) -> Path:
-    """Write the page beside ``cross.json``; raises OSError."""
-    path = folder / PAGE
-    write_text(path, render(matrix))
+def write_cross_page(matrices: Sequence[Matrix], results: Path, notes: Sequence[str] = ()) -> Path:
+    """One page for all of them, ``<results>/cross/cross.html``; raises OSError."""
+    path = results / "cross" / PAGE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, render(matrices, notes))
     return path
 
 
-def render(matrix: Matrix) -> str:
-    """The page's text."""
-    lost = sum(pair.lost for pair in matrix.pairs)
-    broken = sum(pair.result == "error" for pair in matrix.pairs)
-    said = f"{count(len(matrix.pairs), 'pair')}: {_counts(matrix.pairs)}; {duration(matrix.seconds)} in all."
+def render(matrices: Sequence[Matrix], notes: Sequence[str] = ()) -> str:
+    """The page's text.
+
+    Args:
+        notes: what could not be crossed, a sentence each.
+    """
+    pairs = [pair for matrix in matrices for pair in matrix.pairs]
+    lost, broken = sum(pair.lost for pair in pairs), sum(pair.result == "error" for pair in pairs)
+    said = f"{count(len(matrices), 'case')}, {count(len(pairs), 'pair')}: {_counts(pairs)}"
+    title = "Saved by × resumed by"
     body: list[Child] = [
         el(
             "header",
             el("p", _badge(lost, broken)),
-            el("h1", f"Saved by × resumed by: {matrix.case}"),
-            el("p", f"{matrix.hardware}, resumed after {matrix.k} of {matrix.n}. {said} ", class_="lead"),
-            el("p", el("code", matrix.reproduce)),
+            el("h1", title),
+            el("p", f"{said}; {duration(sum(matrix.seconds for matrix in matrices))} in all.", class_="lead"),
+            el("p", el("code", matrices[0].reproduce)),
         ),
         el("p", _LEGEND, class_="muted"),
-        [_axis(matrix, axis) for axis in matrix.sides],
-        [el("p", note, class_="muted") for note in matrix.notes],
-        el("section", el("h2", "Pairs", id="pairs"), [_pair(pair) for pair in matrix.pairs]),
+        [_case(matrix) for matrix in matrices],
+        [el("p", f"Left out: {note}", class_="muted") for note in notes],
     ]
     return page(
-        f"{'✗' if lost or broken else '✓'} {matrix.case}: saved by × resumed by",
+        f"{'✗' if lost or broken else '✓'} {title}",
         el("main", body),
         styles=(asset("assets", "page.css"), asset("assets", "index.css")),
         scripts=(),
@@ -128,19 +133,30 @@ def _badge(lost: int, broken: int) -> Markup:
     return el("span", "✓ whatever is loaded loses nothing", class_="badge passed")
 
 
+def _case(matrix: Matrix) -> Markup:
+    return el(
+        "section",
+        el("h2", matrix.case, id=matrix.case),
+        el("p", f"{matrix.hardware}: saved after {matrix.k} of {matrix.n} iterations, resumed to {matrix.n}; "
+                f"{duration(matrix.seconds)}."),
+        [_axis(matrix, axis) for axis in matrix.sides],
+        [el("p", note, class_="muted") for note in matrix.notes],
+        [_pair(matrix, pair) for pair in matrix.pairs],
+    )  # fmt: skip
+
+
 def _axis(matrix: Matrix, axis: str) -> Markup:
     sides = matrix.sides[axis]
     rows = [
         el(
             "tr",
             el("th", one, el("span", f" {_about(matrix, axis, one)}", class_="muted"), scope="row"),
-            [_cell(_at(matrix, axis, one, two), two) for two in sides],
+            [_cell(matrix, _at(matrix, axis, one, two), two) for two in sides],
         )
         for one in sides
     ]
     head = (f"saved by {axis}", *(f"resumed by {name}" for name in sides))
-    name = f"Saved by × resumed by {axis}"
-    return el("section", el("h2", name, id=axis), table(name, head, rows, class_="matrix"))
+    return table(f"{matrix.case}: saved by × resumed by {axis}", head, rows, class_="matrix")
 
 
 def _about(matrix: Matrix, axis: str, name: str) -> str:
@@ -149,11 +165,11 @@ def _about(matrix: Matrix, axis: str, name: str) -> str:
     return f"{count(about['ranks'], 'rank')}{torch}"
 
 
-def _cell(pair: Pair | None, column: str) -> Markup:
+def _cell(matrix: Matrix, pair: Pair | None, column: str) -> Markup:
     if pair is None:
         return el("td", el("span", "–", class_="muted"), el("span", " itself", class_="said"), class_="none")
     sign, word, colour = _RESULTS[_kind(pair)]
-    state = el("a", el("span", f"{sign} {word}", class_="state"), href=f"#{_anchor(pair)}")
+    state = el("a", el("span", f"{sign} {word}", class_="state"), href=f"#{_anchor(matrix, pair)}")
     parts: list[Child] = [state]
     if pair.component:
         parts.append(el("span", pair.component, class_="lost" if pair.lost else "facts"))
@@ -172,11 +188,11 @@ def _of(one: Measured) -> str:
     return f"{one.off:.2g} off, {one.allowed:.2g} allowed"
 
 
-def _anchor(pair: Pair) -> str:
-    return f"{pair.axis}-{pair.saved_by}-{pair.resumed_by}"
+def _anchor(matrix: Matrix, pair: Pair) -> str:
+    return f"{matrix.case}-{pair.axis}-{pair.saved_by}-{pair.resumed_by}"
 
 
-def _pair(pair: Pair) -> Markup:
+def _pair(matrix: Matrix, pair: Pair) -> Markup:
     said = [el("p", pair.why)]
     if pair.state:
         said.append(el("p", "State: ", pair.state))
@@ -192,4 +208,4 @@ def _pair(pair: Pair) -> Markup:
     if rows:
         said.append(table(f"Curves of {pair.saved_by} → {pair.resumed_by}", ("curve", "holds", "how"), rows))
     head = el("summary", f"{pair.axis} {pair.saved_by} → {pair.resumed_by}: {_short(pair)}")
-    return el("details", head, said, id=_anchor(pair), open=pair.lost or pair.result == "error")
+    return el("details", head, said, id=_anchor(matrix, pair), open=pair.lost or pair.result == "error")
