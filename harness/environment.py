@@ -50,7 +50,7 @@ def session_for(here: Repository, hardware: str, **how: Any) -> Callable[[Callab
 
 
 def cross(here: Repository, hardware: str, cases: str) -> None:
-    """``cross(<hardware>)``, where it is: tracks with each other, and layouts; what follows ``--`` is its own."""
+    """``cross(<hardware>)``, where that is here: what follows ``--`` goes to the command."""
 
     def run(session: nox.Session) -> None:
         """Save under one track or layout, resume under another."""

@@ -86,7 +86,8 @@ def compare_as_measured(
     found = []
     for check in exact:
         metric, judged = check.metric, about(check.metric or "").judged
-        if check.passed or check.kind != "exact" or same or metric is None:
+        there = metric in after and metric in behind
+        if check.passed or check.kind != "exact" or same or metric is None or not there:
             found.append(Measured(check, exact=check.passed))
         elif judged in ("exact", "rate"):
             found.append(Measured(by_name.get(check.name, check), exact=False))
