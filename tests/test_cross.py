@@ -18,7 +18,7 @@ from harness import trainers
 from harness.cases import Case, load_case
 from harness.commands.cli import main
 from harness.commands.cross import status_of
-from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, EXIT_USAGE, UsageError
+from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, EXIT_USAGE, NothingToDo, UsageError
 from harness.night.night import read_nights
 from harness.protocol.cross import Pair
 from harness.protocol.cross_run import Matrix, run_cross
@@ -26,7 +26,7 @@ from harness.protocol.observer import Silent
 from harness.protocol.sides import Asked, python_of
 from harness.report.cross_page import render
 from tests.faults import trainer
-from tests.faults.plants import data_order, optimizer
+from tests.faults.plants import optimizer
 from tests.markup_of import Page
 from tests.plain_case import write_case
 
@@ -71,7 +71,9 @@ def test_another_layout_rounds_otherwise_and_loses_nothing(clean: tuple[Path, Ma
         assert (pair.result, pair.component, pair.loaded) == ("within", "numerics", True), pair
         assert "every bit is the same" in pair.state
         (loss,) = [one for one in pair.curves if one.check.metric == "lm loss"]
-        assert loss.exact or 0 < (loss.off or 0) <= (loss.allowed or 0) < 1e-5  # measured, and no wide tolerance
+        assert (
+            loss.exact or 0 < (loss.off or 0) <= (loss.allowed or 0) < 1e-5
+        )  # measured, and no wide tolerance
     assert status_of(matrix.pairs) == EXIT_PASSED
 
 
@@ -84,26 +86,24 @@ def test_what_is_found_is_written_down_and_nothing_else_is_kept(clean: tuple[Pat
     assert content["sides"]["layout"]["tp2pp1"]["ranks"] == 2
     assert content["sides"]["layout"]["tp2pp1"]["numerics"]
     assert not list(results.rglob("checkpoints"))
-    assert not any(night.cells for night in read_nights_of(results))
     assert Page(render([matrix])).said().count("≈ within") >= 4
 
 
-def read_nights_of(results: Path) -> list[object]:
-    """No verdict of a cell is read into a matrix of sides."""
-    (results / "cpu").mkdir(exist_ok=True)
-    try:
-        return list(read_nights([results]))
-    except Exception as error:  # there is no cell at all, which is what was asked
-        assert "no verdict" in str(error) or "holds no" in str(error), error
-        return []
+def test_a_matrix_is_taken_for_no_cell(clean: tuple[Path, Matrix]) -> None:
+    results, _ = clean
+    for folder in (results, results / "cross", results / "cross" / "fewer_replicas"):
+        with pytest.raises(NothingToDo):
+            read_nights([folder])
+    (results / "cpu").mkdir()
+    with pytest.raises(NothingToDo):
+        read_nights([results])
 
 
 @pytest.mark.parametrize(
     ("plant", "component"),
     [
         (optimizer.step_count_dropped, "optimizer"),  # the state as it is loaded tells
-        (data_order.starts_at_zero, "data-order"),  # and what no state has, the curves
-        (optimizer.first_microbatch_flag, ""),
+        (optimizer.first_microbatch_flag, ""),  # and of what is in no state, the curves
     ],
 )
 def test_what_is_lost_on_the_way_is_a_failure_with_its_component(
@@ -118,7 +118,9 @@ def test_what_is_lost_on_the_way_is_a_failure_with_its_component(
     assert "lost something" in Page(render([matrix])).said()
 
 
-def test_a_format_that_is_of_one_layout_is_refused_with_a_sentence_which_is_no_failure(tmp_path: Path) -> None:
+def test_a_format_that_is_of_one_layout_is_refused_with_a_sentence_which_is_no_failure(
+    tmp_path: Path,
+) -> None:
     words = ["cross", "fewer_replicas", "--cases", str(CASES), "--results", str(tmp_path), "--hardware", "cpu",
              "--layout", ",".join(LAYOUTS), "--argument", "ckpt-format=torch"]  # fmt: skip
     assert main(words) == EXIT_PASSED
@@ -140,7 +142,10 @@ def test_a_side_that_does_not_train_is_an_error_and_the_others_are_told() -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--layout", "tp3"], "--layout tp3: fewer_replicas: --num-attention-heads 4 is not a multiple of TP 3"),
+        (
+            ["--layout", "tp3"],
+            "--layout tp3: fewer_replicas: --num-attention-heads 4 is not a multiple of TP 3",
+        ),
         (["--layout", "tp1"], "--by layout: there is one side (tp1pp1dp2)"),
         (["--layout", "two"], "--layout 'two': expected own, or sizes"),
         (["--by", "time"], "--by time: expected track, layout, or track,layout"),
@@ -148,7 +153,10 @@ def test_a_side_that_does_not_train_is_an_error_and_the_others_are_told() -> Non
         (["--by", "track"], "--python lts=PATH names that of its environment"),
         (["--by", "track", "--python", "lts"], "--python lts: expected TRACK=PATH"),
         (["--by", "track", "--python", "new=/bin/true"], "track 'new': expected one of lts, dev"),
-        (["--by", "track", "--python", "lts=/no/python"], "--python lts=/no/python: there is no such program"),
+        (
+            ["--by", "track", "--python", "lts=/no/python"],
+            "--python lts=/no/python: there is no such program",
+        ),
         (["--by", "track", "--python", "lts=/bin/false"], "has no harness that could run there"),
         (["--by", "track", "--python", f"lts={sys.executable}"], "and track lts is torch 2.8.0"),
         (["--argument", "hidden-dropout"], "--argument hidden-dropout: expected NAME=VALUE"),
@@ -171,7 +179,9 @@ def test_what_cannot_be_crossed_is_one_error_before_anything_is_started(
 
 def a_repository(folder: Path, case: Callable[[Path], None]) -> Path:
     """Of two tracks, which are both this environment: one by itself, and one as another's Python."""
-    (folder / "pyproject.toml").write_text("[tool.harness.tracks]\none = {group = false}\ntwo = {group = false}\n")
+    (folder / "pyproject.toml").write_text(
+        "[tool.harness.tracks]\none = {group = false}\ntwo = {group = false}\n"
+    )
     case(folder / "test_cases" / "own" / "case")
     return folder
 

@@ -20,7 +20,9 @@ def laid(folder: Path, word: str) -> tuple[str, int, Case]:
     return found.name, found.world_size, found.case
 
 
-@pytest.mark.parametrize("word", ["", "tp", "2", "tp0", "tp2tp1", "tp-1", "tp2 pp1", "zp2", "tp999999", "tp2x"])
+@pytest.mark.parametrize(
+    "word", ["", "tp", "2", "tp0", "tp2tp1", "tp-1", "tp2 pp1", "zp2", "tp999999", "tp2x"]
+)
 def test_what_is_no_layout_is_refused_with_what_one_is(word: str) -> None:
     with pytest.raises(UsageError, match="expected own, or sizes above 0, each once, of tp, pp"):
         Layout.parse(word)

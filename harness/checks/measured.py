@@ -40,7 +40,7 @@ class Measured:
     Args:
         check: against the run of the side that saved.
         exact: every bit is the same.
-        off: the largest deviation, relative, and its step; None where nothing deviates or no size is judged.
+        off: the largest deviation, relative (a count's in elements), and its step; None where nothing deviates or no size is judged.
         allowed: what was allowed there.
         apart: how far the two sides' own runs had come apart there, the most up to that step.
         start: the deviation at the first step.
@@ -116,14 +116,14 @@ def _by_distance(
 
     if not np.array_equal(after.steps, behind.steps):
         return Measured(check, exact=False)  # with what is missing, or is none of it
-    size = scale(after.values, about(check.metric or "").tolerance.least)
-    off = np.abs(behind.values - after.values) / size
-    apart = _apart(saved, other, check.metric or "", after.steps)
-    least = np.maximum(LAST_PLACE, 1 / size) if about(check.metric or "").judged == "count" else LAST_PLACE
-    allowed = FAR * np.maximum(apart, least)
+    counts = about(check.metric or "").judged == "count"
+    off = np.abs(behind.values - after.values) / _size(after)
+    apart = _apart(saved, other, after.steps)
+    allowed = FAR * np.maximum(apart, 1.0 if counts else LAST_PLACE)
     bad = np.flatnonzero(~(off <= allowed))
     worst = int(np.argmax(off / allowed))
-    numbers = f"off by {amount(float(off[worst]))} relative at step {after.steps[worst]}"
+    relative = "" if counts else " relative"
+    numbers = f"off by {amount(float(off[worst]))}{relative} at step {after.steps[worst]}"
     measured = (
         f"the two sides' own runs are {amount(float(apart[worst]))} apart by then, "
         f"so {amount(float(allowed[worst]))} is allowed"
@@ -147,7 +147,15 @@ def _by_distance(
     )  # fmt: skip
 
 
-def _apart(saved: Series, other: Series | None, metric: str, steps: NDArray[np.int64]) -> Array:
+def _size(series: Series) -> Array:
+    """What deviations are relative to; those of a count are counted."""
+    import numpy as np
+
+    known = about(series.name)
+    return np.ones(len(series)) if known.judged == "count" else scale(series.values, known.tolerance.least)
+
+
+def _apart(saved: Series, other: Series | None, steps: NDArray[np.int64]) -> Array:
     """At each of ``steps``, the most that the two sides' own runs had been apart until then, relative."""
     import numpy as np
 
@@ -157,8 +165,7 @@ def _apart(saved: Series, other: Series | None, metric: str, steps: NDArray[np.i
     shared, mine, theirs = np.intersect1d(saved.steps, other.steps, return_indices=True)
     if not shared.size:
         return none
-    expected = saved.values[mine]
-    apart = np.abs(other.values[theirs] - expected) / scale(expected, about(metric).tolerance.least)
+    apart = np.abs(other.values[theirs] - saved.values[mine]) / _size(saved)[mine]
     most = np.maximum.accumulate(np.where(np.isfinite(apart), apart, 0.0))
     places = np.searchsorted(shared, steps, side="right") - 1
     found: Array = np.where(places >= 0, most[np.maximum(places, 0)], 0.0)

@@ -83,4 +83,6 @@ def test_a_step_that_is_missing_and_a_value_that_is_none_fail() -> None:
     values[14] = np.nan
     broken["lm loss"] = Series("lm loss", STEPS, values)
     assert not found(broken, other)["lm loss"].check.passed
-    assert not found({name: one for name, one in resumed.items() if name != "lm loss"}, other)["lm loss"].check.passed
+    assert not found({name: one for name, one in resumed.items() if name != "lm loss"}, other)[
+        "lm loss"
+    ].check.passed
