@@ -40,7 +40,7 @@ def test_sizes_of_experts_follow_as_far_as_they_fit_and_stay_where_they_are_name
     assert laid(MOE, "own")[:2] == ("tp4pp2ep2etp2", 8)
     assert laid(MOE, "tp1")[:2] == ("tp1pp2", 2)
     assert laid(MOE, "tp2ep2etp1")[:2] == ("tp2pp2ep2", 4)
-    with pytest.raises(CaseError, match="--layout tp1ep8: .*world size 2 does not factor"):
+    with pytest.raises(CaseError, match=r"--layout tp1ep8: .*world size 2 does not factor"):
         laid(MOE, "tp1ep8")
 
 

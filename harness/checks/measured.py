@@ -40,7 +40,8 @@ class Measured:
     Args:
         check: against the run of the side that saved.
         exact: every bit is the same.
-        off: the largest deviation, relative (a count's in elements), and its step; None where nothing deviates or no size is judged.
+        off: the largest deviation, relative (a count's in elements), and its step; None where nothing
+            deviates or no size is judged.
         allowed: what was allowed there.
         apart: how far the two sides' own runs had come apart there, the most up to that step.
         start: the deviation at the first step.

@@ -14,10 +14,12 @@ STEPS = np.arange(1, N + 1)
 
 def curves(loss: float = 0.0, **others: float) -> dict[str, Series]:
     """Curves that are off by so much, relative; ``batch_digest``: by whole numbers."""
-    values = {"lm loss": (3.0 - 0.05 * STEPS) * (1 + loss), "batch-digest": 1000.0 * STEPS}
-    values["batch-digest"] = values["batch-digest"] + others.get("batch_digest", 0.0)
-    values["num-zeros"] = 100.0 + others.get("zeros", 0.0) * np.ones(N)
-    return {name: Series(name, STEPS, value) for name, value in values.items()}
+    values = {
+        "lm loss": (3.0 - 0.05 * STEPS) * (1 + loss),
+        "batch-digest": 1000.0 * STEPS + others.get("batch_digest", 0.0),
+        "num-zeros": 100.0 + others.get("zeros", 0.0) * np.ones(N),
+    }
+    return {name: Series(name, STEPS, np.asarray(value, np.float64)) for name, value in values.items()}
 
 
 def after(series: dict[str, Series]) -> dict[str, Series]:
