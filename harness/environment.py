@@ -55,16 +55,14 @@ def cross(here: Repository, hardware: str, cases: str) -> None:
     def run(session: nox.Session) -> None:
         """Save under one track or layout, resume under another."""
         own = "dev" if "dev" in here.tracks else next(iter(here.tracks))
-        pythons = {}
+        place, pythons = getattr(session.virtualenv, "location", ""), {}  # none with --no-venv
         for name in sorted(here.tracks, key=lambda name: name != own):
-            cell, at = Cell(hardware, name, "any"), ""
-            if name != own and here.tracks[name].group is not None:
-                at = f"{session.virtualenv.location}-{name}"
-                if not Path(at, "bin", "python").exists():
-                    session.run("python", "-m", "venv", "--without-pip", at)
-            pytest = make(session, here, cell, at)
-            made = at or str(session.virtualenv.location)
-            pythons[name] = pytest[0] if len(pytest) > 1 else str(Path(made, "bin", "python").absolute())
+            at = f"{place}-{name}" if place and name != own and here.tracks[name].group is not None else ""
+            if at and not Path(at, "bin", "python").exists():
+                session.run("python", "-m", "venv", "--without-pip", at)
+            pytest = make(session, here, Cell(hardware, name, "any"), at)
+            made = str(Path(at or place, "bin", "python").absolute()) if place else "python"
+            pythons[name] = pytest[0] if len(pytest) > 1 else made
         words = [f"--python={name}={python}" for name, python in pythons.items()]
         by = "track,layout" if len(pythons) > 1 else "layout"
         words += [f"--hardware={hardware}", f"--by={by}", f"--track={own}", f"--cases={cases}"]

@@ -45,6 +45,7 @@ class Measured:
         allowed: what was allowed there.
         apart: how far the two sides' own runs had come apart there, the most up to that step.
         start: the deviation at the first step.
+        counted: deviations are in elements, and relative to nothing.
     """
 
     check: Check
@@ -54,6 +55,7 @@ class Measured:
     allowed: float | None = None
     apart: float | None = None
     start: float | None = None
+    counted: bool = False
 
 
 def compare_as_measured(
@@ -144,7 +146,7 @@ def _by_distance(
     step = int(after.steps[worst])
     return Measured(
         judged, exact=False, off=float(off[worst]), step=step, allowed=float(allowed[worst]),
-        apart=float(apart[worst]), start=float(off[0]),
+        apart=float(apart[worst]), start=float(off[0]), counted=counts,
     )  # fmt: skip
 
 

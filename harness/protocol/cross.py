@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.checkpoints.components import is_per_rank
-from harness.errors import HarnessError
+from harness.errors import HarnessError, TrainerFailed
 from harness.launch.launcher import Launcher, Outcome
 from harness.protocol import judge
 from harness.protocol.findings import NotResumed, Probed, Recorded, SavedState
@@ -202,6 +202,10 @@ class Cross:
         with self._steps(two, "pairs", one.axis, f"{one.name}-{two.name}", never_stopped=other) as steps:
             try:
                 found = _Crossing(steps, saved, other).found()
+            except TrainerFailed as error:
+                from harness.diagnosis import crash
+
+                found = _Crossed("cannot", crash(error).component, str(error), loaded=False)
             except (HarnessError, OSError) as error:
                 found = _Crossed("error", why=str(error))
             seconds = steps.phases.timing()["total"]
@@ -270,9 +274,26 @@ class _Crossing:
             component, why = self._lost(checks, resumed, state)
             return _Crossed("cannot", component, why, self._said(state), curves)
         if exact:
-            return _Crossed("exact", "", "every bit of the curves is the same", self._said(state), curves)
+            return self._exact(resumed, state, curves)
         component, why = self._rounds(state, curves)
         return _Crossed("within", component, why, self._said(state), curves)
+
+    def _exact(self, resumed: Recorded, state: SavedState, curves: tuple[Measured, ...]) -> _Crossed:
+        """Of curves that are the same to the last bit: whether the state at N is, too."""
+        from harness.diagnosis import in_order_of_cause
+
+        states, n, said = self.steps.states, self.steps.plan.n, self._said(state)
+        mine, theirs = self.saved.continuous.saved, self.other.continuous.saved
+        difference = states.diff(mine, resumed.saved, resumed=True) if state.probed else state.difference
+        if difference is None or not difference.entries:
+            return _Crossed(
+                "exact", "", f"every bit of the curves and of the state at {n} is the same", said, curves
+            )
+        first = in_order_of_cause(difference.entries, None)[0]
+        why = f"the curves are the same to the last bit, and the state at {n} is not: {first.sentence()}"
+        if states.diff(mine, theirs, resumed=False).equal:  # then nothing but what was lost can have made it
+            return _Crossed("cannot", first.component, why, said, curves)
+        return _Crossed("within", "numerics", why, said, curves)
 
     def _state(self, probed: Probed | None, resumed: Recorded, *, exact: bool) -> SavedState:
         """As it was loaded; where nobody can ask for that, at N, if the curves are the same to the bit."""
@@ -321,7 +342,7 @@ class _Crossing:
 
         fingerprint = self.other.fingerprint
         found = apart(self.saved.fingerprint, fingerprint)
-        operations = "; ".join(found.environment)
+        operations = "; ".join(found.environment).removeprefix("numerics: ")
         precision = str(fingerprint.get("precision", ""))
         names = state.difference.not_comparable if state.difference is not None else ()
         streams = [name for name in names if is_per_rank(name)]

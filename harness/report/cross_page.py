@@ -179,8 +179,8 @@ def _cell(matrix: Matrix, pair: Pair | None, column: str) -> Markup:
 
 
 def _worst(pair: Pair) -> Measured | None:
-    """The curve that uses most of what it is allowed."""
-    found = [one for one in pair.curves if one.off is not None and one.allowed]
+    """The curve that uses most of what it is allowed; of counts, none."""
+    found = [one for one in pair.curves if one.off is not None and one.allowed and not one.counted]
     return max(found, key=lambda one: (one.off or 0.0) / (one.allowed or 1.0), default=None)
 
 
