@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -20,7 +22,15 @@ from harness import trainers
 from harness.cases import Case, load_case
 from harness.commands.cli import main
 from harness.commands.cross import status_of
-from harness.errors import EXIT_CRASHED, EXIT_FAILED, EXIT_PASSED, EXIT_USAGE, NothingToDo, UsageError
+from harness.errors import (
+    EXIT_CRASHED,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_PASSED,
+    EXIT_USAGE,
+    NothingToDo,
+    UsageError,
+)
 from harness.night.night import read_nights
 from harness.protocol.cross import Pair
 from harness.protocol.cross_run import Matrix, run_cross
@@ -236,6 +246,34 @@ def test_a_script_is_crossed_by_track_too(tmp_path: Path) -> None:
     content = crossed(a_repository(tmp_path, write_case))
     assert results_of(content) == [("one", "two", "exact"), ("two", "one", "exact")]
     assert "every bit is the same" in content["pairs"][0]["state"]
+
+
+def test_an_interrupt_leaves_nothing_running_in_either_environment(tmp_path: Path) -> None:
+    folder = a_repository(tmp_path, native)
+    words = [sys.executable, "-m", "harness", "cross", "case", "--by", "track", "--hardware", "cpu",
+             "--python", f"one={sys.executable}", "--python", f"two={sys.executable}"]  # fmt: skip
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "HARNESS_LEASES": str(tmp_path / "leases"),
+    }
+    process = subprocess.Popen(words, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(folder.rglob("rank_0.log")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        below = psutil.Process(process.pid).children(recursive=True)
+        assert below
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == EXIT_INTERRUPTED
+        assert "nothing is left running" in said
+        _, alive = psutil.wait_procs(below, timeout=5)
+        assert not alive
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_python_of_another_track_is_asked_what_it_has() -> None:
