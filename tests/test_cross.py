@@ -37,6 +37,7 @@ from harness.protocol.cross_run import Matrix, run_cross
 from harness.protocol.observer import Silent
 from harness.protocol.sides import Asked, python_of
 from harness.report.cross_page import render
+from harness.trainers.base import Launch
 from tests.faults import trainer
 from tests.faults.plants import optimizer
 from tests.markup_of import Page
@@ -246,6 +247,13 @@ def test_a_script_is_crossed_by_track_too(tmp_path: Path) -> None:
     content = crossed(a_repository(tmp_path, write_case))
     assert results_of(content) == [("one", "two", "exact"), ("two", "one", "exact")]
     assert "every bit is the same" in content["pairs"][0]["state"]
+
+
+def test_a_command_is_started_by_the_other_environment_and_finds_its_programs_first() -> None:
+    launch = Launch(kind="exec", world_size=1, argv=(sys.executable, "-m", "x"), env={"PATH": "/usr/bin"})
+    other = launch.under("/other/bin/python")
+    assert other.argv == ("/other/bin/python", "-m", "x")
+    assert (other.python, other.env["PATH"]) == ("/other/bin/python", f"/other/bin{os.pathsep}/usr/bin")
 
 
 def test_an_interrupt_leaves_nothing_running_in_either_environment(tmp_path: Path) -> None:

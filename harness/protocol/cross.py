@@ -199,7 +199,8 @@ class Cross:
             name, why = (one.name, saved) if isinstance(saved, str) else (two.name, other)
             return replace(pair, why=f"{name} does not train: {why}")
         self.observer.note(f"{one.axis} {one.name} → {two.name}")
-        with self._steps(two, "pairs", one.axis, f"{one.name}-{two.name}", never_stopped=other) as steps:
+        place = ("pairs", one.axis, f"{one.name}-{two.name}")
+        with self._steps(two, *place, never_stopped=other) as steps:
             try:
                 found = _Crossing(steps, saved, other).found()
             except TrainerFailed as error:
@@ -209,7 +210,8 @@ class Cross:
             except (HarnessError, OSError) as error:
                 found = _Crossed("error", why=str(error))
             seconds = steps.phases.timing()["total"]
-        why, state = (_relative(two.plan, self.folder, said) for said in (found.why, found.state))
+        folder = self.folder.joinpath(*place)
+        why, state = (_relative(two.plan, folder, said) for said in (found.why, found.state))
         return replace(
             pair, result=found.result, component=found.component, why=why, state=state,
             curves=found.curves, seconds=round(seconds, 3), loaded=found.loaded,
