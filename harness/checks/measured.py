@@ -3,7 +3,7 @@
 Two sides that round otherwise cannot give the same bits. How far apart they come is measured where nothing
 was saved or loaded: by the run of each that was never stopped. What the other side resumes may then be no
 further from the run that it goes on from than these two had come apart by the same step, times :data:`FAR`.
-Two sides whose own runs are the same to the last bit allow nothing at all.
+Two sides whose own runs are the same to the last bit, their states too, allow nothing at all.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def compare_as_measured(
     other: Mapping[str, Series],
     *,
     k: int,
+    same: bool,
     metrics: Collection[str] = (),
 ) -> tuple[Measured, ...]:
     """One finding per metric, over the steps behind ``k``.
@@ -72,12 +73,13 @@ def compare_as_measured(
         saved: of the side that saved, never stopped.
         resumed: of the run that the other side has resumed from it.
         other: of that other side, never stopped.
+        same: the two that were never stopped are one to the last bit, their states too.
         metrics: only these; all when empty.
     """
     after = {name: line.kept(line.steps > k) for name, line in saved.items()}
     behind = {name: line.kept(line.steps > k) for name, line in resumed.items()}
     steps = [step for line in (*after.values(), *behind.values()) for step in line.steps.tolist()]
-    edges, same = Edges(saved, k), _same(saved, other)
+    edges = Edges(saved, k)
     exact, rounded = (
         compare_curves(
             after, behind, against="continuous", lane="tolerance" if rounds else "exact",
@@ -99,7 +101,7 @@ def compare_as_measured(
     return tuple(found)
 
 
-def _same(saved: Mapping[str, Series], other: Mapping[str, Series]) -> bool:
+def same_curves(saved: Mapping[str, Series], other: Mapping[str, Series]) -> bool:
     """Whether both sides, never stopped, gave the same bits from the first step to the last."""
     import numpy as np
 

@@ -12,6 +12,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.checkpoints.components import is_per_rank
@@ -186,7 +187,10 @@ class Cross:
                 source = continuous = steps.train()
                 if not side.plan.trainer.can_rewind:
                     source = steps.interrupt()
-                    steps.compare_before(source, continuous)
+                    before = steps.compare_before(source, continuous)
+                    if not before.held:
+                        said = next(check.message for check in before.checks if not check.passed)
+                        return f"a run that is stopped is not the beginning of one that is not: {said}"
                 return Trained(continuous, source, steps.fingerprint(continuous), steps.states.observed)
             except (HarnessError, OSError) as error:
                 return _relative(side.plan, self.folder, str(error))
@@ -264,7 +268,7 @@ class _Crossing:
         probed = steps.probe(self.saved.source) if steps.plan.trainer.can_probe else None
         curves = compare_as_measured(
             continuous.series, resumed.series, self.other.continuous.series,
-            k=resumed.phase.start, metrics=steps.plan.case.metrics,
+            k=resumed.phase.start, same=self._one_training, metrics=steps.plan.case.metrics,
         )  # fmt: skip
         exact = bool(curves) and all(one.exact for one in curves)
         state = self._state(probed, resumed, exact=exact)
@@ -285,7 +289,7 @@ class _Crossing:
         from harness.diagnosis import in_order_of_cause
 
         states, n, said = self.steps.states, self.steps.plan.n, self._said(state)
-        mine, theirs = self.saved.continuous.saved, self.other.continuous.saved
+        mine = self.saved.continuous.saved
         difference = states.diff(mine, resumed.saved, resumed=True) if state.probed else state.difference
         if difference is None or not difference.entries:
             return _Crossed(
@@ -293,9 +297,18 @@ class _Crossing:
             )
         first = in_order_of_cause(difference.entries, None)[0]
         why = f"the curves are the same to the last bit, and the state at {n} is not: {first.sentence()}"
-        if states.diff(mine, theirs, resumed=False).equal:  # then nothing but what was lost can have made it
+        if self._one_training:  # then nothing but what was lost can have made it
             return _Crossed("cannot", first.component, why, said, curves)
         return _Crossed("within", "numerics", why, said, curves)
+
+    @cached_property
+    def _one_training(self) -> bool:
+        """Whether both sides' own runs are the same to the last bit, their states too."""
+        from harness.checks.measured import same_curves
+
+        mine, theirs = self.saved.continuous, self.other.continuous
+        alike = same_curves(mine.series, theirs.series)
+        return alike and self.steps.states.diff(mine.saved, theirs.saved, resumed=False).equal
 
     def _state(self, probed: Probed | None, resumed: Recorded, *, exact: bool) -> SavedState:
         """As it was loaded; where nobody can ask for that, at N, if the curves are the same to the bit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.checks.measured import FAR, LAST_PLACE, Measured, compare_as_measured
+from harness.checks.measured import FAR, LAST_PLACE, Measured, compare_as_measured, same_curves
 from harness.metrics import Series
 
 N, K = 20, 10
@@ -26,8 +26,9 @@ def after(series: dict[str, Series]) -> dict[str, Series]:
     return {name: one.kept(one.steps > K) for name, one in series.items()}
 
 
-def found(resumed: dict[str, Series], other: dict[str, Series]) -> dict[str, Measured]:
-    judged = compare_as_measured(curves(), after(resumed), other, k=K)
+def found(resumed: dict[str, Series], other: dict[str, Series], *, alike: bool = True) -> dict[str, Measured]:
+    same = same_curves(curves(), other) and alike
+    judged = compare_as_measured(curves(), after(resumed), other, k=K, same=same)
     return {one.check.metric or "": one for one in judged}
 
 
@@ -39,6 +40,11 @@ def test_what_two_sides_do_not_measure_is_not_allowed() -> None:
     loss = found(curves(loss=1e-12), curves())["lm loss"]
     assert not loss.check.passed
     assert loss.check.kind == "exact"
+
+
+def test_the_same_curves_of_states_that_are_not_allow_the_last_place() -> None:
+    assert found(curves(loss=1e-7), curves(), alike=False)["lm loss"].check.passed
+    assert not found(curves(loss=1e-6), curves(), alike=False)["lm loss"].check.passed
 
 
 @pytest.mark.parametrize(("apart", "off", "passed"), [
