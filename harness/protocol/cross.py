@@ -22,6 +22,7 @@ from harness.protocol import judge
 from harness.protocol.findings import NotResumed, Probed, Recorded, SavedState
 from harness.protocol.observer import Observer
 from harness.protocol.phases import Phases
+from harness.protocol.refusal import sentence
 from harness.protocol.relative import Relative
 from harness.protocol.results import ResultsFolder
 from harness.protocol.steps import Steps
@@ -213,6 +214,9 @@ class Cross:
                 found = _Crossed("cannot", crash(error).component, str(error), loaded=False)
             except (HarnessError, OSError) as error:
                 found = _Crossed("error", why=str(error))
+            except Exception as error:  # noqa: BLE001 - the other pairs are told all the same
+                said = f"{type(error).__name__}: {sentence(error)}"
+                found = _Crossed("error", why=f"the harness itself has failed: {said}")
             seconds = steps.phases.timing()["total"]
         folder = self.folder.joinpath(*place)
         why, state = (_relative(two.plan, folder, said) for said in (found.why, found.state))
