@@ -39,7 +39,11 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--repeats", {"metavar": "N", "type": int, "default": 1,
                    "help": "with --golden-update: runs that the golden's statistics come from"}),
     ("--protocol", {"metavar": "NAME", "default": "auto",
-                    "help": "auto (fast where the golden is exact), full, fast, crash or reshard"}),
+                    "help": "auto (fast if the golden is exact), full, fast, crash, reshard, every, chain"}),
+    ("--resume-at", {"metavar": "K", "type": int, "help": "the iteration to resume after"}),
+    ("--stops", {"metavar": "K,…", "default": "", "help": "every, chain: where to stop, as in 4,8"}),
+    ("--budget", {"metavar": "SECONDS", "type": float,
+                  "help": "every, chain: begin nothing that would end later"}),
     ("--trainer", {"metavar": "NAME", "default": "",
                    "help": "native, megatron or command, default: the case's"}),
     ("--crash-at", {"metavar": "MOMENT", "default": "between-steps",
@@ -246,7 +250,7 @@ class CellPlugin:
         """Run ``cell``; the verdict's checks go with the item's report."""
         from harness.errors import HarnessError
         from harness.launch.launcher import Launcher
-        from harness.protocol.plan import Options
+        from harness.protocol.plan import Options, stops_of
         from harness.protocol.refusal import status_of
         from harness.protocol.run import run_cell
         from harness.report.html import write_report_of
@@ -272,6 +276,9 @@ class CellPlugin:
                         crash_at=_option(self.config, "--crash-at"),
                         crash_rank=_option(self.config, "--crash-rank"),
                         trainer=_option(self.config, "--trainer"),
+                        resume_at=_option(self.config, "--resume-at"),
+                        stops=stops_of(_option(self.config, "--stops") or ""),
+                        budget=_option(self.config, "--budget"),
                     ),
                     observer=observer,
                     launcher=self.launcher,

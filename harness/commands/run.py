@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.cases import Case
     from harness.launch.launcher import Launcher
     from harness.matrix import Cell
+    from harness.protocol.plan import Options
     from harness.report.terminal import Terminal
     from harness.verdict import Verdict
 
@@ -47,7 +48,25 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--protocol",
         metavar="NAME",
         default="auto",
-        help="auto (fast where the golden is exact, else full), full, fast, crash or reshard",
+        help="auto (fast where the golden is exact, else full), full, fast, crash, reshard, every or chain",
+    )
+    run.add_argument(
+        "--resume-at",
+        metavar="K",
+        type=int,
+        help="the iteration to resume after; default: the last save at or before the middle",
+    )
+    run.add_argument(
+        "--stops",
+        metavar="K,…",
+        default="",
+        help="protocols every and chain: where to stop, as in 4,8; default: where there are checkpoints",
+    )
+    run.add_argument(
+        "--budget",
+        metavar="SECONDS",
+        type=float,
+        help="protocols every and chain: begin nothing that would end later; what was not tried is said",
     )
     run.add_argument(
         "--trainer",
@@ -172,10 +191,27 @@ def _cell(asked: str, hardware: str, track: str, arguments: argparse.Namespace) 
     return cell
 
 
+def _options(arguments: argparse.Namespace) -> Options:
+    from harness.protocol.plan import Options, stops_of
+
+    return Options(
+        protocol=arguments.protocol,
+        golden_update=arguments.golden_update,
+        repeats=arguments.repeats,
+        keep_checkpoints=arguments.keep_checkpoints,
+        heartbeat_timeout=arguments.heartbeat_timeout,
+        crash_at=arguments.crash_at,
+        crash_rank=arguments.crash_rank,
+        trainer=arguments.trainer,
+        resume_at=arguments.resume_at,
+        stops=stops_of(arguments.stops),
+        budget=arguments.budget,
+    )
+
+
 def _one(
     cell: Cell, asked: str, arguments: argparse.Namespace, terminal: Terminal, launcher: Launcher
 ) -> Verdict:
-    from harness.protocol.plan import Options
     from harness.protocol.run import run_cell
     from harness.report.html import write_report_of
 
@@ -185,16 +221,7 @@ def _one(
         cases=arguments.cases,
         goldens=arguments.goldens,
         results=arguments.results,
-        options=Options(
-            protocol=arguments.protocol,
-            golden_update=arguments.golden_update,
-            repeats=arguments.repeats,
-            keep_checkpoints=arguments.keep_checkpoints,
-            heartbeat_timeout=arguments.heartbeat_timeout,
-            crash_at=arguments.crash_at,
-            crash_rank=arguments.crash_rank,
-            trainer=arguments.trainer,
-        ),
+        options=_options(arguments),
         observer=terminal,
         launcher=launcher,
         report=write_report_of,
@@ -262,5 +289,5 @@ def _dry_run(case: Case, cell: Cell, arguments: argparse.Namespace) -> None:
         print(f"# not here: {error}")
     golden = resolve(arguments.goldens, case.name, cell.track, case.platform(cell.hardware))
     folder = ResultsFolder((arguments.results / cell.hardware / cell.track / cell.case).absolute())
-    text = dry_run(trainer, phases(trainer, folder))
+    text = dry_run(trainer, phases(trainer, folder, _options(arguments)))
     print(golden_line(golden), text, sep="\n", end="")

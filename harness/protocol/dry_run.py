@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.machine.secrets import HIDDEN, Secrets
@@ -17,32 +18,55 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.goldens import Golden
+    from harness.protocol.plan import Options
     from harness.protocol.results import ResultsFolder
     from harness.trainers.base import Trainer
 
 
-def phases(trainer: Trainer, folder: ResultsFolder) -> list[Phase]:
-    """The phases of the protocol ``full``, in the folders that a run would use."""
-    case, hardware = trainer.case, trainer.hardware
-    n, k = case.train_iters(hardware), case.resume_at(hardware)
+def phases(trainer: Trainer, folder: ResultsFolder, options: Options | None = None) -> list[Phase]:
+    """The phases of a protocol, in the folders that a run would use: ``full``, ``every`` or ``chain``.
 
-    def phase(name: PhaseName, load: Path | None, start: int, stop: int) -> Phase:
+    Raises:
+        UsageError: there is no checkpoint where it is to be resumed.
+    """
+    from harness.protocol.plan import MANY_STOPS, Options, refuse_stop
+    from harness.protocol.shrinking import evenly
+    from harness.protocol.stops import suffix_of
+
+    case, hardware, options = trainer.case, trainer.hardware, options or Options()
+    n, k, interval = case.train_iters(hardware), case.resume_at(hardware), case.save_interval(hardware)
+    many = options.protocol in MANY_STOPS
+    once = (k if options.resume_at is None else options.resume_at,)
+    stops = options.stops or tuple(range(interval, n, interval)) if many else once
+    if options.protocol == "chain" and not options.stops:
+        stops = evenly(stops)
+
+    def phase(name: PhaseName, load: Path | None, start: int, stop: int, suffix: str = "") -> Phase:
+        inside = replace(folder, suffix=suffix)
         return Phase(
             name=name,
-            folder=folder.phase(name),
-            save=folder.checkpoints(name),
+            folder=inside.phase(name),
+            save=inside.checkpoints(name),
             load=load,
             start=start,
             stop=stop,
             train_iters=n,
-            save_interval=case.save_interval(hardware),
+            save_interval=interval,
         )
 
     found = [phase("continuous", None, 0, n)]
-    if trainer.resumes:
-        if not trainer.can_rewind:
-            found.append(phase("interrupted", None, 0, k))
-        found.append(phase("resumed", folder.checkpoints("resumed-from"), k, n))
+    before: tuple[int, ...] = ()
+    for stop, later in zip(stops, (*stops[1:], n), strict=True) if trainer.resumes else ():
+        if many or options.resume_at is not None:
+            refuse_stop(stop, trainer, n, interval, "--stops" if many else "--resume-at")
+        until = later if options.protocol == "chain" else n
+        before = (*before, stop) if options.protocol == "chain" else (stop,)
+        kept = trainer.can_rewind and stop % interval == 0
+        if not kept and len(before) == 1:
+            found.append(phase("interrupted", None, 0, stop, suffix_of(before) if many else ""))
+        suffix = suffix_of(before, until if until < n else None) if many else ""
+        load = replace(folder, suffix=suffix).checkpoints("resumed-from")
+        found.append(phase("resumed", load, stop, until, suffix))
     return found
 
 
@@ -52,7 +76,13 @@ def dry_run(trainer: Trainer, phases: Iterable[Phase]) -> str:
     Raises:
         CaseError, UsageError: a phase that cannot be started.
     """
-    return "\n".join(_block(phase, trainer.launch(phase), trainer) for phase in phases)
+    blocks, before = [], list[Phase]()
+    for phase in phases:
+        # what was stopped at its beginning, if anything was; else the uninterrupted run
+        source = next((one for one in reversed(before) if one.stop == phase.start), (before or [phase])[0])
+        blocks.append(_block(phase, trainer.launch(phase), source))
+        before.append(phase)
+    return "\n".join(blocks)
 
 
 def golden_line(golden: Golden | None) -> str:
@@ -62,12 +92,11 @@ def golden_line(golden: Golden | None) -> str:
     return f"# golden: {golden.path}" + (" (a fallback: compared by tolerance)" if golden.fallback else "")
 
 
-def _block(phase: Phase, launch: Launch, trainer: Trainer) -> str:
+def _block(phase: Phase, launch: Launch, source: Phase) -> str:
     ranks = f"{launch.world_size} rank{'s' if launch.world_size > 1 else ''}"
-    lines = [f"# {phase.name}: iterations {phase.start + 1} to {phase.stop}, {ranks}"]
+    lines = [f"# {phase.folder.name}: iterations {phase.start + 1} to {phase.stop}, {ranks}"]
     if phase.load:
-        source = phase.save.with_name("continuous" if trainer.can_rewind else "interrupted")
-        lines.append(f"# {phase.load} gets the checkpoint of {phase.start} from {source} before")
+        lines.append(f"# {phase.load} gets the checkpoint of {phase.start} from {source.save} before")
     if launch.cwd is not None:
         lines.append(f"cd {shlex.quote(str(launch.cwd))}")
     secrets = Secrets(os.environ, launch.env)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.checkpoints.folders import TRACKER, iter_dir, iterations
 from harness.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from harness.trainers.base import Phase
 
 
 def rewind_folder(source: Path, target: Path, k: int) -> None:
@@ -31,6 +35,10 @@ def rewind_folder(source: Path, target: Path, k: int) -> None:
 
 class IterFolders:
     """Of trainers whose checkpoints are folders ``iter_<iteration>``."""
+
+    def kept(self, phase: Phase) -> tuple[int, ...]:
+        """All that it has saved."""
+        return tuple(sorted(iterations(phase.save)))
 
     def saved_until(
         self,
