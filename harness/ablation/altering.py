@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.ablation.own import own
 from harness.ablation.seals import seal
 from harness.ablation.sites import Patch, Run, Site, Sites
+from harness.ablation.wholes import Whole
 from harness.ablation.written import Unalterable
 from harness.checkpoints.archives import read_json
 from harness.checkpoints.checkpoint import Checkpoint, iteration_of, open_checkpoint
@@ -30,6 +32,8 @@ from harness.checkpoints.rules import Rule
 from harness.errors import CheckpointError
 
 _SHOWN = 3
+#: What lies in a file as it is.
+Piece = Patch | Run
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def alterable(checkpoint: Path, rules: Sequence[Rule] = ()) -> tuple[Alterable, 
     ledger = Ledger([held], rules)
     found = []
     with Sites(held) as sites:
-        where, reasons = _sites(held.entries.values(), sites)
+        where, reasons = _sites(held.entries.values(), sites, own(held.entries))
         partners = _partners(where)
         for name, entry in held.entries.items():
             if name in ledger.excluded:
@@ -109,17 +113,23 @@ def alter(checkpoint: Path, names: Collection[str]) -> None:
             "harness checkpoint alter --list prints the names",
         )
     wanted = [held.entries[name] for name in dict.fromkeys(names)]
-    files: dict[Path, list[Site]] = {}
+    files: dict[Path, list[Piece]] = {}
+    wholes: list[Whole] = []
     with Sites(held) as sites:
-        where, reasons = _sites(wanted, sites)
+        where, reasons = _sites(wanted, sites, own(held.entries))
         for name, reason in reasons.items():
             raise CheckpointError(f"{checkpoint}: {name} cannot be altered: {reason}")
         for site in (site for found in where.values() for site in found):
-            files.setdefault(site.path, []).append(site)
+            if isinstance(site, Whole):
+                wholes.append(site)
+            else:
+                files.setdefault(site.path, []).append(site)
     slices = _slices(held)
     for path, touched in files.items():
         _rewrite(path, _apart(touched), slices)
-    _keep_manifest(iteration_of(Path(checkpoint)), files.keys())
+    for whole in dict.fromkeys(wholes):
+        whole.apply(_replacing)
+    _keep_manifest(iteration_of(Path(checkpoint)), {*files, *(whole.path for whole in wholes)})
 
 
 def _opened(checkpoint: Path) -> Checkpoint:
@@ -146,11 +156,20 @@ def _value(entry: Entry) -> tuple[object, ...]:
     return entry.dtype, entry.shape, entry.data
 
 
-def _sites(entries: Iterable[Entry], sites: Sites) -> tuple[dict[str, tuple[Site, ...]], dict[str, str]]:
-    """Where entries lie, and why those that cannot be altered cannot; by name."""
+def _sites(
+    entries: Iterable[Entry], sites: Sites, never: Mapping[str, str]
+) -> tuple[dict[str, tuple[Site, ...]], dict[str, str]]:
+    """Where entries lie, and why those that cannot be altered cannot; by name.
+
+    Args:
+        never: why some are not, by name.
+    """
     found: dict[str, tuple[Site, ...]] = {}
     reasons: dict[str, str] = {}
     for entry in entries:
+        if entry.name in never:
+            reasons[entry.name] = never[entry.name]
+            continue
         try:
             found[entry.name] = sites.of(entry)
             if not found[entry.name]:
@@ -164,14 +183,16 @@ def _sites(entries: Iterable[Entry], sites: Sites) -> tuple[dict[str, tuple[Site
 
 def _partners(where: Mapping[str, Sequence[Site]]) -> dict[str, tuple[str, ...]]:
     """Which entries lie in the same bytes, by name."""
-    pieces: dict[Path, list[tuple[int, int, str, Site]]] = {}
+    pieces: dict[Path, list[tuple[int, int, str, Piece]]] = {}
     for name, found in where.items():
         for site in found:
+            if isinstance(site, Whole):
+                continue
             pieces.setdefault(site.path, []).append((*site.spans, name, site))
     pairs: dict[str, dict[str, None]] = {}
     for held in pieces.values():
         held.sort(key=lambda piece: piece[:2])
-        open_: list[tuple[int, int, str, Site]] = []
+        open_: list[tuple[int, int, str, Piece]] = []
         for piece in held:
             open_ = [each for each in open_ if each[1] > piece[0]]
             for other in open_:
@@ -182,7 +203,7 @@ def _partners(where: Mapping[str, Sequence[Site]]) -> dict[str, tuple[str, ...]]
     return {name: tuple(others) for name, others in pairs.items()}
 
 
-def _overlap(one: Site, two: Site) -> bool:
+def _overlap(one: Piece, two: Piece) -> bool:
     """Whether two sites, between whose first and last bytes the others' lie, have bytes in common."""
     if not (isinstance(one, Run) and isinstance(two, Run)) or (one.dense and two.dense):
         return True
@@ -195,10 +216,10 @@ def _overlap(one: Site, two: Site) -> bool:
     return bool(np.intersect1d(*(found.reshape(-1) for found in sets)).size)
 
 
-def _apart(found: Sequence[Site]) -> list[Site]:
+def _apart(found: Sequence[Piece]) -> list[Piece]:
     """Sites without those that others hold: what is altered twice would be what it was."""
-    kept: list[Site] = []
-    open_: list[Site] = []
+    kept: list[Piece] = []
+    open_: list[Piece] = []
     for site in sorted(found, key=lambda each: (each.spans[0], -each.spans[1])):
         start, stop = site.spans
         open_ = [each for each in open_ if each.spans[1] > start]
@@ -230,7 +251,7 @@ def _slices(checkpoint: Checkpoint) -> dict[Path, list[tuple[int, int]]]:
     return found
 
 
-def _rewrite(path: Path, sites: Sequence[Site], slices: Mapping[Path, Sequence[tuple[int, int]]]) -> None:
+def _rewrite(path: Path, sites: Sequence[Piece], slices: Mapping[Path, Sequence[tuple[int, int]]]) -> None:
     """Put an altered copy of a file in its place."""
     with _replacing(path) as copy:
         longer = [site for site in sites if isinstance(site, Patch) and not site.same_length]

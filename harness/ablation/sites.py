@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.ablation.values import alter, unalterable
+from harness.ablation.wholes import Whole, whole_of
 from harness.ablation.written import Unalterable, component_size, edits
 from harness.checkpoints.archives import Stored
 from harness.checkpoints.checkpoint import Checkpoint
 from harness.checkpoints.entries import UNREAD, Entry
+from harness.checkpoints.hdf5 import Boxed
 from harness.checkpoints.placed import Spot
 from harness.errors import CheckpointError
 
@@ -116,7 +118,7 @@ class Run:
             raise CheckpointError(f"{self.path}: {reason}")
 
 
-Site = Patch | Run
+Site = Patch | Run | Whole
 
 
 class Sites:
@@ -151,15 +153,20 @@ class Sites:
             raise Unalterable(reason)
         runs = tuple(self._runs(entry))
         for run in runs:
-            if run.alone and entry.dtype == "uint8" and run.stored.contiguous:
+            if isinstance(run, Run) and run.alone and entry.dtype == "uint8" and run.stored.contiguous:
                 self._no_pickle(run)
         return runs
 
-    def _runs(self, entry: Entry) -> Iterable[Run]:
+    def _runs(self, entry: Entry) -> Iterable[Run | Whole]:
         for part in (*entry.parts, *entry.copies):
             stored = part.open()
+            if isinstance(stored, Boxed):
+                stored = stored.stored(Path(part.order[0])) or stored
             if not isinstance(stored, Stored):
-                raise Unalterable("it is stored compressed or in pieces, which are not written anew")
+                if part.sizes != entry.shape:
+                    raise Unalterable("it is stored in several files, and in each of them in pieces")
+                yield whole_of(entry, stored, Path(os.path.realpath(part.order[0])))
+                continue
             path = Path(os.path.realpath(stored.path))
             yield Run(path, replace(stored, path=path), alone=part.sizes == entry.shape)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoints import arrays
+from harness.checkpoints.archives import Stored
 from harness.checkpoints.extents import Extent
 from harness.errors import CheckpointError
 
@@ -74,10 +76,14 @@ class Source:
     Args:
         where: what it is called in messages.
         held: the file; or what gives its bytes, where it lies in another.
+        begins: at which byte of that other file, where it lies there as it is; None where it does not.
     """
 
-    def __init__(self, where: str, held: Path | Callable[[], NDArray[Any]]) -> None:
+    def __init__(
+        self, where: str, held: Path | Callable[[], NDArray[Any]], begins: int | None = None
+    ) -> None:
         self.where, self._held = where, held
+        self._begins = 0 if isinstance(held, Path) else begins
 
     @cached_property
     def file(self) -> Any:  # noqa: ANN401 - h5py has no types
@@ -142,7 +148,7 @@ class Source:
             value = _plain(node[()], node.file) if texts and node.size <= 10_000 else None
             return Dataset(name, None, None, value)
         form = arrays.form_of(node.dtype, node.shape)
-        return Dataset(name, form, Boxed(node, form, self.where))
+        return Dataset(name, form, Boxed(node, form, self.where, self._begins))
 
     @staticmethod
     def _attributes(name: str, node: Any) -> Iterator[Dataset]:  # noqa: ANN401
@@ -185,8 +191,22 @@ class Boxed:
 
     _lock = threading.Lock()
 
-    def __init__(self, node: Any, form: arrays.Form, where: str) -> None:  # noqa: ANN401
-        self._node, self._form, self._where = node, form, where
+    def __init__(self, node: Any, form: arrays.Form, where: str, begins: int | None = None) -> None:  # noqa: ANN401
+        self._node, self._form, self._where, self._begins = node, form, where, begins
+
+    @property
+    def name(self) -> str:
+        """The dataset's, in a file of its own; empty in one that lies in another."""
+        return "" if self._begins is None or self._node.file.driver == "fileobj" else str(self._node.name)
+
+    def stored(self, path: Path) -> Stored | None:
+        """Where in its file the elements lie, where they are one run with the lowest byte first."""
+        position = self._node.id.get_offset()
+        if None in (position, self._begins) or self._form.swapped or self._node.file.userblock_size:
+            return None
+        shape = self._form.shape
+        strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+        return Stored(path, self._begins + position, self._form.dtype, shape, strides)
 
     def box(self, start: tuple[int, ...], sizes: tuple[int, ...]) -> Bits:
         """A copy of a box.
@@ -202,6 +222,18 @@ class Boxed:
             raise CheckpointError(f"{self._where}: damaged ({cause})", _TORN) from cause
         inner = (0,) * len(places) + tuple(start[len(places) :])
         return arrays.Loaded(lambda: piece, self._form).box(inner, sizes)
+
+
+def rewrite(path: Path, name: str, change: Callable[[Any], Any]) -> None:
+    """Write what ``change`` makes of a dataset in its place.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        file[name][...] = change(file[name][...])
 
 
 def _plain(value: Any, file: Any) -> Any:  # noqa: ANN401

@@ -86,11 +86,12 @@ class _Unpacked:
     """The last few members that were unpacked, as maps: no file of them is open."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[tuple[Path, int, int], NDArray[Any]] = OrderedDict()
+        self._held: OrderedDict[tuple[Path, int, int, int], NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, member: Member) -> NDArray[Any]:
-        key = (member.path, member.info.header_offset, member.path.stat().st_mtime_ns)
+        about = member.path.stat()  # who keeps a file's time of change does not keep its node's
+        key = (member.path, member.info.header_offset, about.st_ino, about.st_ctime_ns)
         with self._lock:
             if key not in self._held:
                 self._held[key] = self._made(member)
@@ -191,7 +192,9 @@ def _members(path: Path, infos: list[zipfile.ZipInfo]) -> list[Member]:
 def whole(path: Path) -> Member:
     """A file by itself, as if it were the only one in an archive."""
     size = path.stat().st_size
-    return Member(path, path.name, size, 0, zipfile.ZipInfo(path.name))
+    info = zipfile.ZipInfo(path.name)
+    info.header_offset = 0
+    return Member(path, path.name, size, 0, info)
 
 
 @dataclass(frozen=True)
@@ -227,7 +230,7 @@ def content_of(member: Member, text_bytes: int, text_lines: int) -> Content:
     if start.startswith(arrays.MAGIC) or member.name.endswith(".npy"):
         return _array(member, where)
     if start.startswith(hdf5.MAGIC):
-        return Content(hdf5=hdf5.Source(where, member.unpacked))
+        return Content(hdf5=hdf5.Source(where, member.unpacked, member.position))
     if start.startswith(_START) and member.position is not None:
         from harness.checkpoints.archives import read_nest
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -141,7 +141,7 @@ def entries(store: Store, where: str, places: Places) -> Iterator[Entry]:
     names = []
     for order, (name, driver, kvstore) in enumerate(_arrays(store)):
         names.append(name)
-        opened = _Opened(store.folder, name, driver, kvstore, context)
+        opened = Opened(store.folder, name, driver, kvstore, context)
         extent.take(opened.array().dtype.numpy_dtype.itemsize, opened.array().shape)
         entry = _entry(store, name, opened, order, where)
         yield entry
@@ -246,8 +246,8 @@ def _context() -> Any:  # noqa: ANN401 - tensorstore's
     return ts.Context({"cache_pool": {"total_bytes_limit": _CACHE}})
 
 
-class _Opened:
-    """An array of a store."""
+class Opened:
+    """An array of a store; ``where``: what it is called in messages."""
 
     def __init__(
         self,
@@ -281,6 +281,21 @@ class _Opened:
                     raise CheckpointError(f"{self.where}: {_said(cause)}", _TORN) from cause
             return self._array
 
+    def rewrite(self, change: Callable[[Any], Any]) -> None:
+        """Write what ``change`` makes of all of it in its place.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        import tensorstore as ts
+
+        try:
+            spec = {**self._spec, "recheck_cached_data": True}
+            array = ts.open(spec, read=True, write=True, open=True, context=ts.Context()).result()
+            array.write(change(array.read().result())).result()
+        except (ValueError, OSError, RuntimeError) as cause:
+            raise CheckpointError(f"{self.where}: cannot be written: {_said(cause)}") from cause
+
     def box(self, start: tuple[int, ...], sizes: tuple[int, ...]) -> Bits:
         """A copy of a box.
 
@@ -299,7 +314,7 @@ class _Opened:
         return bits
 
 
-def _entry(store: Store, name: str, opened: _Opened, order: int, where: str) -> Entry:
+def _entry(store: Store, name: str, opened: Opened, order: int, where: str) -> Entry:
     array = opened.array()
     dtype, shape = str(array.dtype.name), tuple(map(int, array.shape))
     key = name or where
@@ -329,7 +344,7 @@ def verify(store: Store) -> None:
     """
     context, extent = _context(), _extent(store)
     for name, driver, kvstore in _arrays(store):
-        opened = _Opened(store.folder, name, driver, kvstore, context)
+        opened = Opened(store.folder, name, driver, kvstore, context)
         array = opened.array()
         extent.take(array.dtype.numpy_dtype.itemsize, array.shape)
         _require_pieces(store.folder, array, name, kvstore)

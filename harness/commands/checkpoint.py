@@ -1,4 +1,4 @@
-"""``harness checkpoint diff | show | verify``."""
+"""``harness checkpoint diff | show | verify | alter``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.commands import alter
 from harness.commands.output import as_json, flag_json, line, table
 from harness.errors import EXIT_FAILED, EXIT_PASSED
 
@@ -39,6 +40,7 @@ def add(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
     command.set_defaults(do=_verify)
     command.add_argument("path", metavar="PATH", type=Path, help=_ONE)
     flag_json(command)
+    alter.add(verbs)
 
 
 def _diff(arguments: argparse.Namespace) -> int:

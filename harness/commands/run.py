@@ -177,6 +177,14 @@ def _holds_cases(word: str, folder: Path) -> bool:
     return "/" in word or word in (".", "..") or word not in cases_by_name(folder)
 
 
+def cell_of(asked: str, arguments: argparse.Namespace) -> Cell:
+    """The cell that a command line means by a case."""
+    from harness.machine.hardware import hardware_here
+
+    hardware, track = arguments.hardware or hardware_here(), arguments.track or _track()
+    return _cell(asked, hardware, track, arguments)
+
+
 def _cell(asked: str, hardware: str, track: str, arguments: argparse.Namespace) -> Cell:
     from harness.cases import case_is_there, case_name, find_case
     from harness.matrix import NAME, Cell
@@ -186,7 +194,7 @@ def _cell(asked: str, hardware: str, track: str, arguments: argparse.Namespace) 
         find_case(asked, arguments.cases)  # says so
     cell = Cell(hardware, track, name)
     results: Path = arguments.results / cell.hardware / cell.track / cell.case
-    if not arguments.dry_run and not case_is_there(asked) and not results.exists():
+    if not getattr(arguments, "dry_run", False) and not case_is_there(asked) and not results.exists():
         find_case(asked, arguments.cases)  # no cell's name, and no verdict that could be taken for its
     return cell
 

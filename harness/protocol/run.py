@@ -59,6 +59,7 @@ def run_cell(
     observer: Observer | None = None,
     launcher: Launcher | None = None,
     report: Report | None = None,
+    afterwards: Callable[[Steps, Findings], dict[str, object]] | None = None,
 ) -> Verdict:
     """Run one cell in this environment and write its ``verdict.json``.
 
@@ -75,6 +76,7 @@ def run_cell(
             imports the trainer once; None: one for this cell.
         report: called while the results are still this run's own; what keeps it from being written is
             said, and changes no verdict.
+        afterwards: what else is tried when all was judged; what it returns goes into the provenance.
 
     Raises:
         HarnessError, OSError: the cell cannot be run at all; raised before anything is started. Then its
@@ -105,8 +107,10 @@ def run_cell(
                 raise
             steps, findings = Steps(phases), Findings()
             diagnosis, failure = _judge(protocol, steps, findings)
+            more = afterwards(steps, findings) if afterwards is not None and failure is None else {}
         at = at_least(steps, findings)
         verdict = told(verdict_of(protocol, at, findings, diagnosis, failure, run), findings)
+        verdict = replace(verdict, provenance={**verdict.provenance, **more}) if more else verdict
         try:
             _write_state_diff(folder, findings, verdict.diagnosis)
         except OSError as error:

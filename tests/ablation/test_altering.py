@@ -19,6 +19,12 @@ np = pytest.importorskip("numpy")
 pytestmark = pytest.mark.torch
 
 
+_TYPES = (
+    "float64", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64", "int64",
+    "int8", "uint8", "bool",
+)  # fmt: skip
+
+
 def _training() -> dict[str, Any]:
     """What a script keeps: every kind of value in one nest."""
     torch.manual_seed(1)
@@ -35,17 +41,14 @@ def _training() -> dict[str, Any]:
         "optimizer": optimizer.state_dict(),
         "views": {"columns": whole.view(3, 4)[:, ::2], "others": whole.view(3, 4)[:, 1::2]},
         "tied": {"one": model[0].weight, "two": model[0].weight},
-        "types": {str(dtype).removeprefix("torch."): torch.tensor([0.0, 1.5, -2.0, 0.25]).to(dtype) for dtype in (
-            torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64,
-            torch.int64, torch.int8, torch.uint8, torch.bool,
-        )},
+        "types": {name: torch.tensor([0.0, 1.5, -2.0, 0.25]).to(getattr(torch, name)) for name in _TYPES},
         "permutation": torch.randperm(7),
         "order": [3, 0, 2, 1, 300, 4000],
         "rng": {"cpu": torch.get_rng_state(), "python": random.getstate(), "numpy": legacy.get_state(),
-                "pcg": bits.state, "gpu": torch.tensor([7, 1, 0, 0, 0, 0, 0, 0, 8] + [0] * 7, dtype=torch.uint8)},
+                "pcg": bits.state, "gpu": torch.tensor([7, *[0] * 7, 8, *[0] * 7], dtype=torch.uint8)},
         "epoch": 3, "step": 70_000, "far": 1 << 40, "huge": 1 << 100, "less": -1, "none": None, "best": 0.125,
         "zero": 0.0, "endless": float("inf"), "eps": 1e-8, "done": False, "name": "run-a", "note": "—",
-        "empty": {}, "blob": b"\x00\x01\x02", "array": np.arange(5, dtype=">i4"),
+        "empty": {}, "blob": b"\x00\x01\x02", "array": np.arange(5, dtype="<i4"),
         "floats": np.array([0.0, 1.0, -3.0]), "pair": (0.9, 0.999), "scalar": np.float64(2.5),
     }  # fmt: skip
 
@@ -55,18 +58,24 @@ def _saved(path: Path) -> None:
 
 
 def _legacy(path: Path) -> None:
-    torch.save(_training(), path, _use_new_zipfile_serialization=False)
+    nest = _training()
+    for name in [name for name in nest["types"] if name.startswith("float8")]:
+        del nest["types"][name]  # torch cannot read what it writes of these
+    torch.save(nest, path, _use_new_zipfile_serialization=False)
 
 
 def _pickled(protocol: int) -> Callable[[Path], None]:
-    plain = {key: value for key, value in _training().items() if not _has_tensors(value)}
-    return lambda path: path.write_bytes(pickle.dumps(plain, protocol=protocol)) and None
+    def write(path: Path) -> None:
+        plain = {key: value for key, value in _training().items() if not _has_tensors(value)}
+        path.write_bytes(pickle.dumps(plain, protocol=protocol))
+
+    return write
 
 
 def _has_tensors(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) or (
-        isinstance(value, dict) and any(map(_has_tensors, value.values()))
-    )
+    if isinstance(value, dict):
+        return any(map(_has_tensors, value.values()))
+    return isinstance(value, torch.Tensor)
 
 
 _STATE = {
@@ -95,8 +104,8 @@ def _lines(path: Path) -> None:
 
 
 _FORMATS = {
-    "new.pt": _saved, "old.pt": _legacy, "state.json": _json, "rows.json": _rows, "model.safetensors": _tensors,
-    "state.txt": _lines, **{f"state{n}.pkl": _pickled(n) for n in range(6)},
+    "new.pt": _saved, "old.pt": _legacy, "state.json": _json, "rows.json": _rows,
+    "model.safetensors": _tensors, "state.txt": _lines, **{f"state{n}.pkl": _pickled(n) for n in range(6)},
 }  # fmt: skip
 
 
@@ -111,7 +120,8 @@ def test_each_entry_and_no_other(tmp_path: Path, name: str) -> None:
     found = alterable(before)
     assert {each.name for each in found} == set(open_checkpoint(before).entries)
     can = [each for each in found if not each.reason]
-    assert len(can) * 4 > len(found) * 3, [(each.name, each.reason) for each in found if each.reason]
+    cannot = {each.name for each in found if each.reason and not _holds_nothing(each.reason)}
+    assert cannot == ({"array", "blob", "floats", "scalar"} if name == "state0.pkl" else set())
     for digit in range(len(can).bit_length()):
         after.write_bytes(before.read_bytes())
         some = [each for i, each in enumerate(can, 1) if i >> digit & 1]
@@ -120,6 +130,16 @@ def test_each_entry_and_no_other(tmp_path: Path, name: str) -> None:
         assert changed == {name for each in some for name in (each.name, *each.together)}
         assert _read(name, after) is not None
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def _holds_nothing(reason: str) -> bool:
+    words = (
+        "there is no value to alter",
+        "an empty text",
+        "random stream",
+        "no letter and no",
+    )
+    return any(word in reason for word in words)
 
 
 def _read(name: str, path: Path) -> Any:
