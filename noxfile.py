@@ -4,6 +4,7 @@
     nox -s "case(h100)"                    everything for h100
     nox -s "case(cpu)(dev,<case>)"         one cell
     nox -t h100 | -t dev | -t <case>       by one of the three; also -k, and -l --json for CI
+    nox -s "cross(cpu)"                    saved under one track or layout, resumed under another
     nox -s tests | minimums | frameworks | faults | alarms | circumstances | bench | pages | docs
     nox -s megatron | museum               other people's software, which is fetched or named
 

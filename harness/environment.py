@@ -7,15 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nox
 from nox.virtualenv import UV
 
 from harness.machine.hardware import devices_of, driver_here, of_amd
-from harness.matrix import Cell
+from harness.matrix import GPU_PYTHON, Cell
 from harness.repository import DISTRIBUTION, Repository, installed_as, repository
 
+#: The pins have wheels for Pythons up to 3.13.
+PYTHON = None if sys.version_info < (3, 14) else "3.13"
 #: Where packages come from: who has set one of these is not overruled.
 _SAID = {f"UV_{name}" for name in ("TORCH_BACKEND", "FIND_LINKS", "OFFLINE", "NO_INDEX", "INDEX")}
 _SAID |= {f"UV_{name}" for name in ("DEFAULT_INDEX", "INDEX_URL", "EXTRA_INDEX_URL")}
@@ -23,21 +27,70 @@ _SAID |= {f"UV_{name}" for name in ("DEFAULT_INDEX", "INDEX_URL", "EXTRA_INDEX_U
 _CHOOSES = ("-s", "--session", "-e", "-t", "--tags", "-k", "--keywords", "-p", "--python", "--json", "-f")
 
 
-def make(session: nox.Session, here: Repository, cell: Cell) -> tuple[str, ...]:
-    """Make the environment of a cell's track; the command that is pytest there."""
-    track = here.tracks[cell.track]
+def settings() -> None:
+    """Of nox, where the noxfile has not said otherwise before."""
+    options = nox.options
+    if options.default_venv_backend in (None, "virtualenv"):
+        options.default_venv_backend = "uv|virtualenv"
+    if options.reuse_venv in (None, "no"):
+        options.reuse_venv = "yes"  # installing the same pins again costs nothing, and old ones give way
+    if not (options.sessions or options.tags or options.keywords):
+        options.tags = ["default"]  # what runs when nothing is selected
+    if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine, which uv does not look for by itself
+        os.environ.setdefault("UV_FIND_LINKS", ",".join(os.environ["PIP_FIND_LINKS"].split()))
+
+
+def session_for(here: Repository, hardware: str, **how: Any) -> Callable[[Callable[..., None]], object]:
+    """A session of nox on a kind of hardware; ``how``: as of ``nox.session``."""
+    # Without the hardware nothing can run, and no environment need be made in order to say so.
+    made = is_here(hardware) and any(track.group is not None for track in here.tracks.values())
+    compiled = hardware != "cpu" and any(track.gpu_group for track in here.tracks.values())
+    python, backend = GPU_PYTHON if compiled and made else PYTHON, None if made else "none"
+    return nox.session(python=python, venv_backend=backend, **how)
+
+
+def cross(here: Repository, hardware: str, cases: str) -> None:
+    """``cross(<hardware>)``, where that is here: what follows ``--`` goes to the command."""
+
+    def run(session: nox.Session) -> None:
+        """Save under one track or layout, resume under another."""
+        own = "dev" if "dev" in here.tracks else next(iter(here.tracks))
+        place, pythons = getattr(session.virtualenv, "location", ""), {}  # none with --no-venv
+        for name in sorted(here.tracks, key=lambda name: name != own):
+            at = f"{place}-{name}" if place and name != own and here.tracks[name].group is not None else ""
+            if at and not Path(at, "bin", "python").exists():
+                session.run("python", "-m", "venv", "--without-pip", at)
+            pytest = make(session, here, Cell(hardware, name, "any"), at)
+            made = str(Path(at or place, "bin", "python").absolute()) if place else "python"
+            pythons[name] = pytest[0] if len(pytest) > 1 else made
+        words = [f"--python={name}={python}" for name, python in pythons.items()]
+        by = "track,layout" if len(pythons) > 1 else "layout"
+        words += [f"--hardware={hardware}", f"--by={by}", f"--track={own}", f"--cases={cases}"]
+        session.run(pythons[own], "-m", "harness", "cross", *words, *session.posargs, external=True)
+
+    if is_here(hardware):
+        session_for(here, hardware, name=f"cross({hardware})", tags=["cross"])(run)
+
+
+def make(session: nox.Session, here: Repository, cell: Cell, at: str = "") -> tuple[str, ...]:
+    """Make the environment of a cell's track; the command that is pytest there.
+
+    Args:
+        at: the folder of an environment that is there already; empty: the session's own.
+    """
+    track, to = here.tracks[cell.track], ("--python", at) if at else ()
     if track.group is None:
         return (_python_here(session, cell.track), "-m", "pytest")
     if of_amd(cell.hardware):
         # PyTorch's own index has a torch for ROCm, which uv picks by the driver; the GPU groups are CUDA's.
         with_rocm = {} if _SAID & set(os.environ) else {"UV_TORCH_BACKEND": "auto"}
-        session.install(*repository().words(), *pins(session, track.group), env=with_rocm)
+        session.install(*to, *repository().words(), *pins(session, track.group), env=with_rocm)
         return ("pytest",)
-    install(session, group=track.group)
+    install(session, group=track.group, at=at)
     if cell.hardware != "cpu" and track.gpu_group:
         if track.build_group:
-            session.install(*pins(session, track.build_group))  # first: the others are compiled with it
-        session.install("--no-build-isolation", *pins(session, track.gpu_group))
+            session.install(*to, *pins(session, track.build_group))  # first: the others are compiled with it
+        session.install(*to, "--no-build-isolation", *pins(session, track.gpu_group))
     return ("pytest",)
 
 
@@ -57,18 +110,19 @@ def _python_here(session: nox.Session, track: str) -> str:
     )
 
 
-def install(session: nox.Session, *words: str, group: str) -> None:
-    """Install ``words`` and a dependency group; where no GPU can be, torch without CUDA.
+def install(session: nox.Session, *words: str, group: str, at: str = "") -> None:
+    """Install ``words`` and a dependency group; where no GPU can be, torch without CUDA. ``at``: as of make.
 
     PyPI's torch for Linux brings CUDA, some GB of it. PyTorch's own index has one without: uv knows it, and
     falls back on no other where it gives nothing. So it is asked first, and what is installed then is kept.
     """
     pinned = pins(session, group)
     torch = [pin for pin in pinned if pin.startswith("torch==")]
+    to = ("--python", at) if at else ()
     free = sys.platform == "linux" and not driver_here() and _SAID.isdisjoint(os.environ)
     if torch and free and session.venv_backend == "uv":
         env = {"UV_TORCH_BACKEND": "cpu"}
-        plan = [UV, "pip", "install", "--dry-run", "--python", session.virtualenv.location, *torch]
+        plan = [UV, "pip", "install", "--dry-run", "--python", at or session.virtualenv.location, *torch]
         asking = {**os.environ, **env, "UV_HTTP_RETRIES": "1"}
         if subprocess.run(plan, env=asking, capture_output=True, check=False).returncode:
             session.warn(
@@ -76,9 +130,9 @@ def install(session: nox.Session, *words: str, group: str) -> None:
                 "comes from the usual one, and PyPI's is some GB; PIP_FIND_LINKS names a folder of wheels"
             )
         else:
-            session.install(*torch, env=env)
+            session.install(*to, *torch, env=env)
     held = any(pin.startswith(DISTRIBUTION) for pin in pinned)  # the group has a version of its own
-    session.install(*(words or repository().words()[: -1 if held else None]), *pinned)
+    session.install(*to, *(words or repository().words()[: -1 if held else None]), *pinned)
 
 
 def pins(session: nox.Session, group: str) -> list[str]:
@@ -94,8 +148,8 @@ def pins(session: nox.Session, group: str) -> list[str]:
         )
 
 
-def listed(words: list[str]) -> bool:
-    """Whether nox lists everything, for a person: then a kind of GPU that is not here is one line."""
+def _listed(words: list[str]) -> bool:
+    """Whether nox lists everything, for a person."""
     listing = {"-l", "--list", "--list-sessions"}.intersection(words)
     return bool(listing) and not any(word.startswith(_CHOOSES) for word in words)
 
@@ -105,8 +159,10 @@ def is_here(hardware: str) -> bool:
     return hardware == "cpu" or (driver_here(hardware) and bool(devices_of(hardware)))
 
 
-def one_line(here: Repository, hardware: str, names: list[str]) -> None:
-    """Of hardware that is not on this machine: what there is, in one line."""
+def one_line(here: Repository, hardware: str, names: list[str]) -> bool:
+    """Whether nox lists everything, for a person: then hardware that is not on this machine is one line."""
+    if not _listed(sys.argv[1:]) or is_here(hardware):
+        return False
     some = " or ".join(here.hardware[hardware].device_names)
 
     def not_here(session: nox.Session) -> None:
@@ -116,3 +172,4 @@ def one_line(here: Repository, hardware: str, names: list[str]) -> None:
         f"{len(names)} cases × {', '.join(here.tracks)}: no {some} is here; -t {hardware} -l lists them."
     )
     nox.session(name=f"case({hardware})", tags=[hardware], venv_backend="none", default=False)(not_here)
+    return True

@@ -6,8 +6,9 @@
     from harness.nox import sessions
     sessions()
 
-is a whole noxfile. Standard library and nox only: in a checkout nothing else is installed yet. Tracks and
-hardware are the repository's (:mod:`harness.repository`).
+is a whole noxfile. ``cross(<hardware>)`` resumes under one track or layout what another has saved. Standard
+library and nox only: in a checkout nothing else is installed yet. Tracks and hardware are the repository's
+(:mod:`harness.repository`).
 """
 
 from __future__ import annotations
@@ -20,17 +21,15 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
-from harness.environment import install, is_here, listed, make, one_line, pins
+from harness.environment import PYTHON, cross, install, make, one_line, pins, session_for, settings
 from harness.errors import EXIT_NOTHING, EXIT_USAGE, HardwareMissing, HarnessError
 from harness.machine.hardware import require
-from harness.matrix import GPU_PYTHON, Cell, cases_by_name
+from harness.matrix import Cell, cases_by_name
 from harness.repository import Repository, repository
 from harness.verdict.sweep import Sweep, leave, was_skipped
 
 __all__ = ["PYTHON", "install", "pins", "sessions"]
 
-#: The pins have wheels for Pythons up to 3.13.
-PYTHON = None if sys.version_info < (3, 14) else "3.13"
 #: The repository's own settings of pytest, and its conftest.py, are for its tests: a cell's environment has
 #: nothing of what they may ask for. A cell judges the trainer, not the warnings of its libraries.
 _APART = ("-o", "addopts=", "-W", "default")
@@ -46,15 +45,7 @@ def sessions(cases: str = "test_cases") -> None:
     Args:
         cases: the folder of cases.
     """
-    options = nox.options  # what the noxfile has said of them above stays
-    if options.default_venv_backend in (None, "virtualenv"):
-        options.default_venv_backend = "uv|virtualenv"
-    if options.reuse_venv in (None, "no"):
-        options.reuse_venv = "yes"  # installing the same pins again costs nothing, and old ones give way
-    if not (options.sessions or options.tags or options.keywords):
-        options.tags = ["default"]  # what runs when nothing is selected
-    if "PIP_FIND_LINKS" in os.environ:  # wheels on this machine, which uv does not look for by itself
-        os.environ.setdefault("UV_FIND_LINKS", ",".join(os.environ["PIP_FIND_LINKS"].split()))
+    settings()
     try:
         here, names = repository(), sorted(cases_by_name(Path(cases)))
     except HarnessError as error:  # while nox reads the noxfile, an exception would be a traceback
@@ -62,15 +53,12 @@ def sessions(cases: str = "test_cases") -> None:
         sys.exit(EXIT_USAGE)
     sweep = Sweep.of_this_nox()
     for hardware in here.hardware:
-        if listed(sys.argv[1:]) and not is_here(hardware):
-            one_line(here, hardware, names)
-        else:
+        if not one_line(here, hardware, names):
             _session(here, hardware, cases, names, sweep)
+        cross(here, hardware, cases)
 
 
 def _session(here: Repository, hardware: str, cases: str, names: list[str], sweep: Sweep) -> None:
-    # Without the hardware nothing can run, and no environment need be made in order to say so.
-    made = is_here(hardware) and any(track.group is not None for track in here.tracks.values())
     by_default = "dev" if "dev" in here.tracks else next(iter(here.tracks))
 
     def run_cell(session: nox.Session, track: str = "", case: str = "") -> None:
@@ -104,7 +92,5 @@ def _session(here: Repository, hardware: str, cases: str, names: list[str], swee
         for case in names
     ]
     name, tags = f"case({hardware})", [hardware]
-    compiled = hardware != "cpu" and any(track.gpu_group for track in here.tracks.values())
-    python, backend = GPU_PYTHON if compiled and made else PYTHON, None if made else "none"
-    session = nox.session(name=name, tags=tags, python=python, allow_parallel=True, venv_backend=backend)
+    session = session_for(here, hardware, name=name, tags=tags, allow_parallel=True)
     session(nox.parametrize("track,case", some)(run_cell) if some else run_cell)

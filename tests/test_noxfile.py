@@ -257,6 +257,13 @@ def said(project: Path, folder: Path, *words: str) -> list[str]:
         ("faults", ["python -m tests.faults"]),
         ("alarms(lts)", ["python -m tests.alarms"]),
         ("circumstances", ["python -m tests.circumstances"]),
+        (
+            "cross(cpu)",
+            [
+                "python -m harness cross --python=dev=python --python=lts=python --hardware=cpu "
+                "--by=track,layout --track=dev --cases=test_cases"
+            ],
+        ),
         ("megatron", ["python -m tests.megatron"]),
         ("bench", ["python -m benchmarks"]),
         ("pages", ["python -m tests.pages"]),

@@ -12,7 +12,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
-from harness.commands import alarm, cases, checkpoint, github, gitlab, goldens, init, report, run, sensitivity
+from harness.commands import (
+    alarm,
+    cases,
+    checkpoint,
+    cross,
+    github,
+    gitlab,
+    goldens,
+    init,
+    report,
+    run,
+    sensitivity,
+)
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, HarnessError
 from harness.text import guarded
 
@@ -26,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "4 the trainer crashed or hung, 130 interrupted",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (run, sensitivity, init, cases, goldens, checkpoint, report, github, gitlab, alarm):
+    for module in (run, cross, sensitivity, init, cases, goldens, checkpoint, report, github, gitlab, alarm):
         module.add(commands)
     return top
 

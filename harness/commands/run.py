@@ -120,7 +120,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     hardware, track = arguments.hardware or hardware_here(), arguments.track or _track()
     _for_megatron(arguments)
-    asked = _asked(arguments.case, arguments.cases)
+    asked = cases_asked(arguments.case, arguments.cases)
     cells = [_cell(one, hardware, track, arguments) for one in asked]
     if arguments.dry_run:
         from harness.cases import find_case
@@ -143,7 +143,7 @@ def _track() -> str:
     return "dev" if "dev" in TRACKS else next(iter(TRACKS))
 
 
-def _asked(words: Sequence[str], folder: Path) -> list[str]:
+def cases_asked(words: Sequence[str], folder: Path) -> list[str]:
     """A name or a path for each case that is meant, in order, each once.
 
     Raises:

@@ -147,7 +147,7 @@ class Launcher:
 
     def _parent_for(self, launch: Launch, phase: str, timeout: float) -> _Parent:
         module = launch.target.partition(":")[0] if launch.kind == "fork" else ""
-        key = (module, tuple(sorted(launch.env.items())))
+        key = (module, launch.python, tuple(sorted(launch.env.items())))
         if self._parent is not None and (self._parent.key != key or not self._parent.usable()):
             self.close()
         if self._parent is None:
@@ -171,7 +171,7 @@ class _Parent:
         with theirs:
             self._process = subprocess.Popen(
                 [
-                    sys.executable,
+                    launch.python or sys.executable,
                     "-m",
                     "harness.launch.parent",
                     str(theirs.fileno()),
@@ -179,7 +179,8 @@ class _Parent:
                 ],
                 pass_fds=[theirs.fileno()],
                 env=env,
-                cwd=Path(__file__).parents[2],  # so that -m finds this very package
+                # So that -m finds this very package; another environment has its own, and no other of ours.
+                cwd=Path(Path.cwd().anchor) if launch.python else Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
@@ -188,7 +189,7 @@ class _Parent:
         self._socket = ours
         self._file = ours.makefile("rb")
         here = os.getcwd()
-        path = [entry or here for entry in sys.path]
+        path = [] if launch.python else [entry or here for entry in sys.path]
         self.send(target=launch.target if launch.kind == "fork" else "", sys_path=path)
 
     @property

@@ -3,7 +3,8 @@
 ``python -m harness.launch.parent FD PID`` speaks JSON lines over the socket FD with the process PID
 (:mod:`harness.launch.launcher` starts it, and is the only one to). Asked once:
 
-* ``{target, sys_path}``; an empty target means nothing to import. Answer: ``{event: ready}``.
+* ``{target, sys_path}``; an empty target means nothing to import, an empty path to keep one's own. Answer:
+  ``{event: ready}``.
 
 Then for each phase:
 
@@ -61,7 +62,7 @@ class Channel:
 
 def _preload(first: dict[str, Any]) -> None:
     """Import the target's module, once for all ranks of all phases."""
-    sys.path[:] = first["sys_path"]
+    sys.path[:] = first["sys_path"] or sys.path
     if not first["target"]:
         return
     resolve(first["target"])

@@ -61,7 +61,7 @@ def _trains_from_it(steps: Steps, findings: Findings) -> list[Check]:
     finally:
         experiments.tidy()
     if trial is None or trial.taken_up is None:
-        why = "nothing in it can be altered" if trial is None else trial.seen
+        why = "it holds no floats of a model that training changes" if trial is None else trial.seen
         steps.phases.say(f"whether it trains from the checkpoint: {why}")
         return []
     return [judge.trains_from(trial, steps.plan.k)]

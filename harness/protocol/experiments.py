@@ -196,13 +196,15 @@ class Experiments:
 
     @cached_property
     def _whole(self) -> list[str]:
-        """What a model and its optimizer are; everything, where nothing is called like that."""
-        floats = [
+        """The floats of a model and its optimizer that training changes."""
+        return [
             entry.name
             for entry in self.entries
-            if not entry.reason and entry.component in _OF_THE_MODEL and entry.dtype.startswith(_FLOATS)
+            if not entry.reason
+            and entry.component in _OF_THE_MODEL
+            and entry.dtype.startswith(_FLOATS)
+            and (self.moving is None or entry.name in self.moving)
         ]
-        return floats or [name for names in self.of_component().values() for name in names]
 
     def all(self, due: Collection[str] = ()) -> Trials:
         """A component each, within the budget, and what the first step alone has changed.
@@ -224,7 +226,7 @@ class Experiments:
         if not groups:
             reasons = dict.fromkeys(entry.reason for entry in self.entries if entry.reason)
             return replace(found, notes=tuple(f"no experiments: {reason}" for reason in reasons))
-        whole = self.trial("checkpoint", self._whole)
+        whole = self.trial("checkpoint", self._whole) if self._whole else None
         found = replace(found, whole=whole, moving=self.moving, untied=self._untied())
         if found.unread:
             return found
@@ -351,11 +353,10 @@ class Experiments:
     @cached_property
     def moving(self) -> frozenset[str] | None:
         """The entries that are others at N than at k; None where nobody knows."""
-        if self.continuous is None:
-            return None
+        end = (self.continuous or self.resumed).saved
         try:
             saved = self.plan.trainer.saved(self.source.phase, self.k)
-            difference = self.states.diff(saved, self.continuous.saved, resumed=False)
+            difference = self.states.diff(saved, end, resumed=False)
         except CheckpointError:
             return None
         return frozenset(entry.name for entry in difference.entries)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -65,6 +66,7 @@ class Launch:
         env: variables set on top of this process's own, before anything is imported.
         cwd: the folder to start in; None keeps the present one.
         notes: what a person should know of it, a sentence each; said once a cell.
+        python: of another environment, which has the harness too; empty: this process's own.
     """
 
     kind: Literal["fork", "exec"]
@@ -74,6 +76,7 @@ class Launch:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     notes: tuple[str, ...] = ()
+    python: str = ""
 
     def __post_init__(self) -> None:
         if self.world_size < 1:
@@ -82,6 +85,13 @@ class Launch:
             raise ValueError(f"target {self.target!r} is not package.module:function")
         if self.kind == "exec" and not self.argv:
             raise ValueError("nothing to execute")
+
+    def under(self, python: str) -> Launch:
+        """The same in another environment: by its Python, and with its programs first on PATH."""
+        path = self.env.get("PATH", os.environ.get("PATH", os.defpath))
+        env = {**self.env, "PATH": f"{Path(python).parent}{os.pathsep}{path}"}
+        argv = tuple(python if word == sys.executable else word for word in self.argv)
+        return replace(self, argv=argv, env=env, python=python)
 
 
 class Trainer(Protocol):
