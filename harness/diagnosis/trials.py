@@ -24,7 +24,7 @@ _SHOWN = 3
 #: An average of the weights, a statistic: no loss of training need depend on it.
 _BESIDE = ("buffers", "unknown")
 #: What somebody must go on from, beside handing it on.
-_PLACES = ("data-order", "lr-schedule")
+_PLACES = ("data-order",)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Trials:
         return found
 
     def ignored(self) -> dict[str, str]:
-        """Places in the data or the schedule that are handed on at most: nothing else depends on them."""
+        """Places in the data that are handed on at most: nothing else depends on them."""
         return {
             trial.component: (
                 f"{_of(trial.names)} altered in the checkpoint of {self.k}, and resumed to {self.stop}: "

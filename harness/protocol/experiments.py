@@ -242,7 +242,8 @@ class Experiments:
                 notes.append(f"{component}: {one.seen}")
                 continue
             trials.append(self._looked_into(replace(one, names=tuple(names))))
-        trials = [self._halved(one) for one in trials]
+        if not replace(found, of_each=tuple(trials)).lost():
+            trials = [self._halved(one) for one in trials]
         return replace(found, of_each=tuple(trials), notes=tuple(notes))
 
     # -- the pieces ----------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class GoingOn:
 
     def run(self, phase: Phase) -> Went:
         """A phase, however it ends."""
-        began = time.monotonic()
+        began, before = time.monotonic(), _files(phase.load)
         try:
             self.phases.launch(phase)
         except TrainerFailed as error:
@@ -94,9 +94,12 @@ class GoingOn:
         except MetricsError:
             series = {}
         try:
-            return Went(series, self.plan.trainer.saved(phase, self.stop))
+            saved = self.plan.trainer.saved(phase, self.stop)
         except CheckpointError:
             return Went(series, None)
+        # What stands in the folder that it was resumed from may be all that there is.
+        made = _files(saved).items() - before.items()
+        return Went(series, saved if made else None)
 
     def first_apart(self, one: Mapping[str, Series], other: Mapping[str, Series]) -> tuple[str | None, int]:
         """The first value that is another, None where all are the same; and how many both have."""
@@ -154,6 +157,15 @@ class GoingOn:
         """Remove the copies; what was logged stays."""
         for path in self.phases.folder.path.glob(f"checkpoints/*{_FOLDER.format('*')}"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _files(folder: Path | None) -> dict[Path, tuple[int, int]]:
+    """Size and time of the files in a folder, links followed; of a file, of that."""
+    if folder is None:
+        return {}
+    found = [folder] if folder.is_file() else [path for path in folder.rglob("*") if path.is_file()]
+    about = {path.resolve(): path.stat() for path in found}
+    return {path: (of.st_size, of.st_mtime_ns) for path, of in about.items()}
 
 
 def _same(one: float, other: float) -> bool:
