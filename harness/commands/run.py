@@ -71,10 +71,27 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--crash-at",
         metavar="MOMENT",
         default="between-steps",
-        help="protocol crash: between-steps, saving or before-tracker; default: %(default)s",
+        help="protocol crash: between-steps, saving, before-tracker or random; default: %(default)s",
     )
     run.add_argument(
-        "--crash-rank", metavar="RANK", default="all", help="protocol crash: who is killed; default: all"
+        "--crash-rank",
+        metavar="RANK",
+        default="all",
+        help="protocol crash: who is killed: all, the number of a rank, or any (drawn); default: all",
+    )
+    run.add_argument(
+        "--crash-times",
+        metavar="N",
+        type=int,
+        default=1,
+        help="protocol crash: kill and resume so often, each time at another moment; default: %(default)s",
+    )
+    run.add_argument(
+        "--crash-seed",
+        metavar="SEED",
+        type=int,
+        default=0,
+        help="protocol crash: of moments and ranks that are drawn; default: %(default)s",
     )
     run.add_argument("--keep-checkpoints", action="store_true", help="also when everything has passed")
     run.add_argument(
@@ -193,6 +210,8 @@ def _one(
             heartbeat_timeout=arguments.heartbeat_timeout,
             crash_at=arguments.crash_at,
             crash_rank=arguments.crash_rank,
+            crash_times=arguments.crash_times,
+            crash_seed=arguments.crash_seed,
             trainer=arguments.trainer,
         ),
         observer=terminal,

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from harness.goldens import Golden
 
 #: When the protocol ``crash`` kills: in the middle of training; while the files of a checkpoint are
-#: being written; when they are there and the tracker does not name them yet.
-CRASH_MOMENTS = ("between-steps", "saving", "before-tracker")
+#: being written; when they are there and the tracker does not name them yet; whenever a seed says.
+CRASH_MOMENTS = ("between-steps", "saving", "before-tracker", "random")
+_MOST_KILLS = 1000
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Options:
         repeats: uninterrupted runs that a recorded golden's statistics come from.
         keep_checkpoints: also after a pass.
         heartbeat_timeout: seconds without an iteration after which a rank counts as hung.
-        crash_at, crash_rank: the protocol ``crash``: the moment, and who is killed.
+        crash_at, crash_rank: the protocol ``crash``: the moment, and who is killed (``all``, ``any``: drawn,
+            or a number).
+        crash_times: how often; each time anew, and with other moments.
+        crash_seed: of all that is drawn.
         trainer: who trains, instead of the one that the case names; empty: that one.
     """
 
@@ -46,7 +50,16 @@ class Options:
     heartbeat_timeout: float | None = None
     crash_at: str = "between-steps"
     crash_rank: str = "all"
+    crash_times: int = 1
+    crash_seed: int = 0
     trainer: str = ""
+
+    def crash_words(self) -> list[str]:
+        """How a command line says which kills; what goes without saying is left out."""
+        words = ["--crash-at", self.crash_at, "--crash-rank", self.crash_rank]
+        words += ["--crash-times", str(self.crash_times)] if self.crash_times > 1 else []
+        drawn = self.crash_at == "random" or self.crash_rank == "any" or self.crash_times > 1
+        return words + (["--crash-seed", str(self.crash_seed)] if drawn else [])
 
     def __post_init__(self) -> None:
         if self.repeats not in (1, *range(3, 101)) or (self.repeats > 1 and not self.golden_update):
@@ -57,8 +70,13 @@ class Options:
             raise UsageError(f"--crash-at {self.crash_at}: expected {', '.join(CRASH_MOMENTS)}")
         if self.trainer and self.trainer not in TRAINERS:
             raise UsageError(f"--trainer {self.trainer}: expected {', '.join(TRAINERS)}")
-        if self.crash_rank != "all" and not (self.crash_rank.isascii() and self.crash_rank.isdigit()):
-            raise UsageError(f"--crash-rank {self.crash_rank}: expected all, or the number of a rank")
+        number = self.crash_rank.isascii() and self.crash_rank.isdigit()
+        if self.crash_rank not in ("all", "any") and not number:
+            raise UsageError(f"--crash-rank {self.crash_rank}: expected all, any, or the number of a rank")
+        if not 1 <= self.crash_times <= _MOST_KILLS:
+            raise UsageError(f"--crash-times {self.crash_times}: expected 1 to {_MOST_KILLS}")
+        if not 0 <= self.crash_seed < 1 << 63:
+            raise UsageError(f"--crash-seed {self.crash_seed}: expected a whole number, 0 or above")
 
 
 @dataclass(frozen=True)
@@ -148,7 +166,7 @@ class Plan:
         said = [] if self.options.protocol == "auto" else ["--protocol", self.options.protocol]
         said += self._trainer()
         if self.options.protocol == "crash":
-            said += ["--crash-at", self.options.crash_at, "--crash-rank", self.options.crash_rank]
+            said += self.options.crash_words()
         return said
 
     def _command(self, options: list[str]) -> str:
