@@ -86,6 +86,8 @@ class Kill:
         self._told: list[str] = []
         self._left = Left()
         self._source: Phase | None = None
+        self._last: Recorded | None = None
+        self._attempt = 0
 
     @property
     def name(self) -> str:
@@ -146,13 +148,15 @@ class Kill:
         On a busy machine the kill may come when the last checkpoint is complete. That says nothing of
         resuming, so it is tried again, and said; one that never comes in time is a failed check.
         """
-        killed = self._kill(1)
-        for attempt in range(2, _ATTEMPTS + 1):
+        killed: Killed | None = None
+        while self._attempt < _ATTEMPTS:
+            self._attempt += 1
+            killed = self._kill(self._attempt)
             if not (killed.late or killed.at == self.plan.n):
-                break
-            self.phases.observer.note(f"the kill came too late; {attempt} of {_ATTEMPTS}")
-            killed = self._kill(attempt)
-        return killed
+                return killed
+            if self._attempt < _ATTEMPTS:
+                self.phases.observer.note(f"the kill came too late; {self._attempt + 1} of {_ATTEMPTS}")
+        return killed or Killed(at=self.plan.n, left=self._last)
 
     def _kill(self, attempt: int) -> Killed:
         plan, options, folder = self.plan, self.plan.options, self._called("interrupted", attempt)
@@ -188,7 +192,7 @@ class Kill:
         self._told = [f"{who} killed {killer.after:.2f} s after the start ({self.plan.options.crash_at})"]
         self._told.append(f"left: {left.sentence()}")
         self.phases.observer.note(f"{self._told[0]}: {failure.message}; {self._told[1]}")
-        source = Recorded(phase=phase, series={}, saved=phase.save)
+        self._last = source = Recorded(phase=phase, series={}, saved=phase.save)
         at = left.committed
         said = "; ".join(self._told)
         if UNNUMBERED in left.whole and self._came_to_the_end(phase):
@@ -209,8 +213,12 @@ class Kill:
 
     # -- resuming ----------------------------------------------------------------------------
 
-    def resume(self, killed: Killed) -> Recorded | NotResumed:
-        """From what is left, wherever that is; the folder is as the kill has left it."""
+    def resume(self, killed: Killed) -> Recorded | NotResumed | None:
+        """From what is left, wherever that is; the folder is as the kill has left it.
+
+        Returns:
+            None where nothing was left to do: what it found was the checkpoint of N, and whole.
+        """
         assert killed.left is not None
         trainer, left, n = self.plan.trainer, self._left, self.plan.n
         folder = f"resumed{self._folder}"
@@ -230,11 +238,26 @@ class Kill:
         except NothingLogged:
             said = [(lost, words) for lost, words in self._last_words(folder) if lost]
             if not said:
-                raise
+                return self._nothing_to_do()
             lost, words = said[-1]
             ended = CheckpointError(f"it ended without an error and without a step; its log says: {words}")
             return NotResumed(checks=(judge.not_loaded(killed.at, ended),), component=lost or "checkpoint")
         return self._went_on(resumed, killed)
+
+    def _nothing_to_do(self) -> NotResumed | None:
+        """It ended well, and trained nothing: it took what it found for the end of training.
+
+        Raises:
+            NothingLogged: there was nothing that it could take for that.
+        """
+        left, n = self._left, self.plan.n
+        key = UNNUMBERED if left.unnumbered else n
+        if why := left.torn.get(key) or left.odd.get(key):
+            said = f"it has taken the checkpoint of {n} for whole, and trained nothing: {why}"
+            return NotResumed(checks=(judge.present(_TORN, "state", passed=False, message=said),))
+        if key in left.whole:
+            return None
+        raise NothingLogged(f"the resumed run has logged nothing, and no checkpoint of {n} was there")
 
     def _last_words(self, folder: str) -> list[tuple[str | None, str]]:
         from harness.diagnosis import said_unable

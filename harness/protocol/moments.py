@@ -61,7 +61,7 @@ def drawn(plan: Plan, number: int, attempt: int, seconds: float) -> Drawn:
     part, early = _part(options, number, draw.random()) / attempt, draw.random() < _EARLY
     saves = [*range(plan.save_interval, plan.n, plan.save_interval), plan.n]
     between = options.crash_at == "between-steps"
-    if number == 1:
+    if number == 1 and not options.crash_seed:
         return Drawn(rank, part, early, plan.k if between else plan.n, 0.0)
     save = draw.choice(saves[:-1] if between else saves)
     return Drawn(rank, part, early, save, draw.random() * seconds * plan.save_interval / plan.n / 2)
@@ -110,6 +110,7 @@ class Killer:
         self._ranks: list[int] = []
         self._below: list[int] = []
         self._found: dict[int, int] = {}
+        self._known: set[int] = set()
         self._sign: float | None = None
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -188,6 +189,8 @@ class Killer:
         self._below = processes.tree(root)
         if self.how.rank != "all":
             self._found = victims.ranks_below(root)
+            self._known |= self._found.keys()
+            self.problem = "" if int(self.how.rank) in self._known else self.problem
 
     def _kill(self) -> bool:
         if self.forked:
@@ -209,6 +212,8 @@ class Killer:
         if not found and rank == 0 and self.alone:
             return victims.kill_everything(root, self._below)
         if rank not in found:
+            if rank in self._known:  # it has ended by itself
+                return []
             self.problem = f"no process below the command says that it is rank {rank}"
             return []
         return victims.kill([found[rank]])

@@ -78,13 +78,17 @@ def crash(steps: Steps) -> Iterator[Found]:
 
 
 def _killed_and_resumed(steps: Steps, kill: Kill, continuous: Recorded) -> Iterator[Found]:
-    yield (killed := kill.interrupt())
+    killed, resumed = kill.interrupt(), None
+    while killed.left is not None and killed.at < steps.plan.n:
+        if (resumed := kill.resume(killed)) is not None:
+            break
+        killed = kill.interrupt()
+    yield killed
     if killed.left is None:
         return
-    if killed.at == steps.plan.n:
+    if resumed is None:
         yield steps.nothing_was_resumed(killed)
         return
-    resumed = kill.resume(killed)
     if isinstance(resumed, NotResumed):
         yield resumed
         return

@@ -43,10 +43,12 @@ class Left:
 
     def sentence(self) -> str:
         """For people."""
-        whole = ", ".join(map(str, sorted(self.whole - {UNNUMBERED})))
+        whole = ", ".join(map(str, sorted(self.whole - {UNNUMBERED} - self.odd.keys())))
         said = [f"whole: {whole}"] if whole else []
-        if UNNUMBERED in self.whole:
+        if UNNUMBERED in self.whole - self.odd.keys():
             said.append("a whole checkpoint that does not tell its iteration")
+        for iteration, why in sorted(self.odd.items()):
+            said.append(f"doubtful: {'the only one' if iteration == UNNUMBERED else iteration} ({why})")
         for iteration, why in sorted(self.torn.items()):
             said.append(f"torn: {'the only one' if iteration == UNNUMBERED else iteration} ({why})")
         if not said:

@@ -36,6 +36,7 @@ _COMMIT = re.compile(
     r"\.metadata|.*(?:manifest|complete|commit|done|success|finished|index)[^/]*", re.IGNORECASE
 )
 _PAUSE = 0.02  # s; what changes again after so long is the next save
+_ENOUGH = 0.9
 _LOGS = (".log", ".jsonl", ".csv", ".out", ".err")
 
 
@@ -164,11 +165,15 @@ def _torn(folder: Path, iteration: int, parts: list[Path], like: Uninterrupted) 
     return ""
 
 
-def _smaller(parts: list[Path], same: list[Path]) -> str:
-    """A file that has fewer bytes than the same one of the same checkpoint of another run, which has all."""
+def _smaller(parts: list[Path], same: list[Path], part_of: float = 1.0) -> str:
+    """A file that has fewer bytes than the same one of another run's checkpoint, which has all.
+
+    Args:
+        part_of: so much of them is enough: of another iteration's, a text may be longer.
+    """
     sizes = {path.name: path.stat().st_size for path in same if path.is_file()}
     for part in parts:
-        if part.is_file() and part.stat().st_size < sizes.get(part.name, 0):
+        if part.is_file() and part.stat().st_size < part_of * sizes.get(part.name, 0):
             return f"{part.name} has {part.stat().st_size} bytes, the uninterrupted run's {sizes[part.name]}"
     return ""
 
@@ -182,7 +187,7 @@ def _unnumbered(folder: Path, like: Uninterrupted) -> Left:
     for path in mine:
         if path.name.endswith(_LOGS):
             continue
-        why = why or _smaller([path], [like.folder / path.relative_to(folder)])
+        why = why or _smaller([path], [like.folder / path.relative_to(folder)], _ENOUGH)
         try:
             verify(path, hashes=True)
         except CheckpointError as error:
