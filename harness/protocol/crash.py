@@ -164,7 +164,7 @@ class Kill:
         like = self.continuous.phase
         forked = plan.trainer.launch(phase).kind == "fork"
         seconds = self.phases.seconds_of(like.folder.name)
-        how = drawn(plan, self.number, attempt, seconds)
+        how = drawn(plan, self.number, attempt)
         saving = plan.trainer.saving(phase, like)
         killer = Killer(
             options, how, phase, saving, seconds=seconds, forked=forked, alone=plan.world_size == 1

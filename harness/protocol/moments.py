@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _TICK = 0.0005  # s; a small checkpoint is written within a few of them
 _LOOKED = 0.25  # s between two looks for who is there
 _EARLY = 0.1  # of the random moments, so many come anywhere from the start on, imports included
+_A_SAVE = 0.05  # s; the kill comes so long at most behind the beginning of a save
 _START = 1.0  # s; to start takes some time, however short the training is
 _LATE = 1.5  # of the time that a whole run takes: then it is killed though nothing was seen of it
 
@@ -36,7 +37,7 @@ class Drawn:
         part: of the time from the first sign of training to the end, or (``early``) from the start.
         early: whether the kill may come before there is any sign of training.
         save: the iteration whose checkpoint is being saved, or has just been.
-        delay: seconds behind what is waited for.
+        delay: behind what is waited for, as a part of the time between two saves, or of a save.
     """
 
     rank: str
@@ -46,12 +47,11 @@ class Drawn:
     delay: float
 
 
-def drawn(plan: Plan, number: int, attempt: int, seconds: float) -> Drawn:
-    """Draw the kill ``number`` from the seed that the options have.
+def drawn(plan: Plan, number: int, attempt: int) -> Drawn:
+    """Draw the kill ``number`` from the seed that the options have; without one, the first is that of N.
 
     Args:
         attempt: the kill is tried so often, because it came too late before; then it comes earlier.
-        seconds: how long a whole run trains.
     """
     options = plan.options
     draw = random.Random(f"{options.crash_seed}/{number}/{attempt}")  # noqa: S311 - no secret
@@ -64,7 +64,7 @@ def drawn(plan: Plan, number: int, attempt: int, seconds: float) -> Drawn:
     if number == 1 and not options.crash_seed:
         return Drawn(rank, part, early, plan.k if between else plan.n, 0.0)
     save = draw.choice(saves[:-1] if between else saves)
-    return Drawn(rank, part, early, save, draw.random() * seconds * plan.save_interval / plan.n / 2)
+    return Drawn(rank, part, early, save, draw.random() / attempt)
 
 
 def _part(options: Options, number: int, drawn: float) -> float:
@@ -139,12 +139,24 @@ class Killer:
             now = time.monotonic()
             with contextlib.suppress(OSError):
                 self._look(now)
+                if self._sign is None and self._seen():
+                    self._sign = now - self._began
                 if since is None and moment(now):
                     since = now
-                if since is not None and now - since >= self.how.delay and self._kill():
+                if since is not None and now - since >= self._delay() and self._kill():
                     return
             # A look into a folder of many files takes longer than a tick; it must not take a processor.
             time.sleep(max(_TICK, 2 * (time.monotonic() - now)))
+
+    def _delay(self) -> float:
+        """Seconds."""
+        if not self.how.delay or self.options.crash_at == "random":
+            return 0.0
+        trained = self.seconds if self.forked else max(0.0, self.seconds - (self._sign or 0.0))
+        between = trained * self.phase.save_interval / self.phase.train_iters
+        if self.options.crash_at == "between-steps":
+            return self.how.delay * between / 2
+        return self.how.delay * min(_A_SAVE, between / 2)
 
     def _moment(self) -> Callable[[float], bool]:
         saving, save = self.saving, self.how.save
@@ -165,8 +177,6 @@ class Killer:
         passed = now - self._began
         if self.how.early:
             return passed >= self.how.part * max(self.seconds, _START)
-        if self._sign is None and self._seen():
-            self._sign = passed
         if self._sign is None:
             return not self.forked and passed > _LATE * self.seconds
         left = self.seconds if self.forked else max(0.0, self.seconds - self._sign)

@@ -1,4 +1,4 @@
-"""``python -m tests.kills native|command [N]``: so many kills at random moments, a verdict each; none may go wrong.
+"""``python -m tests.kills native|command [N]``: kills at random moments, a verdict each; none may go wrong.
 
 Each is killed with SIGKILL, all ranks or one, at a moment that its number draws, and resumed from what the
 kill has left. Looked at behind each: processes that are left, how long it took until all had ended, whether

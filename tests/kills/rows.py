@@ -25,8 +25,8 @@ class Row:
         ranks: processes.
         planted: what is wrong with it; empty for a sound one.
         share: how many kills of a round it gets.
-        limit: seconds that its ranks may be silent for; where one of two is killed and nobody tells the other,
-            that limit applies.
+        limit: seconds that its ranks may be silent for; where one of two is killed and
+            nobody tells the other, that limit applies.
     """
 
     name: str

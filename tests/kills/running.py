@@ -1,4 +1,4 @@
-"""One kill at a random moment, its verdict, and what is looked at behind it: processes, time, what was read."""
+"""One kill, its verdict, and what is looked at behind it: processes, time, and what the script has read."""
 
 from __future__ import annotations
 

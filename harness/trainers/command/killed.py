@@ -21,7 +21,7 @@ from harness.trainers.command.checkpoint_names import (
     found_and_counted,
 )
 from harness.trainers.command.completeness import cut_off, lacking, uncommitted
-from harness.trainers.command.names import AS_THEY_ARE, Counting, Saves, staged, temporary
+from harness.trainers.command.names import AS_THEY_ARE, Counting, Saves, read, staged, temporary
 from harness.trainers.command.putting_back import (
     is_pointer,
     is_special,
@@ -35,7 +35,7 @@ _WORD = re.compile(r"[\w.=-]+")
 _COMMIT = re.compile(
     r"\.metadata|.*(?:manifest|complete|commit|done|success|finished|index)[^/]*", re.IGNORECASE
 )
-_PAUSE = 0.02  # s; what changes again after so long is the next save
+_PAUSE = 0.05  # s; what changes again after so long is the next save
 _ENOUGH = 0.9
 _LOGS = (".log", ".jsonl", ".csv", ".out", ".err")
 
@@ -106,10 +106,30 @@ class Uninterrupted:
         names = {text for part in parts for text in (part.name, part.stem)}
         return {*names, str(iteration), str(self.counting.number(iteration))}
 
-    def of(self, folder: Path, iteration: int, *, unfinished: bool = False) -> list[Path]:
+    def of(self, folder: Path, iteration: int) -> list[Path]:
         """The checkpoint of an iteration in another folder, which counts as this one does."""
-        there, _ = found_and_counted(folder, iteration, self.saves, also=self.folder, unfinished=unfinished)
-        return there.get(iteration, [])
+        return found(folder, iteration, self.saves, also=self.folder).get(iteration, [])
+
+    def begun(self, folder: Path, iteration: int) -> list[Path]:
+        """The same, with what is marked as unfinished, or has a name of its own while it is written."""
+        there, _ = found_and_counted(folder, iteration, self.saves, also=self.folder, unfinished=True)
+        parts = list(there.get(iteration, []))
+        number = self.counting.number(iteration)
+        for here, folders, names in os.walk(folder):
+            own = [name for name in (*folders, *names) if temporary(name)]
+            parts += [Path(here, name) for name in own if number in _numbers(name)]
+        return parts
+
+    def named(self, folder: Path, iteration: int, parts: Iterable[Path]) -> bool:
+        """Whether a pointer in ``folder`` names the checkpoint of an iteration, which ``parts`` are there of."""
+        words = self.words([*parts, *self.of(self.folder, iteration)], iteration)
+        there = [folder / name for name in self.pointers if os.path.lexists(folder / name)]
+        return any(words & said_by(pointer) for pointer in there)
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    said = read(name)
+    return said.numbers if said is not None else ()
 
 
 def said_by(pointer: Path) -> set[str]:
@@ -128,13 +148,11 @@ def left(folder: Path, like: Uninterrupted) -> Left:
     whole, torn, odd = set[int](), dict[int, str](), dict[int, str]()
     named = 0
     for iteration in like.iterations:
-        begun = like.of(folder, iteration, unfinished=True)
-        parts = like.of(folder, iteration)
+        begun, parts = like.begun(folder, iteration), like.of(folder, iteration)
+        if like.named(folder, iteration, begun):
+            named = iteration
         if not begun and not parts:
             continue
-        if any(like.words(begun, iteration) & said_by(folder / name) for name in like.pointers
-               if os.path.lexists(folder / name)):  # fmt: skip
-            named = iteration
         if not parts:
             torn[iteration] = f"{begun[0].name} is not finished, by its name"
             continue
@@ -221,7 +239,7 @@ class FolderSaving:
         like = self.like
         if not like.parts:
             return self._changes() * like.interval >= iteration
-        if like.of(self.folder, iteration, unfinished=True):
+        if like.begun(self.folder, iteration):
             return True
         before = iteration - like.interval
         if before > 0 and not like.of(self.folder, before):
@@ -247,11 +265,7 @@ class FolderSaving:
         like = self.like
         parts = like.of(self.folder, iteration) if like.parts else []
         if like.pointers:
-            return any(
-                like.words(parts, iteration) & said_by(self.folder / name)
-                for name in like.pointers
-                if os.path.lexists(self.folder / name)
-            )
+            return like.named(self.folder, iteration, parts)
         if like.commit:
             return any(path.name == like.commit for part in parts for path in part.rglob("*"))
         return self.written(iteration)

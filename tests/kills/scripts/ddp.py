@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import torch
@@ -38,6 +39,7 @@ def main() -> None:
         (args.out / "loaded.json").write_text(json.dumps({"step": step, "whole": True}))
     while step < args.iters:
         step += 1
+        time.sleep(0.02)
         x = torch.randn(16, 8)
         loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
         optimizer.zero_grad()

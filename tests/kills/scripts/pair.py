@@ -79,14 +79,9 @@ def train(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, kind in (
-        ("iters", int),
-        ("every", int),
-        ("save", Path),
-        ("load", Path),
-        ("out", Path),
-        ("socket", int),
-    ):
+    for name in ("save", "load", "out"):
+        parser.add_argument(f"--{name}", type=Path)
+    for name in ("iters", "every", "socket"):
         parser.add_argument(f"--{name}", type=int)
     args = parser.parse_args()
     if args.socket is None:

@@ -23,7 +23,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-STEP, HALF = 0.01, 0.02  # s: of a step, and between the halves of a save
+STEP, HALF = 0.02, 0.02  # s: of a step, and between the halves of a save
 NEW: dict[str, Any] = {"step": 0, "weight": 3.0, "momentum": 0.0, "noise": None}
 
 
