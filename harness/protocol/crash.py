@@ -242,6 +242,8 @@ class Kill:
             lost, words = said[-1]
             ended = CheckpointError(f"it ended without an error and without a step; its log says: {words}")
             return NotResumed(checks=(judge.not_loaded(killed.at, ended),), component=lost or "checkpoint")
+        if not any(len(line) for line in resumed.series.values()):
+            return self._nothing_to_do()
         return self._went_on(resumed, killed)
 
     def _nothing_to_do(self) -> NotResumed | None:

@@ -36,6 +36,7 @@ class Drawn:
         rank: ``all``, or the number of one.
         part: of the time from the first sign of training to the end, or (``early``) from the start.
         early: whether the kill may come before there is any sign of training.
+        waits: of several kills, this one waits until there is a checkpoint to go on from.
         save: the iteration whose checkpoint is being saved, or has just been.
         delay: behind what is waited for, as a part of the time between two saves, or of a save.
     """
@@ -43,6 +44,7 @@ class Drawn:
     rank: str
     part: float
     early: bool
+    waits: bool
     save: int
     delay: float
 
@@ -58,20 +60,18 @@ def drawn(plan: Plan, number: int, attempt: int) -> Drawn:
     rank = options.crash_rank
     if rank == "any":
         rank = draw.choice(["all", *map(str, range(plan.world_size))])
-    part, early = _part(options, number, draw.random()) / attempt, draw.random() < _EARLY
+    times = options.crash_times
+    # Each has a part of the time to itself, in an order that is drawn, so that none is left out.
+    order = random.Random(options.crash_seed).sample(range(times), times)  # noqa: S311 - no secret
+    part = (order[number - 1] + draw.random()) / times / attempt
+    waits = times > 1 and order[number - 1] == times - 1
+    early = draw.random() < _EARLY and not waits
     saves = [*range(plan.save_interval, plan.n, plan.save_interval), plan.n]
     between = options.crash_at == "between-steps"
     if number == 1 and not options.crash_seed:
-        return Drawn(rank, part, early, plan.k if between else plan.n, 0.0)
+        return Drawn(rank, part, early, waits, plan.k if between else plan.n, 0.0)
     save = draw.choice(saves[:-1] if between else saves)
-    return Drawn(rank, part, early, save, draw.random() / attempt)
-
-
-def _part(options: Options, number: int, drawn: float) -> float:
-    """Of several kills, each has a part of the time to itself, in an order that is drawn."""
-    times = options.crash_times
-    order = random.Random(options.crash_seed).sample(range(times), times)  # noqa: S311 - no secret
-    return (order[number - 1] + drawn) / times
+    return Drawn(rank, part, early, waits, save, draw.random() / attempt)
 
 
 class Killer:
@@ -175,6 +175,8 @@ class Killer:
 
     def _by_time(self, now: float) -> bool:
         passed = now - self._began
+        if self.how.waits and not self.saving.named(self.phase.save_interval):
+            return False
         if self.how.early:
             return passed >= self.how.part * max(self.seconds, _START)
         if self._sign is None:

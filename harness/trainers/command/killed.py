@@ -121,7 +121,7 @@ class Uninterrupted:
         return parts
 
     def named(self, folder: Path, iteration: int, parts: Iterable[Path]) -> bool:
-        """Whether a pointer in ``folder`` names the checkpoint of an iteration, which ``parts`` are there of."""
+        """Whether a pointer in ``folder`` names the checkpoint of an iteration, as far as it is there."""
         words = self.words([*parts, *self.of(self.folder, iteration)], iteration)
         there = [folder / name for name in self.pointers if os.path.lexists(folder / name)]
         return any(words & said_by(pointer) for pointer in there)
