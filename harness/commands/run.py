@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from harness.cases import Case
     from harness.launch.launcher import Launcher
     from harness.matrix import Cell
+    from harness.protocol.plan import Options
     from harness.report.terminal import Terminal
     from harness.verdict import Verdict
 
@@ -192,7 +194,6 @@ def _cell(asked: str, hardware: str, track: str, arguments: argparse.Namespace) 
 def _one(
     cell: Cell, asked: str, arguments: argparse.Namespace, terminal: Terminal, launcher: Launcher
 ) -> Verdict:
-    from harness.protocol.plan import Options
     from harness.protocol.run import run_cell
     from harness.report.html import write_report_of
 
@@ -202,24 +203,30 @@ def _one(
         cases=arguments.cases,
         goldens=arguments.goldens,
         results=arguments.results,
-        options=Options(
-            protocol=arguments.protocol,
-            golden_update=arguments.golden_update,
-            repeats=arguments.repeats,
-            keep_checkpoints=arguments.keep_checkpoints,
-            heartbeat_timeout=arguments.heartbeat_timeout,
-            crash_at=arguments.crash_at,
-            crash_rank=arguments.crash_rank,
-            crash_times=arguments.crash_times,
-            crash_seed=arguments.crash_seed,
-            trainer=arguments.trainer,
-        ),
+        options=_options(arguments),
         observer=terminal,
         launcher=launcher,
         report=write_report_of,
     )
     terminal.verdict(verdict)
     return verdict
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    from harness.protocol.plan import Options
+
+    return Options(
+        protocol=arguments.protocol,
+        golden_update=arguments.golden_update,
+        repeats=arguments.repeats,
+        keep_checkpoints=arguments.keep_checkpoints,
+        heartbeat_timeout=arguments.heartbeat_timeout,
+        crash_at=arguments.crash_at,
+        crash_rank=arguments.crash_rank,
+        crash_times=arguments.crash_times,
+        crash_seed=arguments.crash_seed,
+        trainer=arguments.trainer,
+    )
 
 
 def _several(cells: Sequence[Cell], asked: Sequence[str], arguments: argparse.Namespace) -> int:
@@ -281,5 +288,6 @@ def _dry_run(case: Case, cell: Cell, arguments: argparse.Namespace) -> None:
         print(f"# not here: {error}")
     golden = resolve(arguments.goldens, case.name, cell.track, case.platform(cell.hardware))
     folder = ResultsFolder((arguments.results / cell.hardware / cell.track / cell.case).absolute())
-    text = dry_run(trainer, phases(trainer, folder))
+    killed = shlex.join(_options(arguments).crash_words()) if arguments.protocol == "crash" else ""
+    text = dry_run(trainer, phases(trainer, folder, killed=bool(killed)), killed=killed)
     print(golden_line(golden), text, sep="\n", end="")

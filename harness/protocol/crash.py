@@ -127,7 +127,7 @@ class Kill:
 
     def forget(self) -> None:
         """Free the disk: nothing of it is looked at again."""
-        if self.number == self.plan.options.crash_times or self.plan.options.keep_checkpoints:
+        if self.number == self.plan.options.crash_times:
             return
         for attempt in range(1, _ATTEMPTS + 1):
             name = self._called("interrupted", attempt)
@@ -160,6 +160,8 @@ class Kill:
 
     def _kill(self, attempt: int) -> Killed:
         plan, options, folder = self.plan, self.plan.options, self._called("interrupted", attempt)
+        for stale in (self.phases.folder.checkpoints(folder), self.phases.folder.phase(folder)):
+            shutil.rmtree(stale, ignore_errors=True)  # of a kill before: it would be gone on from
         phase = self.phases.made("interrupted", load=None, start=0, stop=plan.n, folder=folder)
         like = self.continuous.phase
         forked = plan.trainer.launch(phase).kind == "fork"

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from harness.trainers.base import Trainer
 
 
-def phases(trainer: Trainer, folder: ResultsFolder) -> list[Phase]:
-    """The phases of the protocol ``full``, in the folders that a run would use."""
+def phases(trainer: Trainer, folder: ResultsFolder, *, killed: bool = False) -> list[Phase]:
+    """The phases of the protocol ``full``, in the folders that a run would use.
+
+    Args:
+        killed: those of ``crash``, where nobody knows before how far the interrupted one comes.
+    """
     case, hardware = trainer.case, trainer.hardware
     n, k = case.train_iters(hardware), case.resume_at(hardware)
 
@@ -40,19 +44,22 @@ def phases(trainer: Trainer, folder: ResultsFolder) -> list[Phase]:
 
     found = [phase("continuous", None, 0, n)]
     if trainer.resumes:
-        if not trainer.can_rewind:
-            found.append(phase("interrupted", None, 0, k))
+        if killed or not trainer.can_rewind:
+            found.append(phase("interrupted", None, 0, n if killed else k))
         found.append(phase("resumed", folder.checkpoints("resumed-from"), k, n))
     return found
 
 
-def dry_run(trainer: Trainer, phases: Iterable[Phase]) -> str:
+def dry_run(trainer: Trainer, phases: Iterable[Phase], *, killed: str = "") -> str:
     """Every phase as a block of shell.
+
+    Args:
+        killed: how the interrupted phase is, where it is.
 
     Raises:
         CaseError, UsageError: a phase that cannot be started.
     """
-    return "\n".join(_block(phase, trainer.launch(phase), trainer) for phase in phases)
+    return "\n".join(_block(phase, trainer.launch(phase), trainer, killed) for phase in phases)
 
 
 def golden_line(golden: Golden | None) -> str:
@@ -62,10 +69,16 @@ def golden_line(golden: Golden | None) -> str:
     return f"# golden: {golden.path}" + (" (a fallback: compared by tolerance)" if golden.fallback else "")
 
 
-def _block(phase: Phase, launch: Launch, trainer: Trainer) -> str:
+def _block(phase: Phase, launch: Launch, trainer: Trainer, killed: str) -> str:
     ranks = f"{launch.world_size} rank{'s' if launch.world_size > 1 else ''}"
     lines = [f"# {phase.name}: iterations {phase.start + 1} to {phase.stop}, {ranks}"]
-    if phase.load:
+    if killed and phase.name == "interrupted":
+        lines.append(f"# killed with SIGKILL on the way: {killed}")
+    elif killed and phase.load:
+        source = phase.save.with_name("interrupted")
+        lines.append(f"# {phase.load} gets all that the kill has left in {source} before,")
+        lines.append(f"# and goes on from what it finds there, here from {phase.start}")
+    elif phase.load:
         source = phase.save.with_name("continuous" if trainer.can_rewind else "interrupted")
         lines.append(f"# {phase.load} gets the checkpoint of {phase.start} from {source} before")
     if launch.cwd is not None:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.commands.cli import main
+from harness.errors import UsageError
 from harness.launch import victims
 from harness.launch.launcher import Launcher
+from harness.matrix import Cell
+from harness.protocol.judge import NO_GOLDEN
+from harness.protocol.plan import Options
+from harness.protocol.run import run_cell
 from harness.trainers.base import Phase
 from harness.trainers.command.adapter import CommandTrainer
 from tests.kills.rows import ROWS, Row
 from tests.kills.running import Killed, kill, left_running, marked
+
+if TYPE_CHECKING:
+    from harness.verdict import Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +86,8 @@ def test_what_is_planted_is_red_and_named(
     tmp_path: Path, launcher: Launcher, name: str, said: str, component: str
 ) -> None:
     # What is written within a few milliseconds may be whole when the kill comes.
-    tried = (killed(tmp_path, name, launcher, "saving", seed=seed) for seed in (0, 1, 2))
-    one = next(one for one in tried if one.red)
+    tried = (killed(tmp_path, name, launcher, "saving", seed=seed) for seed in range(6))
+    one = next(one for one in tried if one.red and "nothing was resumed" not in one.red[0])
     assert not one.wrong(planted=True)
     assert any(said in why for why in one.red), one.red
     assert component in ("", one.component)
@@ -94,6 +105,82 @@ def test_one_rank_of_a_launcher_that_looks_after_nobody_is_killed_and_the_limit_
 @pytest.mark.parametrize("name", ["dense_torch", "torchrun"])
 def test_so_does_training_with_torch(tmp_path: Path, launcher: Launcher, name: str) -> None:
     assert not killed(tmp_path, name, launcher, "saving", seed=2).wrong(planted=False)
+
+
+# -- again and again -------------------------------------------------------------------------------
+
+
+def verdict_of(tmp_path: Path, name: str, launcher: Launcher, options: Options) -> Verdict:
+    return run_cell(
+        Cell("cpu", "dev", name),
+        case=row(name).case(tmp_path),
+        cases=tmp_path / "cases",
+        goldens=tmp_path / "goldens",
+        results=tmp_path / "results",
+        options=options,
+        launcher=launcher,
+    )
+
+
+def test_each_of_several_kills_is_a_check_and_the_seed_is_said(tmp_path: Path, launcher: Launcher) -> None:
+    options = Options(protocol="crash", crash_at="random", crash_times=3, crash_seed=4)
+    verdict = verdict_of(tmp_path, "plain-atomic", launcher, options)
+    assert [check.name for check in verdict.failures] == [NO_GOLDEN]
+    each = [check for check in verdict.checks if check.name.startswith("crash ")]
+    assert [check.name for check in each] == [
+        f"crash {number} of 3: goes on as if nothing had been" for number in (1, 2, 3)
+    ]
+    assert all("all ranks killed" in check.message and "left: " in check.message for check in each)
+    assert any("it went on from iteration" in check.message for check in each)  # one of them waits for that
+    assert "--crash-at random --crash-rank all --crash-times 3 --crash-seed 4" in verdict.reproduce
+
+
+def test_the_first_kill_that_fails_is_told_whole_and_what_it_has_left_is_kept(
+    tmp_path: Path, launcher: Launcher
+) -> None:
+    options = Options(protocol="crash", crash_at="saving", crash_times=3, crash_seed=0)
+    verdict = verdict_of(tmp_path, "plain-strict", launcher, options)
+    failed = [check.name for check in verdict.failures if check.name != NO_GOLDEN]
+    assert any(name.startswith("crash ") for name in failed)
+    assert sum(name.startswith("resume: load iteration") for name in failed) == 1
+    assert verdict.diagnosis is not None
+    assert verdict.diagnosis.component == "checkpoint"
+    left = tmp_path / "results" / "cpu" / "dev" / "plain-strict" / "checkpoints" / "interrupted"
+    assert list(left.glob("step_*.txt"))
+
+
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        ("--crash-times 0: expected 1 to 1000", {"crash_times": 0}),
+        ("--crash-seed -1: expected a whole number", {"crash_seed": -1}),
+        ("--crash-rank one: expected all, any, or the number", {"crash_rank": "one"}),
+        ("--crash-at noon: expected between-steps, saving, before-tracker, random", {"crash_at": "noon"}),
+    ],
+)
+def test_what_no_kill_can_be_is_refused(said: str, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        Options(protocol="crash", **options)
+
+
+def test_a_rank_that_is_not_there_is_refused_before_anything_is_started(
+    tmp_path: Path, launcher: Launcher
+) -> None:
+    with pytest.raises(UsageError, match="--crash-rank 1: the world has 1 rank") as refused:
+        verdict_of(tmp_path, "plain-atomic", launcher, Options(protocol="crash", crash_rank="1"))
+    assert "world_size" in refused.value.advice
+
+
+def test_a_dry_run_says_who_is_killed_and_what_is_resumed_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = row("plain-atomic").case(tmp_path).directory
+    words = ["--protocol", "crash", "--crash-at", "saving", "--dry-run", "--results", str(tmp_path / "r")]
+    assert main(["run", str(case), "--hardware", "cpu", *words]) == 0
+    said = capsys.readouterr().out
+    assert "# killed with SIGKILL on the way: --crash-at saving --crash-rank all" in said
+    assert "resumed-from gets all that the kill has left in" in said
+    assert not (tmp_path / "r").exists()
 
 
 # -- who is killed ---------------------------------------------------------------------------------
