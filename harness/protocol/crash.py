@@ -304,7 +304,13 @@ class Kill:
         series = {**resumed.series, **went_on.series}
         phase = replace(resumed.phase, start=at)
         checks = (*resumed.checks, went_on.check)
-        said = f"it went on from iteration {at}" if at else "it began anew at 0: nothing whole was left"
+        if at:
+            said = f"it went on from iteration {at}"
+        else:
+            named = (
+                "nothing that is whole is named" if left.whole - left.odd.keys() else "nothing whole was left"
+            )
+            said = f"it began anew at 0: {named}"
         self.resumed = at > 0
         if went_on.check.passed:
             self._told.append(said)

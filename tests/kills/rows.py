@@ -75,6 +75,7 @@ ROWS: Final = (
     Row("torchrun", "command", _TORCHRUN, ranks=2),
     _plain("lenient", "in place, the tracker first, and what is missing is made up"),
     _plain("lenient-last", "one file in place, and what is missing is made up"),
+    _plain("parts", "two files in place, the tracker first, and what is missing is made up"),
     _plain("strict", "in place, the tracker first, and no way back to an older one"),
     _plain("forgiving", "in place, the tracker first, and begun anew though an older one is whole"),
 )

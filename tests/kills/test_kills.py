@@ -78,6 +78,7 @@ def test_a_tracker_is_waited_for_only_where_there_is_one(tmp_path: Path, launche
     [
         ("plain-lenient", "torn", "checkpoint"),
         ("plain-lenient-last", "torn", "checkpoint"),
+        ("plain-parts", "torn", "checkpoint"),
         ("plain-strict", "load iteration", "checkpoint"),
         ("plain-forgiving", "training started again", ""),
     ],

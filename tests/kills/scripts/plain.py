@@ -8,6 +8,7 @@ script has read of it, and whether that was whole, it notes in ``loaded.json`` f
     checked     in place, and what is not whole is passed over for the one before
     lenient     in place, ``latest`` first; what is missing is as at the beginning (planted)
     lenient-last   the same, one file only (planted)
+    parts       two files in a folder, in place, ``latest`` first; what is missing is made up (planted)
     strict      in place, ``latest`` first; what is not whole is an error, and no older one is tried (planted)
     forgiving   the same, and then it begins anew (planted)
 """
@@ -52,6 +53,13 @@ def save(folder: Path, how: str, state: dict[str, Any]) -> None:
         if how == "atomic":
             named(folder, state["step"])
         return
+    if how == "parts":
+        named(folder, state["step"])
+        path = path.with_suffix("")
+        path.mkdir(exist_ok=True)
+        write(path / "model.json", json.dumps({"step": state["step"], "weight": state["weight"]}))
+        write(path / "rest.json", json.dumps({"momentum": state["momentum"], "noise": state["noise"]}))
+        return
     if how in ("lenient", "strict", "forgiving"):
         named(folder, state["step"])
     write(path, text)
@@ -72,7 +80,24 @@ def read(path: Path) -> tuple[dict[str, Any], bool]:
     return {key: state[key] for key in NEW}, whole
 
 
+def read_parts(folder: Path) -> tuple[dict[str, Any], bool]:
+    state, whole = dict(NEW), True
+    for name in ("model.json", "rest.json"):
+        try:
+            state |= json.loads((folder / name).read_text())
+        except (OSError, ValueError):
+            whole = False
+    return state, whole
+
+
 def load(folder: Path, how: str) -> tuple[dict[str, Any], bool]:
+    if how == "parts":
+        latest = folder / "latest"
+        named = folder / latest.read_text().strip().removesuffix(".txt") if latest.exists() else None
+        if named is None:
+            return dict(NEW), True
+        state, whole = read_parts(named)
+        return state | {"step": int(named.name[5:])}, whole
     files = sorted(folder.glob("step_*.txt"), key=lambda path: int(path.stem[5:]))
     if how in ("last", "lenient-last"):
         files = [folder / "last.txt"] if (folder / "last.txt").exists() else []
