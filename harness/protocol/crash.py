@@ -81,6 +81,8 @@ class Kill:
         self.steps, self.phases, self.plan = steps, steps.phases, steps.plan
         self.continuous, self.number, self._folder = continuous, number, folder
         self.failed = False
+        #: Whether it came too late, as often as it was tried.
+        self.late = False
         #: Whether it went on from a checkpoint.
         self.resumed = False
         self._told: list[str] = []
@@ -110,6 +112,9 @@ class Kill:
         except HarnessError as error:
             problem = error.message
         bad = [check for one in gathered for check in one.checks if not check.passed]
+        if self.late and not problem:  # one of several: the others tell
+            bad, gathered = [], []
+            self._told = [f"{_ATTEMPTS} times it came too late: nothing was tried"]
         self.failed = bool(problem or bad)
         count = sum(len(one.checks) for one in gathered)
         said = "; ".join(self._told)
@@ -152,10 +157,12 @@ class Kill:
         while self._attempt < _ATTEMPTS:
             self._attempt += 1
             killed = self._kill(self._attempt)
-            if not (killed.late or killed.at == self.plan.n):
+            self.late = killed.late or killed.at == self.plan.n
+            if not self.late:
                 return killed
             if self._attempt < _ATTEMPTS:
                 self.phases.observer.note(f"the kill came too late; {self._attempt + 1} of {_ATTEMPTS}")
+        self.late = True
         return killed or Killed(at=self.plan.n, left=self._last)
 
     def _kill(self, attempt: int) -> Killed:

@@ -63,9 +63,10 @@ def drawn(plan: Plan, number: int, attempt: int) -> Drawn:
     times = options.crash_times
     # Each has a part of the time to itself, in an order that is drawn, so that none is left out.
     order = random.Random(options.crash_seed).sample(range(times), times)  # noqa: S311 - no secret
-    part = (order[number - 1] + draw.random()) / times / attempt
     waits = times > 1 and order[number - 1] == times - 1
-    early = draw.random() < _EARLY and not waits
+    part, early = (order[number - 1] + draw.random()) / times, draw.random() < _EARLY and not waits
+    if attempt > 1:  # at once; then anywhere before there is any sign
+        part, early = (0.0, False) if waits or attempt == 2 else (draw.random() / attempt, True)
     saves = [*range(plan.save_interval, plan.n, plan.save_interval), plan.n]
     between = options.crash_at == "between-steps"
     if number == 1 and not options.crash_seed:

@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             found.append(one)
             why = one.wrong(planted=bool(row.planted))
             wrong += bool(why)
+            if why:  # what it has left, for whoever looks for the reason
+                cell = root / "results" / "cpu" / "dev" / row.name
+                shutil.copytree(cell, root / "wrong" / f"{row.name}-{number + 1}", symlinks=True)
             print(f"[{number + 1:3}] {row.name}: {one.said or one.red}{f' WRONG: {why}' if why else ''} "
                   f"({one.seconds:.1f} s)", flush=True)  # fmt: skip
     text = table(found, [*sound, *planted])

@@ -59,7 +59,8 @@ class Row:
 
 
 def _plain(how: str, planted: str = "") -> Row:
-    return Row(f"plain-{how}", "command", ("python", "plain.py", "--how", how), planted=planted)
+    words = ("python", "plain.py", "--how", how)
+    return Row(f"plain-{how}", "command", words, planted=planted, share=1 if planted else 3)
 
 
 _TORCHRUN = ("torchrun", "--standalone", "--nproc_per_node", "2", "ddp.py")
@@ -71,7 +72,7 @@ ROWS: Final = (
     _plain("atomic"),
     _plain("last"),
     _plain("checked"),
-    Row("pair", "command", ("python", "pair.py"), ranks=2, limit=4.0),
+    Row("pair", "command", ("python", "pair.py"), ranks=2, share=2, limit=4.0),
     Row("torchrun", "command", _TORCHRUN, ranks=2),
     _plain("lenient", "in place, the tracker first, and what is missing is made up"),
     _plain("lenient-last", "one file in place, and what is missing is made up"),
