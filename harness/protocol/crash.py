@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from harness.errors import CheckpointError, HarnessError, NothingLogged, TrainerFailed, UsageError
 from harness.protocol import continuation, judge
 from harness.protocol.findings import Found, Killed, NotResumed, Recorded
+from harness.protocol.leftovers import gone_on_from
 from harness.protocol.moments import Drawn, Killer, drawn
 from harness.trainers.killed import UNNUMBERED, Left
 
@@ -253,7 +254,7 @@ class Kill:
             return NotResumed(checks=(judge.not_loaded(killed.at, ended),), component=lost or "checkpoint")
         if not any(len(line) for line in resumed.series.values()):
             return self._nothing_to_do()
-        return self._went_on(resumed, killed)
+        return self._went_on(resumed)
 
     def _nothing_to_do(self) -> NotResumed | None:
         """It ended well, and trained nothing: it took what it found for the end of training.
@@ -299,11 +300,12 @@ class Kill:
             raise error
         return NotResumed(checks=(judge.not_loaded(killed.at, error),), component=lost)
 
-    def _went_on(self, resumed: Recorded, killed: Killed) -> Recorded | NotResumed:
+    def _went_on(self, resumed: Recorded) -> Recorded | NotResumed:
         """Find out where it went on, and whether it may."""
         left = self._left
         judged = continuation.named(resumed.series, self.plan.case.metrics)
-        at, went_on = self._where(judged, killed.at)
+        like = continuation.named(self.continuous.series, self.plan.case.metrics)
+        at, went_on = gone_on_from(judged, left, like, n=self.plan.n, interval=self.plan.save_interval)
         if at in left.torn or (left.unnumbered and at > 0 and UNNUMBERED in left.torn):
             why = left.torn.get(at, left.torn.get(UNNUMBERED, ""))
             said = f"it went on from iteration {at}, whose checkpoint is torn: {why}"
@@ -323,34 +325,6 @@ class Kill:
             self._told.append(said)
             checks = (*checks, judge.present(_WHERE, "state", passed=True, message=said))
         return replace(resumed, phase=phase, series=series, checks=checks)
-
-    def _where(self, judged: continuation.Curves, committed: int) -> tuple[int, continuation.WentOn]:
-        """The iteration that a resumed run has gone on from, by its first step."""
-        left, n = self._left, self.plan.n
-        like = continuation.named(self.continuous.series, self.plan.case.metrics)
-        numbers = {*left.whole, *left.torn} - {UNNUMBERED}
-        if left.unnumbered:
-            numbers |= {*range(self.plan.save_interval, n, self.plan.save_interval)}
-        allowed = sorted((i for i in numbers if i >= committed), reverse=True)
-        allowed += [0] if committed == 0 else []
-        first = min((int(line.steps.min()) for line in judged.values() if len(line)), default=None)
-        for again in (False, True):  # that it logs its last step again comes second
-            for at in allowed:
-                known = continuation.before(like, at)
-                expected = _first(continuation.after(like, {}, at, n)) if at else _first(like)
-                last = continuation.last_of(known)
-                if first is None or first != (last if again else expected):
-                    continue
-                found = continuation.went_on(
-                    judged, known if again else {}, like, at, trained_again=not again, n=n
-                )
-                if found.check.passed or at == 0:
-                    return at, found
-        known = continuation.before(like, committed)
-        trained_again = first is not None and first < (continuation.last_of(known) or 0)
-        return committed, continuation.went_on(
-            judged, known, like, committed, trained_again=trained_again, n=n
-        )
 
     # -- judging -----------------------------------------------------------------------------
 
@@ -399,7 +373,3 @@ class Kill:
             return ""
         names = ", ".join(entry.name for entry in rest[:_SHOWN])
         return f"what was saved there is not what the uninterrupted run has saved: {names}"
-
-
-def _first(series: continuation.Curves) -> int | None:
-    return min((int(line.steps.min()) for line in series.values() if len(line)), default=None)

@@ -19,7 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.kills.rows import Row, rows
-from tests.kills.running import Killed, kill, marked, table
+from tests.kills.running import Killed, kill, marked, summary, table
+from tests.regions import write_region
+
+DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "kill-a-run.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("trainer", choices=("native", "command"))
     parser.add_argument("kills", nargs="?", type=int, default=100, metavar="N", help="default: %(default)s")
     parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--write-docs", action="store_true", help=f"put the table into {DOCS.name}")
     parser.add_argument("--results", type=Path, default=Path("results/kills"), help="a scratch folder")
     options = parser.parse_args(argv)
     root = options.results.absolute() / options.trainer
@@ -57,9 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 shutil.copytree(cell, root / "wrong" / f"{row.name}-{number + 1}", symlinks=True)
             print(f"[{number + 1:3}] {row.name}: {one.said or one.red}{f' WRONG: {why}' if why else ''} "
                   f"({one.seconds:.1f} s)", flush=True)  # fmt: skip
-    text = table(found, [*sound, *planted])
+    text = f"{table(found, [*sound, *planted])}\n\n{summary(found[: options.kills], wrong)}"
     (root / "kills.json").write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
-    print(f"\n{text}\n\n{len(found)} kills, {wrong} not as they should be, {time.monotonic() - began:.0f} s")
+    print(f"\n{text}\n\n{time.monotonic() - began:.0f} s; {root}/kills.json")
+    if options.write_docs:
+        write_region(DOCS, "kills", text, part=f" {options.trainer}")
     return 1 if wrong else 0
 
 

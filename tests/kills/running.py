@@ -184,3 +184,23 @@ def table(found: Sequence[Killed], rows: Sequence[Row]) -> str:
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def summary(sound: Sequence[Killed], wrong: int) -> str:
+    """One sentence.
+
+    Args:
+        sound: kills of what has no fault planted.
+        wrong: of all kills, those that were not as they should be.
+    """
+    orphans = sum(len(one.orphans) for one in sound)
+    accepted = sum(one.accepted for one in sound)
+    late = max((one.late for one in sound), default=0.0)
+    return (
+        f"{len(sound)} kills at random moments of what is sound: {orphans} orphans, {accepted} torn saves "
+        f"accepted, everything ended {_behind(late)}; of all kills {wrong} not as they should be."
+    )
+
+
+def _behind(late: float) -> str:
+    return f"{late:.1f} s behind its limit at the latest" if late > 0 else "before its limit"

@@ -234,7 +234,7 @@ def phases(tmp_path: Path) -> tuple[CommandTrainer, Phase, Phase]:
     trainer = CommandTrainer(row("plain-atomic").case(tmp_path), "cpu")
     made = []
     for name in ("interrupted", "continuous"):
-        save = tmp_path / name / "save"
+        save = tmp_path / "checkpoints" / name
         save.mkdir(parents=True)
         made.append(Phase("interrupted", tmp_path / name, save, None, 0, 20, 20, 5))
     return trainer, made[0], made[1]
@@ -269,6 +269,12 @@ LIKE = {f"step_{i}.json": "{}" for i in (5, 10, 15, 20)} | {"latest": "step_20"}
         ),
         ({"last.json": "{}"}, {"last.json": "{}"}, 0, "a whole checkpoint that does not tell"),
         ({"last.json": "{"}, {"last.json": "{}"}, 0, "doubtful: the only one"),
+        (
+            {"a.json": "{}"},
+            {"a.json": "{}", "last.json": "{}"},
+            0,
+            "doubtful: the only one (nothing is there as",
+        ),
         ({"last.json.tmp": "{"}, {"last.json": "{}"}, 0, "torn: the only one"),
     ],
 )

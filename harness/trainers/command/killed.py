@@ -198,10 +198,10 @@ def _smaller(parts: list[Path], same: list[Path], part_of: float = 1.0) -> str:
 
 def _unnumbered(folder: Path, like: Uninterrupted) -> Left:
     """Of a folder in which no name tells an iteration: all that is there is one checkpoint, or several."""
-    why = ""
     mine = [path for path in sorted(folder.rglob("*")) if path.is_file() and not temporary(path.name)]
     if not mine:
         return Left(torn={UNNUMBERED: "nothing is there under its own name"}, files=True)
+    why = lacking(sorted(folder.iterdir()), sorted(like.folder.iterdir()))
     for path in mine:
         if path.name.endswith(_LOGS):
             continue
