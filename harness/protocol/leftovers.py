@@ -29,7 +29,7 @@ def gone_on_from(
     there = {*left.whole, *left.torn} - {UNNUMBERED}
     if left.unnumbered:
         there |= {*range(interval, n, interval)}
-    whole = UNNUMBERED in left.whole and UNNUMBERED not in left.odd  # of whichever save, but of one
+    whole = UNNUMBERED in left.whole - left.odd.keys() and left.sure  # of whichever save, but of one
     oldest = interval if whole else left.committed
     allowed = sorted((i for i in there if i >= oldest), reverse=True)
     allowed += [0] if oldest == 0 else []

@@ -28,6 +28,7 @@ class Left:
             torn, and enough to explain a run that does not go on from one as it should.
         committed: the newest iteration that a run must not fall behind; 0 where none is.
         files: whether there is any file at all.
+        sure: whether what does not tell its iteration is a checkpoint, and nothing else that stands there.
     """
 
     whole: frozenset[int] = frozenset()
@@ -35,6 +36,7 @@ class Left:
     odd: Mapping[int, str] = field(default_factory=dict)
     committed: int = 0
     files: bool = False
+    sure: bool = True
 
     @property
     def unnumbered(self) -> bool:
@@ -46,7 +48,8 @@ class Left:
         whole = ", ".join(map(str, sorted(self.whole - {UNNUMBERED} - self.odd.keys())))
         said = [f"whole: {whole}"] if whole else []
         if UNNUMBERED in self.whole - self.odd.keys():
-            said.append("a whole checkpoint that does not tell its iteration")
+            what = "a whole checkpoint that does not tell" if self.sure else "files that do not tell"
+            said.append(f"{what} its iteration")
         for iteration, why in sorted(self.odd.items()):
             said.append(f"doubtful: {'the only one' if iteration == UNNUMBERED else iteration} ({why})")
         for iteration, why in sorted(self.torn.items()):

@@ -36,6 +36,7 @@ def curve(first: int, last: int, every: int = 1) -> dict[str, Series]:
         (ALONE, curve(16, 20), 15, True),
         (ALONE, curve(1, 20), 5, False),
         (ALONE, curve(13, 20), 5, False),
+        (replace(ALONE, sure=False), curve(1, 20), 0, True),
         (replace(ALONE, odd={UNNUMBERED: "cut off"}), curve(1, 20), 0, True),
     ],
 )

@@ -201,7 +201,7 @@ def _unnumbered(folder: Path, like: Uninterrupted) -> Left:
     mine = [path for path in sorted(folder.rglob("*")) if path.is_file() and not temporary(path.name)]
     if not mine:
         return Left(torn={UNNUMBERED: "nothing is there under its own name"}, files=True)
-    why = lacking(sorted(folder.iterdir()), sorted(like.folder.iterdir()))
+    why = ""
     for path in mine:
         if path.name.endswith(_LOGS):
             continue
@@ -212,7 +212,9 @@ def _unnumbered(folder: Path, like: Uninterrupted) -> Left:
             why = why or error.message
     # A script may keep two in turns, and take the one that is whole: what it goes on with will tell.
     odd = {UNNUMBERED: why} if why else {}
-    return Left(frozenset({UNNUMBERED}), odd=odd, files=True)
+    # What is not there may be written at the end only.
+    sure = not odd and not lacking(sorted(folder.iterdir()), sorted(like.folder.iterdir()))
+    return Left(frozenset({UNNUMBERED}), odd=odd, files=True, sure=sure)
 
 
 class FolderSaving:
