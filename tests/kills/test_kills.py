@@ -269,12 +269,7 @@ LIKE = {f"step_{i}.json": "{}" for i in (5, 10, 15, 20)} | {"latest": "step_20"}
         ),
         ({"last.json": "{}"}, {"last.json": "{}"}, 0, "a whole checkpoint that does not tell"),
         ({"last.json": "{"}, {"last.json": "{}"}, 0, "doubtful: the only one"),
-        (
-            {"a.json": "{}"},
-            {"a.json": "{}", "last.json": "{}"},
-            0,
-            "doubtful: the only one (nothing is there as",
-        ),
+        ({"a.json": "{}"}, {"a.json": "{}", "last.json": "{}"}, 0, "files that do not tell its iteration"),
         ({"last.json.tmp": "{"}, {"last.json": "{}"}, 0, "torn: the only one"),
     ],
 )

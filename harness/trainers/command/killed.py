@@ -147,7 +147,15 @@ def left(folder: Path, like: Uninterrupted) -> Left:
         return _unnumbered(folder, like)
     whole, torn, odd = set[int](), dict[int, str](), dict[int, str]()
     named = 0
+    names = {name for _, folders, files in os.walk(folder) for name in (*folders, *files)}
+    numbers = {number for name in names for number in _numbers(name)}
+    words = {
+        word for name in like.pointers if os.path.lexists(folder / name) for word in said_by(folder / name)
+    }
     for iteration in like.iterations:
+        number = like.counting.number(iteration)
+        if number not in numbers and not any(str(number) in word for word in words):
+            continue  # a folder may hold many, and each is looked for
         begun, parts = like.begun(folder, iteration), like.of(folder, iteration)
         if like.named(folder, iteration, begun):
             named = iteration
