@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from harness.cases import Case, load_case
+from harness.matrix import CASE_FILE
 
 _HERE: Final = Path(__file__).parent
 _NATIVE: Final = _HERE.parent / "faults" / "cases"
@@ -39,22 +41,26 @@ class Row:
 
     def case(self, root: Path) -> Case:
         """The case, written below ``root`` where it is a script's."""
-        if self.trainer == "native":
-            return load_case(next(_NATIVE.glob(f"*/{self.name}")))
         folder = root / "cases" / "kills" / self.name
-        if not folder.is_dir():
+        if self.trainer == "native":
+            folder.mkdir(parents=True, exist_ok=True)
+            text = next(_NATIVE.glob(f"*/{self.name}/{CASE_FILE}")).read_text(encoding="utf-8")
+            # Two saves are little to be killed between.
+            text = re.sub(r"--save-interval: \d+", "--save-interval: 4", text)
+            (folder / CASE_FILE).write_text(text, encoding="utf-8")
+        elif not folder.is_dir():
             folder.mkdir(parents=True)
             for script in (_HERE / "scripts").glob("*.py"):
                 shutil.copy(script, folder)
             words = [*self.words, "--iters", "${TRAIN_ITERS}", "--every", "${SAVE_INTERVAL}",
                      "--save", "${CHECKPOINT_SAVE_PATH}", "--out", "${OUTPUT_PATH}"]  # fmt: skip
             command = {"train": words, "resume": [*words, "--load", "${CHECKPOINT_LOAD_PATH}"]}
-            text = {
+            keys = {
                 "TEST_TYPE": "ckpt-resume",
                 "MODEL_ARGS": {"--train-iters": 20, "--save-interval": 5},
                 "HARNESS": {"trainer": "command", "world_size": self.ranks, "command": command},
             }
-            (folder / "model_config.yaml").write_text(json.dumps(text))  # which is YAML too
+            (folder / CASE_FILE).write_text(json.dumps(keys))  # which is YAML too
         return load_case(folder)
 
 
