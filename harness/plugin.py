@@ -39,17 +39,18 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--repeats", {"metavar": "N", "type": int, "default": 1,
                    "help": "with --golden-update: runs that the golden's statistics come from"}),
     ("--protocol", {"metavar": "NAME", "default": "auto",
-                    "help": "auto (fast where the golden is exact), full, fast, crash or reshard"}),
+                    "help": "auto (fast if the golden is exact), full, fast, crash, reshard, every, chain"}),
+    ("--resume-at", {"metavar": "K", "type": int, "help": "the iteration to resume after"}),
+    ("--stops", {"metavar": "K,…", "default": "", "help": "every, chain: where to stop, as in 4,8"}),
+    ("--budget", {"metavar": "SECONDS", "type": float,
+                  "help": "every, chain: begin nothing that would end later"}),
     ("--trainer", {"metavar": "NAME", "default": "",
                    "help": "native, megatron or command, default: the case's"}),
     ("--crash-at", {"metavar": "MOMENT", "default": "between-steps",
                     "help": "protocol crash: between-steps, saving, before-tracker or random"}),
-    ("--crash-rank", {"metavar": "RANK", "default": "all",
-                      "help": "protocol crash: who is killed: all, a number, or any (drawn)"}),
-    ("--crash-times", {"metavar": "N", "type": int, "default": 1,
-                       "help": "protocol crash: how often, each time at another moment"}),
-    ("--crash-seed", {"metavar": "SEED", "type": int, "default": 0,
-                      "help": "protocol crash: of moments and ranks that are drawn"}),
+    ("--crash-rank", {"metavar": "RANK", "default": "all", "help": "protocol crash: all, any, a number"}),
+    ("--crash-times", {"metavar": "N", "type": int, "default": 1, "help": "protocol crash: how often"}),
+    ("--crash-seed", {"metavar": "SEED", "type": int, "default": 0, "help": "of what is drawn of that"}),
     ("--heartbeat-timeout", {"metavar": "SECONDS", "type": float,
                              "help": "a rank without an iteration for so long has hung"}),
     ("--keep-checkpoints", {"action": "store_true", "default": False,
@@ -251,7 +252,7 @@ class CellPlugin:
         """Run ``cell``; the verdict's checks go with the item's report."""
         from harness.errors import HarnessError
         from harness.launch.launcher import Launcher
-        from harness.protocol.plan import Options
+        from harness.protocol.plan import Options, stops_of
         from harness.protocol.refusal import status_of
         from harness.protocol.run import run_cell
         from harness.report.html import write_report_of
@@ -279,6 +280,9 @@ class CellPlugin:
                         crash_times=_option(self.config, "--crash-times"),
                         crash_seed=_option(self.config, "--crash-seed"),
                         trainer=_option(self.config, "--trainer"),
+                        resume_at=_option(self.config, "--resume-at"),
+                        stops=stops_of(_option(self.config, "--stops") or ""),
+                        budget=_option(self.config, "--budget"),
                     ),
                     observer=observer,
                     launcher=self.launcher,

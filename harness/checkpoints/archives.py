@@ -20,6 +20,8 @@ from typing import IO, Any
 from harness.checkpoints import pickles
 from harness.checkpoints.extents import Extent
 from harness.checkpoints.inert import ITEMSIZE, Refused, Storage, StorageType, TensorRef
+from harness.checkpoints.jsons import placed_json
+from harness.checkpoints.placed import Origin, wanted
 from harness.errors import CheckpointError
 
 #: More Python objects than this in one file is not a training state but an attack on memory.
@@ -155,7 +157,7 @@ def read_nest(path: Path, offset: int = 0, length: int | None = None, name: str 
             if start.startswith(_ZIP_START):
                 return _read_zip(path, file, offset, length, where)
             if start == _LEGACY_START and not offset:
-                return _read_legacy(file, size, where)
+                return _read_legacy(file, size, where, origin=Origin(path))
     except OSError as cause:
         raise CheckpointError(f"{where}: cannot be read: {cause}") from cause
     raise CheckpointError(f"{where}: starts with {start[:8]!r}, expected a torch.save archive", _TORN)
@@ -176,18 +178,24 @@ def unpickle(
     load_storage: Callable[[Any], Storage] | None = None,
     *,
     lenient: bool = False,
+    origin: Origin | None = None,
 ) -> Any:  # noqa: ANN401 - untyped by nature
     """One pickle, by :func:`pickles.load`, with errors that name the file.
 
     Args:
         lenient: also what is not as the table expects it is kept as it was stored.
+        origin: where ``file`` begins, for values that are to know where they lie.
 
     Raises:
         CheckpointError: it would need code to be read, or is damaged.
     """
     try:
         return pickles.load(
-            file, load_storage, load_bytes=lambda held: _read_bytes(held, where), lenient=lenient
+            file,
+            load_storage,
+            load_bytes=lambda held: _read_bytes(held, where),
+            lenient=lenient,
+            origin=origin if wanted() else None,
         )
     except Refused as cause:
         raise CheckpointError(f"{where}: needs {cause} to be read", _NOT_EXECUTED) from cause
@@ -214,7 +222,7 @@ def read_pickle(path: Path) -> tuple[Any, ...]:
         found: list[Any] = []
         try:
             while file.tell() < size:
-                found.append(unpickle(file, str(path)))
+                found.append(unpickle(file, str(path), origin=Origin(path)))
         except CheckpointError:
             return ()
         return tuple(found)
@@ -273,7 +281,8 @@ def _read_zip(path: Path, file: IO[bytes], offset: int, length: int, where: str)
 
         return Storage(dtype, numel, locate, extent)
 
-    return unpickle(io.BytesIO(member(main)), where, load_storage)
+    origin = Origin(path, data_position(path, offset, infos[main], where)) if wanted() else None
+    return unpickle(io.BytesIO(member(main)), where, load_storage, origin=origin)
 
 
 def data_position(path: Path, offset: int, info: zipfile.ZipInfo, where: str) -> int:
@@ -309,7 +318,9 @@ def _read_bytes(held: object, where: str) -> Any:  # noqa: ANN401
     return _read_legacy(io.BytesIO(held), len(held), where, held)
 
 
-def _read_legacy(file: IO[bytes], size: int, where: str, data: bytes | None = None) -> Any:  # noqa: ANN401
+def _read_legacy(
+    file: IO[bytes], size: int, where: str, data: bytes | None = None, origin: Origin | None = None
+) -> Any:  # noqa: ANN401
     """The format before torch 1.6: five pickles, then each storage's length and bytes.
 
     Args:
@@ -329,7 +340,7 @@ def _read_legacy(file: IO[bytes], size: int, where: str, data: bytes | None = No
     little = isinstance(system, dict) and system.get("little_endian", True)
     if (magic, protocol) != (_LEGACY_MAGIC, 1001) or not little:
         raise CheckpointError(f"{where}: protocol {reprlib.repr(protocol)}, expected 1001, little endian")
-    nest = unpickle(file, where, load_storage)
+    nest = unpickle(file, where, load_storage, origin=origin)
     keys = unpickle(file, where)
     for key in keys if isinstance(keys, list) else []:
         head = file.read(8)
@@ -359,6 +370,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - untyped by nature
         CheckpointError: not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        held = path.read_bytes()
+        return placed_json(held, Origin(path)) if wanted() else json.loads(held)
     except (OSError, ValueError, RecursionError) as cause:
         raise CheckpointError(f"{path}: not JSON ({cause})", _TORN) from cause

@@ -28,7 +28,11 @@ _FOREIGN = (
         "optimizer",
         r"\w*optim\w*|opt|exp avg|momentum|adam\w*|param groups|moments?|velocity|masters?",
     ),
-    ("buffers", r"running (?:mean|var)|num batches tracked|ema|buffers?|amax|scale inv|extra state"),
+    (
+        "buffers",
+        r"running (?:mean|var)|num batches tracked|ema|buffers?|amax|scale inv|extra state"
+        r"|(?:hidden|recurrent|carried|memory)(?: states?)?$|hx$|mems$",
+    ),
     ("experts", r"experts?|router|moe|gating"),
     ("embedding", r"embed\w*|lm head|output layer|unembed\w*|wte|wpe"),
     ("iteration", r"iterations?|iter|steps?|so far$"),
@@ -61,6 +65,7 @@ _FILES = tuple(
         ("rng", r"(?:(?:torch|cuda|numpy|python|cpu|gpu)_)*(?:rng|random)"),
         ("grad-scaler", r"(?:(?:grad|loss|amp)_)?scaler"),
         ("lr-schedule", r"(?:(?:lr|learning_rate)_)?sched(?:uler)?s?"),
+        ("buffers", r"(?:model_)?(?:ema|swa|polyak|averaged?)(?:_(?:model|weights|params|shadow))?"),
         ("data-order", r"(?:(?:train|data|batch|distributed)_?)*(?:sampler|loader|dl_state)"),
     )
 )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness.checkpoints.archives import Stored
 from harness.checkpoints.inert import ITEMSIZE
+from harness.checkpoints.placed import Spot
 from harness.checkpoints.rules import without_words
 from harness.errors import CheckpointError
 
@@ -84,6 +85,7 @@ class Entry:
         key: its name inside its file; empty where the name is all there is.
         file: the file that it lies in, relative to the checkpoint; empty for what is spread over several.
         reason: why it is not read, where it is not.
+        spots: where a plain value lies, or each number of a list; only while :func:`placed.placing` is on.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Entry:
     key: str = ""
     file: str = ""
     reason: str = ""
+    spots: tuple[Spot, ...] = field(default=(), compare=False)
 
     @property
     def unread_file(self) -> str:

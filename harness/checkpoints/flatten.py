@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.checkpoints.inert import (
@@ -19,6 +19,7 @@ from harness.checkpoints.inert import (
     TensorRef,
     Unknown,
 )
+from harness.checkpoints.placed import Placed, Spot, bare, plain_type, spots_of
 from harness.checkpoints.texts import key_text, ordered, text_of
 from harness.errors import CheckpointError
 
@@ -47,11 +48,16 @@ class TooMany(CheckpointError):
 
 @dataclass(frozen=True)
 class Value:
-    """A plain value, or a list of numbers of one type, as bytes."""
+    """A plain value, or a list of numbers of one type, as bytes.
+
+    Args:
+        spots: where it lies, or where each of the numbers does; empty where that is not known.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     data: bytes
+    spots: tuple[Spot, ...] = field(default=(), compare=False)
 
 
 def flatten(
@@ -180,7 +186,8 @@ def _as_one(nest: Record | Mapping[Any, Any] | Sequence[Any]) -> Value | None:
         return _text("\n".join(sorted(_bounded(lines)))) if many else None
     numbers = _numbers(nest)
     if numbers is None and len(nest) > MANY and all(map(_is_short, nest)):
-        return _text("\n".join(_bounded(map(repr, nest))))
+        flat = [each for item in nest for each in (item if isinstance(item, (list, tuple)) else (item,))]
+        return replace(_text("\n".join(_bounded(map(repr, nest)))), spots=spots_of(flat))
     return numbers
 
 
@@ -240,15 +247,19 @@ def _is_attributes(part: object) -> bool:
 
 def _numbers(values: Sequence[Any]) -> Value | None:
     """A list of numbers of one type as one leaf; None for any other list."""
-    kinds = {type(value) for value in values}
-    if kinds == {int} and all(value in _INT64 for value in values):
-        return Value("Python int", (len(values),), struct.pack(f"<{len(values)}q", *values))
-    if kinds == {float}:
-        return Value("Python float", (len(values),), struct.pack(f"<{len(values)}d", *values))
-    return None
+    kinds = {plain_type(value) for value in values}
+    if kinds == {int} and all(int(value) in _INT64 for value in values):
+        kind, data = "Python int", struct.pack(f"<{len(values)}q", *values)
+    elif kinds == {float}:
+        kind, data = "Python float", struct.pack(f"<{len(values)}d", *values)
+    else:
+        return None
+    return Value(kind, (len(values),), data, spots_of(values))
 
 
 def _value(value: Any, where: str) -> Value:  # noqa: ANN401
+    if isinstance(value, Placed):
+        return replace(_value(bare(value), where), spots=(value.spot,))
     if value is None:
         return Value("None", (0,), b"")
     if isinstance(value, bool):
@@ -312,6 +323,7 @@ def _array(array: NumpyArray, where: str) -> Any:  # noqa: ANN401
             little = np.ascontiguousarray(values.astype(kind.newbyteorder("<")))
         except (ValueError, TypeError) as cause:
             raise CheckpointError(f"{where}: a damaged numpy array ({cause})") from cause
-        return Value(_NUMPY_DTYPES[code], tuple(shape), little.tobytes())
+        spots = spots_of([data]) if kind == kind.newbyteorder("<") else ()
+        return Value(_NUMPY_DTYPES[code], tuple(shape), little.tobytes(), spots)
     # Of texts, records, times, long floats: bytes, and what they are.
     return {"dtype": dtype, "shape": shape, "data": data}

@@ -16,6 +16,8 @@ from harness.checkpoints.archives import Stored, is_torch_file, read_json, read_
 from harness.checkpoints.entries import UNREAD, Boxes, Entry, Part
 from harness.checkpoints.flatten import TooMany, Value, flatten
 from harness.checkpoints.inert import TensorRef
+from harness.checkpoints.jsons import placed_json
+from harness.checkpoints.placed import Origin, wanted
 from harness.checkpoints.places import Places
 from harness.errors import CheckpointError
 
@@ -87,7 +89,9 @@ def _whole(
         if dtype == "text":
             data = places.hide(data.decode("utf-8", "surrogatepass")).encode("utf-8", "surrogatepass")
             shape = (len(data),)
-        return Entry(name, component, dtype, shape, data=data, per_rank=rank, key=key, file=where)
+        return Entry(
+            name, component, dtype, shape, data=data, per_rank=rank, key=key, file=where, spots=leaf.spots
+        )
     part = part_of(leaf, file, (0,) * len(leaf.sizes), order)
     if component == "unknown" and leaf.sizes:
         component = "weights"
@@ -195,12 +199,21 @@ def read_table(file: Path) -> Any:  # noqa: ANN401 - untyped by nature
         return read_json(file)
     except CheckpointError:
         try:
-            found = [json.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
+            found = list(_rows(file))
         except (OSError, ValueError, RecursionError):
             found = []
         if len(found) < 2:
             raise
         return found
+
+
+def _rows(file: Path) -> Iterator[Any]:
+    """The values of a file that has one in each line."""
+    held, start = file.read_bytes(), 0
+    for line in held.splitlines(keepends=True):
+        if line.strip():
+            yield placed_json(line, Origin(file, start)) if wanted() else json.loads(line)
+        start += len(line)
 
 
 def require_saved(file: Path) -> None:

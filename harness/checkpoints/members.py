@@ -21,6 +21,8 @@ from typing import IO, TYPE_CHECKING, Any
 from harness.checkpoints import arrays, hdf5
 from harness.checkpoints.archives import PICKLE_LIMIT, ZIP_ERRORS, Stored, Window, data_position, unpickle
 from harness.checkpoints.extents import Extent
+from harness.checkpoints.jsons import placed_json
+from harness.checkpoints.placed import Origin, wanted
 from harness.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -238,6 +240,8 @@ def content_of(member: Member, text_bytes: int, text_lines: int) -> Content:
         named = member.name.endswith(".json")
         if named or ("." not in member.name and text.startswith("{")):
             try:
+                if wanted() and member.position is not None:
+                    return Content(nest=placed_json(text.encode(), Origin(member.path, member.position)))
                 return Content(nest=json.loads(text))
             except (ValueError, RecursionError) as cause:
                 if named:
@@ -257,7 +261,8 @@ def _array(member: Member, where: str) -> Content:
         if header.kind.hasobject:  # a pickle follows
             if member.size > PICKLE_LIMIT:
                 raise CheckpointError(f"{where}: {member.size} bytes of Python objects, which is not read")
-            return Content(nest=unpickle(io.BytesIO(file.read()), where))
+            at = None if member.position is None else Origin(member.path, member.position + header.length)
+            return Content(nest=unpickle(io.BytesIO(file.read()), where, origin=at))
     if header.length + header.nbytes > member.size:
         raise CheckpointError(
             f"{where}: has {member.size} bytes, expected {header.length + header.nbytes}", _TORN

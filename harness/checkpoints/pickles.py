@@ -16,6 +16,8 @@ from typing import IO, Any
 
 from harness.checkpoints.inert import Inert, Record, Refused, Storage
 from harness.checkpoints.opcodes import look_over
+from harness.checkpoints.placed import Origin
+from harness.checkpoints.placing import Machine, placing_call
 from harness.checkpoints.stand_ins import Call, table, unknown_class
 
 _DCP = "torch.distributed.checkpoint."
@@ -73,20 +75,20 @@ def _record_class(module: str, name: str) -> type[Record]:
     return made
 
 
-class _Unpickler(pickle.Unpickler):
+class _Names:
+    """Looks up what a pickle names."""
+
     def __init__(
         self,
-        file: IO[bytes],
         load_storage: Callable[[Any], Storage] | None,
         load_bytes: Callable[[bytes], Any] | None,
         *,
         lenient: bool,
     ) -> None:
-        super().__init__(file, encoding="utf-8", errors="surrogateescape")
         self._load_storage, self._load_bytes, self._lenient = load_storage, load_bytes, lenient
         self._names: set[tuple[str, str]] = set()
 
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - untyped by nature
+    def class_of(self, module: str, name: str) -> Any:  # noqa: ANN401 - untyped by nature
         if _is_harmful(module, name) and not self._lenient:
             raise Refused(f"{module}.{name}")
         found = table().get((module, name))
@@ -104,12 +106,39 @@ class _Unpickler(pickle.Unpickler):
             return _record_class(module, name)
         return unknown_class(module, name)
 
-    def persistent_load(self, pid: Any) -> Any:  # noqa: ANN401 - untyped by nature
+    def storage_of(self, pid: Any) -> Any:  # noqa: ANN401 - untyped by nature
         if self._load_storage is None and self._lenient:
             return unknown_class("pickle", "persistent_load")(pid)
         if self._load_storage is None:
             raise Refused("a reference to something outside the file")
         return self._load_storage(pid)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes], names: _Names) -> None:
+        super().__init__(file, encoding="utf-8", errors="surrogateescape")
+        self._found = names
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - untyped by nature
+        return self._found.class_of(module, name)
+
+    def persistent_load(self, pid: Any) -> Any:  # noqa: ANN401 - untyped by nature
+        return self._found.storage_of(pid)
+
+
+class _Placing(Machine):
+    """The same; its values know where they lie."""
+
+    def __init__(self, file: IO[bytes], names: _Names, origin: Origin) -> None:
+        super().__init__(file, origin, encoding="utf-8", errors="surrogateescape")
+        self._found = names
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - untyped by nature
+        found = self._found.class_of(module, name)
+        return placing_call(found, module, name) if isinstance(found, Call) else found
+
+    def persistent_load(self, pid: Any) -> Any:  # noqa: ANN401 - untyped by nature
+        return self._found.storage_of(pid)
 
 
 def load(
@@ -118,6 +147,7 @@ def load(
     *,
     load_bytes: Callable[[bytes], Any] | None = None,
     lenient: bool = False,
+    origin: Origin | None = None,
 ) -> Any:  # noqa: ANN401
     """Read one pickle into plain containers, :class:`Record`, :class:`TensorRef`.
 
@@ -126,13 +156,16 @@ def load(
         load_bytes: the same of what ``torch.save`` wrote, where a pickle holds its bytes.
         lenient: what the table knows and does not find as it should be becomes :class:`Unknown` too; for
             whoever takes of it only what it knows, and says so where that is not all.
+        origin: where ``file`` begins; every value then knows where it lies. None: it need not.
 
     Raises:
         Refused: it names what could only do harm, or what the table knows is not as it should be.
         Exception: whatever a damaged pickle makes the unpickler raise.
     """
     _look_over(file)
-    return _Unpickler(file, load_storage, load_bytes, lenient=lenient).load()
+    names = _Names(load_storage, load_bytes, lenient=lenient)
+    reader = _Unpickler(file, names) if origin is None else _Placing(file, names, origin)
+    return reader.load()
 
 
 def _look_over(file: IO[bytes]) -> None:

@@ -49,7 +49,25 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--protocol",
         metavar="NAME",
         default="auto",
-        help="auto (fast where the golden is exact, else full), full, fast, crash or reshard",
+        help="auto (fast where the golden is exact, else full), full, fast, crash, reshard, every or chain",
+    )
+    run.add_argument(
+        "--resume-at",
+        metavar="K",
+        type=int,
+        help="the iteration to resume after; default: the last save at or before the middle",
+    )
+    run.add_argument(
+        "--stops",
+        metavar="K,…",
+        default="",
+        help="protocols every and chain: where to stop, as in 4,8; default: where there are checkpoints",
+    )
+    run.add_argument(
+        "--budget",
+        metavar="SECONDS",
+        type=float,
+        help="protocols every and chain: begin nothing that would end later; what was not tried is said",
     )
     run.add_argument(
         "--trainer",
@@ -191,6 +209,26 @@ def _cell(asked: str, hardware: str, track: str, arguments: argparse.Namespace) 
     return cell
 
 
+def _options(arguments: argparse.Namespace) -> Options:
+    from harness.protocol.plan import Options, stops_of
+
+    return Options(
+        protocol=arguments.protocol,
+        golden_update=arguments.golden_update,
+        repeats=arguments.repeats,
+        keep_checkpoints=arguments.keep_checkpoints,
+        heartbeat_timeout=arguments.heartbeat_timeout,
+        crash_at=arguments.crash_at,
+        crash_rank=arguments.crash_rank,
+        crash_times=arguments.crash_times,
+        crash_seed=arguments.crash_seed,
+        trainer=arguments.trainer,
+        resume_at=arguments.resume_at,
+        stops=stops_of(arguments.stops),
+        budget=arguments.budget,
+    )
+
+
 def _one(
     cell: Cell, asked: str, arguments: argparse.Namespace, terminal: Terminal, launcher: Launcher
 ) -> Verdict:
@@ -210,23 +248,6 @@ def _one(
     )
     terminal.verdict(verdict)
     return verdict
-
-
-def _options(arguments: argparse.Namespace) -> Options:
-    from harness.protocol.plan import Options
-
-    return Options(
-        protocol=arguments.protocol,
-        golden_update=arguments.golden_update,
-        repeats=arguments.repeats,
-        keep_checkpoints=arguments.keep_checkpoints,
-        heartbeat_timeout=arguments.heartbeat_timeout,
-        crash_at=arguments.crash_at,
-        crash_rank=arguments.crash_rank,
-        crash_times=arguments.crash_times,
-        crash_seed=arguments.crash_seed,
-        trainer=arguments.trainer,
-    )
 
 
 def _several(cells: Sequence[Cell], asked: Sequence[str], arguments: argparse.Namespace) -> int:
@@ -288,6 +309,7 @@ def _dry_run(case: Case, cell: Cell, arguments: argparse.Namespace) -> None:
         print(f"# not here: {error}")
     golden = resolve(arguments.goldens, case.name, cell.track, case.platform(cell.hardware))
     folder = ResultsFolder((arguments.results / cell.hardware / cell.track / cell.case).absolute())
-    killed = shlex.join(_options(arguments).crash_words()) if arguments.protocol == "crash" else ""
-    text = dry_run(trainer, phases(trainer, folder, killed=bool(killed)), killed=killed)
+    options = _options(arguments)
+    killed = shlex.join(options.crash_words) if options.protocol == "crash" else ""
+    text = dry_run(trainer, phases(trainer, folder, options), killed=killed)
     print(golden_line(golden), text, sep="\n", end="")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 from harness.diagnosis import candidates, cause, contradictions, curves, differences, doubts, sentences
 from harness.diagnosis.candidates import Judged
 from harness.diagnosis.curves import Compared, Deviation
+from harness.diagnosis.elsewhere import elsewhere
 from harness.diagnosis.endings import trained_on
 from harness.diagnosis.levels import other_batches
 from harness.diagnosis.recipes import STOP_AT_K
-from harness.diagnosis.result import CAUSES, PARAMETERS, Candidate, Diagnosis, Finding
+from harness.diagnosis.recorded import no_longer_saved
+from harness.diagnosis.result import CAUSES, PARAMETERS, Diagnosis, Finding
 from harness.diagnosis.training import training_changed
 
 if TYPE_CHECKING:
     from harness.checkpoints import StateDiff
     from harness.checks import Check
+    from harness.diagnosis.trials import Trials
+
+    Experiment = Callable[[Collection[str]], Trials | None]
     from harness.metrics import Series
 
 _FEW = 3  # sentences of what is not the decisive one
@@ -42,6 +47,7 @@ def diagnose(
     arguments: Mapping[str, Any] | None = None,
     stops_otherwise: bool | None = None,
     not_loaded: str = "checkpoint",
+    experiment: Experiment | None = None,
 ) -> Diagnosis | None:
     """Name what was lost.
 
@@ -58,6 +64,7 @@ def diagnose(
         stops_otherwise: where the interrupted run was not the uninterrupted one's beginning: it comes out the
             same way when it is run again; None where that was not tried.
         not_loaded: what the resumed run could not load, where it says that it could not.
+        experiment: resumes from altered checkpoints; given the components that may be it, all where none is.
 
     Returns:
         None where no check failed, or none that says anything of training.
@@ -72,7 +79,7 @@ def diagnose(
         return training_changed(checks, continuous, deterministic=deterministic, repeats=sound)
     return _Resume(
         checks, continuous, resumed, k, n, state, probe, deterministic, arguments, stops_otherwise,
-        not_loaded,
+        not_loaded, experiment,
     ).diagnosis()  # fmt: skip
 
 
@@ -89,6 +96,7 @@ class _Resume:
     arguments: Mapping[str, Any] | None = None
     stops_otherwise: bool | None = None
     not_loaded: str = "checkpoint"
+    experiment: Experiment | None = None
     _empty: Mapping[str, Series] = field(default_factory=dict)
 
     @cached_property
@@ -158,74 +166,14 @@ class _Resume:
         return tuple(dict.fromkeys(of_resume or [check.message for check in self.failed]))[:_FEW]
 
     def _elsewhere(self) -> Diagnosis | None:
-        """The resumed run went on at another iteration than k+1."""
-        assert self.resumed is not None
-        first = curves.first_step(self.resumed)
-        where = [c for c in self.failed if c.name.startswith("resume: first step is") and c.worst is not None]
-        if first is None or not where or where[0].worst is None:
-            return None
-        expected = int(float(where[0].worst.expected or 0))
-        said = [f"the resumed run's first iteration is {first}, expected {expected}"]
-        said += [c.message for c in self.failed if c.kind == "present" and "tracker" in c.message]
-        if self._same_from(first):
-            what = (
-                "nothing was loaded, training started again"
-                if first <= 1
-                else f"it loaded {'an older' if first < expected else 'a later'} checkpoint"
-            )
-            said.insert(
-                1,
-                f"from there on it repeats the uninterrupted run's iterations from {first} on: {what}",
-            )
-            return Diagnosis("checkpoint", tuple(said))
-        taken_up = self._same_as_from(first, expected)
-        if taken_up:
-            said.insert(
-                1,
-                f"its `{taken_up}` from iteration {first} on is that of the uninterrupted run from "
-                f"{expected} on: only the iteration's number was lost",
-            )
-            return Diagnosis("iteration", tuple(said))
         lost = differences.not_carried_over(self.probe) if self.probe else {}
+        number: tuple[str, ...] = ()
         if "iteration" in lost and len(lost) < _PARTLY_LOADED:
-            return Diagnosis("iteration", (*said, *differences.sentences(lost, "iteration", self._probed)))
-        if len(said) > 1:
-            return Diagnosis("checkpoint", tuple(said))
-        found = (
-            Candidate("checkpoint", ("it may have loaded none, or another one",), self._unlike(first)),
-            Candidate("iteration", ("its number may have been lost, beside something else",)),
-        )
-        return Diagnosis("unknown", tuple(said), found)
+            number = tuple(differences.sentences(lost, "iteration", self._probed))
+        return elsewhere(self.failed, self.continuous, self.resumed or self._empty, number)
 
     def _trained_on(self) -> Diagnosis | None:
         return trained_on(self.failed, self.continuous, self.resumed or self._empty)
-
-    def _same_from(self, first: int) -> bool:
-        """Whether the resumed run's values are those of the same iterations, from ``first`` on."""
-        alike = self._at_the_same_iterations(first).values()
-        return True in alike and False not in alike
-
-    def _unlike(self, first: int) -> tuple[str, ...]:
-        apart = [metric for metric, same in self._at_the_same_iterations(first).items() if same is False]
-        return (sentences.unlike(apart, first),) if apart else ()
-
-    def _at_the_same_iterations(self, first: int) -> dict[str, bool | None]:
-        assert self.resumed is not None
-        return {
-            metric: curves.same_at_common_steps(line, self.continuous[metric], first)
-            for metric, line in self.resumed.items()
-            if curves.kind_of(metric) in ("loss", "data", "gradient") and metric in self.continuous
-        }
-
-    def _same_as_from(self, first: int, expected: int) -> str | None:
-        assert self.resumed is not None
-        for metric, line in self.resumed.items():
-            other = self.continuous.get(metric)
-            if curves.kind_of(metric) == "loss" and other is not None:
-                at = curves.same_as(line, other, first)
-                if at == expected:
-                    return metric
-        return None
 
     def _partly_loaded(self) -> Diagnosis | None:
         """Several parts that have nothing to do with each other are gone: the checkpoint is not whole."""
@@ -295,7 +243,7 @@ class _Resume:
                 )
         source = self.probe or self.state
         told = contradictions.faults(Path(source.a), self.arguments) if source is not None else []
-        for finding in (*self._gaps, *told):
+        for finding in (*self._gaps, *told, *no_longer_saved(self.checks)):
             found.setdefault(finding.component, []).append(finding.sentence)
         return found
 
@@ -321,7 +269,6 @@ class _Resume:
 
     def _lost(self) -> Judged:
         """What the states name, and the curves agree with; else what is left."""
-        first = self._first
         at_k = self._named(self._findings)
         if at_k is not None:
             also = [said for c in self._findings if c != at_k for said in self._findings[c]]
@@ -329,6 +276,11 @@ class _Resume:
             return Judged(at_k, told)
         seen = {c: [*self._findings.get(c, ()), *self._later.get(c, ())]
                 for c in dict.fromkeys((*self._findings, *self._later))}  # fmt: skip
+        return self._tried(seen) or self._untried(seen)
+
+    def _untried(self, seen: Mapping[str, Sequence[str]]) -> Judged:
+        """What the states and the curves leave."""
+        first = self._first
         if first is None:
             if len(seen) == 1:
                 component, said = next(iter(seen.items()))
@@ -354,6 +306,32 @@ class _Resume:
             also = [said for component in seen if component not in due for said in seen[component]]
             return Judged(due[0], (*seen[due[0]], *also[:_FEW]))
         return candidates.judged(known)
+
+    def _tried(self, seen: Mapping[str, Sequence[str]]) -> Judged | None:
+        """What resuming from altered checkpoints leaves, where that is one."""
+        if self.experiment is None:
+            return None
+        first = self._first
+        known = self._known(first, seen) if first is not None else None
+        if first is None or known is None:
+            due = list(seen)
+        elif first.kind in ("data", "rate", "scale"):
+            due = list(curves.IMPLIED[first.kind])
+        else:
+            due = candidates.due_to(known)
+        trials = self.experiment(due)
+        if trials is None:
+            return None
+        after = curves.number_of(self.k, self.continuous) + 1
+        right = known is None or known.right("loss", after, after) is not None
+        right &= first is None or first.kind != "gradient"
+        component, said = trials.named(due, loss_is_right=right) or ("", ())
+        if component:
+            return Judged(component, (*said, *seen.get(component, ()), *trials.told()))
+        rest = self._untried(seen)
+        found = trials.candidates() if rest.component == "unknown" else ()
+        also = tuple(one for one in rest.candidates if one.component not in {c.component for c in found})
+        return replace(rest, evidence=(*rest.evidence, *trials.told()), candidates=(*found, *also))
 
     def _moves_in_step(self, first: Deviation) -> bool:
         theirs, mine = self.continuous.get(first.metric), (self.resumed or self._empty).get(first.metric)

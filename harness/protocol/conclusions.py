@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import GoldenError, HarnessError
 from harness.protocol import judge
-from harness.protocol.findings import AgainstGolden, Findings, Found, NotResumed, Recorded, SavedState
+from harness.protocol.findings import AgainstGolden, Findings, Found, NotResumed, Probed, Recorded, SavedState
+from harness.protocol.refusal import sentence
 from harness.protocol.relative import Relative
 from harness.protocol.telling import message_of
 from harness.text import utc_now
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from harness.checkpoints.coverage import Coverage
     from harness.checks import Check
     from harness.diagnosis import Diagnosis
+    from harness.diagnosis.deciding import Experiment
+    from harness.diagnosis.trials import Trials
     from harness.metrics import Series
     from harness.protocol.steps import Steps
     from harness.verdict import Run, Verdict
@@ -36,7 +39,32 @@ def what_passing_takes(steps: Steps, findings: Findings) -> Found:
         covered = _coverage(steps, findings)
         if covered is None or not covered.entries.compared:
             checks.append(judge.no_state())
+        checks += _trains_from_it(steps, findings)
     return Found(checks=tuple(checks))
+
+
+def _trains_from_it(steps: Steps, findings: Findings) -> list[Check]:
+    """A run that trains anew and logs from k+1 on is right in all it shows: so it gets another checkpoint."""
+    source, resumed = findings.source, findings.phase("resumed")
+    trainer, plan = steps.plan.trainer, steps.plan
+    if trainer.can_probe or source is None or resumed is None or not resumed.phase.start:
+        return []
+    if not plan.deterministic:
+        steps.phases.say("whether it trains from the checkpoint was not tried: it is not deterministic")
+        return []
+    experiments = steps.experiments(source, resumed)
+    try:
+        trial = experiments.trained_from
+    except HarnessError as error:
+        steps.phases.say(f"whether it trains from the checkpoint was not tried: {error.message}")
+        return []
+    finally:
+        experiments.tidy()
+    if trial is None or trial.taken_up is None:
+        why = "nothing in it can be altered" if trial is None else trial.seen
+        steps.phases.say(f"whether it trains from the checkpoint: {why}")
+        return []
+    return [judge.trains_from(trial, steps.plan.k)]
 
 
 def _is_training(check: Check) -> bool:
@@ -138,7 +166,7 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
             continuous=continuous.series if continuous else {},
             resumed=resumed.series if resumed else None,
             k=resumed.phase.start if resumed else plan.k,
-            n=plan.n,
+            n=resumed.phase.stop if resumed else plan.n,
             state=state.difference if state else None,
             probe=probed.difference if probed and resume_failed else None,
             deterministic=plan.deterministic,
@@ -146,11 +174,31 @@ def diagnose_run(steps: Steps, findings: Findings) -> Diagnosis | None:
             arguments=plan.case.arguments(plan.cell.hardware),
             stops_otherwise=again,
             not_loaded=not_resumed.component if not_resumed else "checkpoint",
+            experiment=_experiment(steps, findings, probed) if resume_failed else None,
         )
     if found is None or findings.source is None or not asks_for_replicas(found):
         return found
     alike = steps.replicas_alike(findings.source)
     return found if alike is None else settled(found, alike=alike)
+
+
+def _experiment(steps: Steps, findings: Findings, probed: Probed | None) -> Experiment | None:
+    """Tries what is taken up, where the trainer cannot be asked to load and save."""
+    source, resumed = findings.source, findings.phase("resumed")
+    if source is None or resumed is None or (probed is not None and probed.difference is not None):
+        return None
+    experiments = steps.experiments(source, resumed)
+
+    def tried(due: Collection[str]) -> Trials | None:
+        try:
+            return experiments.all(due)
+        except (HarnessError, OSError) as error:  # the diagnosis then goes without them
+            steps.phases.say(f"experiments: {sentence(error)}")
+            return None
+        finally:
+            experiments.tidy()
+
+    return tried
 
 
 def verdict_of(

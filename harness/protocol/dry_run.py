@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.machine.secrets import HIDDEN, Secrets
@@ -17,36 +18,58 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.goldens import Golden
+    from harness.protocol.plan import Options
     from harness.protocol.results import ResultsFolder
     from harness.trainers.base import Trainer
 
 
-def phases(trainer: Trainer, folder: ResultsFolder, *, killed: bool = False) -> list[Phase]:
-    """The phases of the protocol ``full``, in the folders that a run would use.
+def phases(trainer: Trainer, folder: ResultsFolder, options: Options | None = None) -> list[Phase]:
+    """The phases of a protocol, in the folders that a run would use; of ``auto``, those of ``full``.
 
-    Args:
-        killed: those of ``crash``, where nobody knows before how far the interrupted one comes.
+    Raises:
+        UsageError: there is no checkpoint where it is to be resumed.
     """
-    case, hardware = trainer.case, trainer.hardware
-    n, k = case.train_iters(hardware), case.resume_at(hardware)
+    from harness.protocol.plan import MANY_STOPS, Options, refuse_stop
+    from harness.protocol.shrinking import evenly
+    from harness.protocol.stops import suffix_of
 
-    def phase(name: PhaseName, load: Path | None, start: int, stop: int) -> Phase:
+    case, hardware, options = trainer.case, trainer.hardware, options or Options()
+    n, k, interval = case.train_iters(hardware), case.resume_at(hardware), case.save_interval(hardware)
+    many = options.protocol in MANY_STOPS
+    once = (k if options.resume_at is None else options.resume_at,)
+    stops = options.stops or tuple(range(interval, n, interval)) if many else once
+    if options.protocol == "chain" and not options.stops:
+        stops = evenly(stops)
+
+    def phase(name: PhaseName, load: Path | None, start: int, stop: int, suffix: str = "") -> Phase:
+        inside = replace(folder, suffix=suffix)
         return Phase(
             name=name,
-            folder=folder.phase(name),
-            save=folder.checkpoints(name),
+            folder=inside.phase(name),
+            save=inside.checkpoints(name),
             load=load,
             start=start,
             stop=stop,
             train_iters=n,
-            save_interval=case.save_interval(hardware),
+            save_interval=interval,
         )
 
     found = [phase("continuous", None, 0, n)]
-    if trainer.resumes:
-        if killed or not trainer.can_rewind:
-            found.append(phase("interrupted", None, 0, n if killed else k))
-        found.append(phase("resumed", folder.checkpoints("resumed-from"), k, n))
+    if options.protocol == "crash" and trainer.resumes:  # nobody knows before how far it comes
+        found.append(phase("interrupted", None, 0, n))
+        return [*found, phase("resumed", folder.checkpoints("resumed-from"), k, n)]
+    before: tuple[int, ...] = ()
+    for stop, later in zip(stops, (*stops[1:], n), strict=True) if trainer.resumes else ():
+        if many or options.resume_at is not None:
+            refuse_stop(stop, trainer, n, interval, "--stops" if many else "--resume-at")
+        until = later if options.protocol == "chain" else n
+        before = (*before, stop) if options.protocol == "chain" else (stop,)
+        kept = trainer.can_rewind and stop % interval == 0
+        if not kept and len(before) == 1:
+            found.append(phase("interrupted", None, 0, stop, suffix_of(before) if many else ""))
+        suffix = suffix_of(before, until if until < n else None) if many else ""
+        load = replace(folder, suffix=suffix).checkpoints("resumed-from")
+        found.append(phase("resumed", load, stop, until, suffix))
     return found
 
 
@@ -59,7 +82,15 @@ def dry_run(trainer: Trainer, phases: Iterable[Phase], *, killed: str = "") -> s
     Raises:
         CaseError, UsageError: a phase that cannot be started.
     """
-    return "\n".join(_block(phase, trainer.launch(phase), trainer, killed) for phase in phases)
+    blocks, before = [], list[Phase]()
+    for phase in phases:
+        # what was stopped at its beginning, if anything was; else the uninterrupted run
+        source = next((one for one in reversed(before) if one.stop == phase.start), (before or [phase])[0])
+        blocks.append(
+            _block(phase, trainer.launch(phase), before[-1] if killed and before else source, killed)
+        )
+        before.append(phase)
+    return "\n".join(blocks)
 
 
 def golden_line(golden: Golden | None) -> str:
@@ -69,18 +100,16 @@ def golden_line(golden: Golden | None) -> str:
     return f"# golden: {golden.path}" + (" (a fallback: compared by tolerance)" if golden.fallback else "")
 
 
-def _block(phase: Phase, launch: Launch, trainer: Trainer, killed: str) -> str:
+def _block(phase: Phase, launch: Launch, source: Phase, killed: str) -> str:
     ranks = f"{launch.world_size} rank{'s' if launch.world_size > 1 else ''}"
-    lines = [f"# {phase.name}: iterations {phase.start + 1} to {phase.stop}, {ranks}"]
+    lines = [f"# {phase.folder.name}: iterations {phase.start + 1} to {phase.stop}, {ranks}"]
     if killed and phase.name == "interrupted":
         lines.append(f"# killed with SIGKILL on the way: {killed}")
     elif killed and phase.load:
-        source = phase.save.with_name("interrupted")
-        lines.append(f"# {phase.load} gets all that the kill has left in {source} before,")
+        lines.append(f"# {phase.load} gets all that the kill has left in {source.save} before,")
         lines.append(f"# and goes on from what it finds there, here from {phase.start}")
     elif phase.load:
-        source = phase.save.with_name("continuous" if trainer.can_rewind else "interrupted")
-        lines.append(f"# {phase.load} gets the checkpoint of {phase.start} from {source} before")
+        lines.append(f"# {phase.load} gets the checkpoint of {phase.start} from {source.save} before")
     if launch.cwd is not None:
         lines.append(f"cd {shlex.quote(str(launch.cwd))}")
     secrets = Secrets(os.environ, launch.env)

@@ -12,6 +12,7 @@ from harness.checks.wording import OTHER_VALUE
 from harness.errors import CheckpointError, HarnessError, MetricsError, TrainerFailed
 
 if TYPE_CHECKING:
+    from harness.diagnosis.trials import Trial
     from harness.goldens import Change, Golden
     from harness.protocol.plan import Options, Plan
 
@@ -96,6 +97,22 @@ def no_state() -> Check:
     """Nothing of the saved state was compared."""
     said = "no entry of the saved state was compared: whether it was all taken up, nobody knows"
     return present("state: compared", "state", passed=False, message=said)
+
+
+def trains_from(trial: Trial, k: int) -> Check:
+    """What is logged after ``k`` depends on what was saved there."""
+    what = (
+        f"all {len(trial.names)} entries of the model and its optimizer"
+        if len(trial.names) > 1
+        else trial.names[0]
+    )
+    seen = trial.seen if trial.taken_up else "nothing comes out otherwise: it trains from something else"
+    return present(
+        "resume: it trains from the checkpoint",
+        "state",
+        passed=bool(trial.taken_up),
+        message=f"{what} altered in a copy of the checkpoint of {k}, and resumed from it: {seen}",
+    )
 
 
 def nothing_resumed(at: int, options: Options) -> Check:

@@ -33,11 +33,15 @@ def gone_on_from(
     oldest = interval if whole else left.committed
     allowed = sorted((i for i in there if i >= oldest), reverse=True)
     allowed += [0] if oldest == 0 else []
-    first = _first(resumed)
+    first = continuation.first_of(resumed)
     for again in (False, True):  # that it logs its last step again comes second
         for at in allowed:
             known = continuation.before(like, at)
-            expected = _first(continuation.after(like, {}, at, n)) if at else _first(like)
+            expected = (
+                continuation.first_of(continuation.after(like, {}, at, n))
+                if at
+                else continuation.first_of(like)
+            )
             if first is None or first != (continuation.last_of(known) if again else expected):
                 continue
             logged = known if again else {}
@@ -47,7 +51,3 @@ def gone_on_from(
     known = continuation.before(like, oldest)
     trained_again = first is not None and first < (continuation.last_of(known) or 0)
     return oldest, continuation.went_on(resumed, known, like, oldest, trained_again=trained_again, n=n)
-
-
-def _first(series: continuation.Curves) -> int | None:
-    return min((int(line.steps.min()) for line in series.values() if len(line)), default=None)

@@ -99,7 +99,7 @@ class Phases:
         """
         phase = self.made(name, load=load, start=start, stop=stop, folder=folder)
         self.launch(phase)
-        series = {} if name == "probe" else self._logged(phase)
+        series = {} if name == "probe" else self.logged(phase)
         if name == "interrupted" and not self.plan.trainer.can_rewind:
             # A script that is ended at its checkpoint of k has gone on meanwhile; it is resumed from k.
             series = dict(continuation.before(series, stop))
@@ -138,7 +138,7 @@ class Phases:
         secrets, folder = Secrets(os.environ), self.folder.phase(called or name)
         return words_at_the_end(folder, folder / "logs" / "trainer.log", secrets.text)
 
-    def _logged(self, phase: Phase) -> Mapping[str, Series]:
+    def logged(self, phase: Phase) -> Mapping[str, Series]:
         """What a phase logged; raises MetricsError."""
         from harness.metrics import stdout
         from harness.metrics.known import about
@@ -158,7 +158,7 @@ class Phases:
         if ended_by_us and not series:  # what it had in its buffers went with it
             said = [f"{phase.name}: nothing of its metrics was written when it was ended: not compared"]
         for text in said:
-            self._note(text)
+            self.say(text)
         # A part of a run may be too short for a line that is printed now and then; a whole one is not.
         whole = phase.name in ("continuous", "repeat") and stdout.is_declared(phase.folder)
         if whole and (unmatched := stdout.unmatched(phase.folder)):
@@ -180,7 +180,7 @@ class Phases:
             trainer_state.take(phase.folder, (phase.save, *([phase.load] if phase.load else [])))
             return read_metrics(phase.tensorboard, phase.folder, killed=killed, notes=notes)
 
-    def _note(self, text: str) -> None:
+    def say(self, text: str) -> None:
         """Say something once a cell, and in the verdict."""
         if text not in self.notes:
             self.notes = (*self.notes, text)

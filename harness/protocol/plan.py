@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 #: being written; when they are there and the tracker does not name them yet; whenever a seed says.
 CRASH_MOMENTS = ("between-steps", "saving", "before-tracker", "random")
 _MOST_KILLS = 1000
+#: Protocols that resume once, and those that resume at several iterations.
+_ONE_STOP, MANY_STOPS = ("auto", "full", "fast", "reshard"), ("every", "chain")
+_DIGITS, _MOST_STOPS = 9, 20  # of a number; the names of folders hold all stops of a chain
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class Options:
         crash_times: how often; each time anew, and with other moments.
         crash_seed: of all that is drawn.
         trainer: who trains, instead of the one that the case names; empty: that one.
+        resume_at: k, instead of the checkpoint in the middle; None: that one.
+        stops: the protocols ``every`` and ``chain``: where to stop; empty: wherever there is a checkpoint.
+        budget: seconds that those two may take; what would take longer is not begun. None: all of it.
     """
 
     protocol: str = "auto"
@@ -53,15 +60,12 @@ class Options:
     crash_times: int = 1
     crash_seed: int = 0
     trainer: str = ""
-
-    def crash_words(self) -> list[str]:
-        """How a command line says which kills; what goes without saying is left out."""
-        words = ["--crash-at", self.crash_at, "--crash-rank", self.crash_rank]
-        words += ["--crash-times", str(self.crash_times)] if self.crash_times > 1 else []
-        drawn = self.crash_at == "random" or self.crash_rank == "any" or self.crash_times > 1
-        return words + (["--crash-seed", str(self.crash_seed)] if drawn else [])
+    resume_at: int | None = None
+    stops: tuple[int, ...] = ()
+    budget: float | None = None
 
     def __post_init__(self) -> None:
+        self._check_stops()
         if self.repeats not in (1, *range(3, 101)) or (self.repeats > 1 and not self.golden_update):
             raise UsageError(f"--repeats {self.repeats}: expected 3 to 100, together with --golden-update")
         if self.heartbeat_timeout is not None and not 0 < self.heartbeat_timeout < 1e7:
@@ -77,6 +81,53 @@ class Options:
             raise UsageError(f"--crash-times {self.crash_times}: expected 1 to {_MOST_KILLS}")
         if not 0 <= self.crash_seed < 1 << 63:
             raise UsageError(f"--crash-seed {self.crash_seed}: expected a whole number, 0 or above")
+
+    def _check_stops(self) -> None:
+        """What is said of where to stop must be looked at by the protocol, or nobody would."""
+        if self.resume_at is not None and self.protocol not in _ONE_STOP:
+            raise UsageError(
+                f"--resume-at: found --protocol {self.protocol}, expected {', '.join(_ONE_STOP)}",
+                "--stops says where the protocols every and chain stop",
+            )
+        for option, given in (("--stops", self.stops), ("--budget", self.budget is not None)):
+            if given and self.protocol not in MANY_STOPS:
+                said = f"{option}: found --protocol {self.protocol}, expected {' or '.join(MANY_STOPS)}"
+                raise UsageError(said, "name the protocol too")
+        if self.budget is not None and not 0 <= self.budget < 1e9:
+            raise UsageError(f"--budget {self.budget}: expected seconds")
+
+    @property
+    def words(self) -> list[str]:
+        """What of them a command line has to say again, of the protocol and of who trains."""
+        said = [] if self.protocol == "auto" else ["--protocol", self.protocol]
+        said += ["--trainer", self.trainer] if self.trainer else []
+        if self.resume_at is not None:
+            said += ["--resume-at", str(self.resume_at)]
+        if self.stops:
+            said += ["--stops", ",".join(map(str, self.stops))]
+        said += [] if self.budget is None else ["--budget", f"{self.budget:g}"]
+        return said + (self.crash_words if self.protocol == "crash" else [])
+
+    @property
+    def crash_words(self) -> list[str]:
+        """The same, of which kills; a seed only where something is drawn."""
+        words = ["--crash-at", self.crash_at, "--crash-rank", self.crash_rank]
+        words += ["--crash-times", str(self.crash_times)] if self.crash_times > 1 else []
+        drawn = self.crash_at == "random" or self.crash_rank == "any" or self.crash_times > 1
+        return words + (["--crash-seed", str(self.crash_seed)] if drawn else [])
+
+
+def stops_of(text: str) -> tuple[int, ...]:
+    """``4,8`` as iterations; raises UsageError."""
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if any(not (part.isascii() and part.isdigit() and len(part) <= _DIGITS) for part in parts):
+        raise UsageError(f"--stops {text}: expected iterations with commas between them, as in 4,8")
+    stops = tuple(map(int, parts))
+    if any(after <= before for before, after in itertools.pairwise((0, *stops))):
+        raise UsageError(f"--stops {text}: expected iterations above 0, each above the one before")
+    if len(stops) > _MOST_STOPS:
+        raise UsageError(f"--stops: found {len(stops)} iterations, expected {_MOST_STOPS} at most")
+    return stops
 
 
 @dataclass(frozen=True)
@@ -110,6 +161,11 @@ class Plan:
     def resumes(self) -> bool:
         """Whether there is a resumed phase (a ``regular`` test of Megatron-LM has none)."""
         return self.trainer.resumes
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether the uninterrupted run's folder can be put back to k: it saves there, and keeps it."""
+        return self.trainer.can_rewind and self.k % self.save_interval == 0
 
     @property
     def platform(self) -> str:
@@ -159,22 +215,27 @@ class Plan:
         """The one that records its golden."""
         return self._command([*self._trainer(), "--golden-update"])
 
+    @property
+    def sensitivity_command(self) -> str:
+        """The one that tries what the resumed run depends on."""
+        return self._harness("sensitivity", self._trainer())
+
     def _trainer(self) -> list[str]:
         return ["--trainer", self.options.trainer] if self.options.trainer else []
 
     def _options(self) -> list[str]:
-        said = [] if self.options.protocol == "auto" else ["--protocol", self.options.protocol]
-        said += self._trainer()
-        if self.options.protocol == "crash":
-            said += self.options.crash_words()
-        return said
+        return self.options.words
 
     def _command(self, options: list[str]) -> str:
         cell = self.cell
         if os.environ.get("NOX_CURRENT_SESSION", "").startswith("case("):
             session = f"case({cell.hardware})({cell.track},{cell.case})"
             return f'nox -s "{session}"' + (f" -- {shlex.join(options)}" if options else "")
-        words = ["harness", "run", _shown(self.case.directory), "--hardware", cell.hardware]
+        return self._harness("run", options)
+
+    def _harness(self, command: str, options: list[str]) -> str:
+        cell = self.cell
+        words = ["harness", command, _shown(self.case.directory), "--hardware", cell.hardware]
         words += ["--track", cell.track, *options]
         if self.trainer.name == "megatron" and os.environ.get("MEGATRON_LM_PATH"):
             words += ["--megatron-lm", os.environ["MEGATRON_LM_PATH"]]
@@ -182,6 +243,17 @@ class Plan:
             if folder != Path(name):
                 words += [f"--{name}", _shown(folder)]
         return shlex.join(words)
+
+
+def refuse_stop(stop: int, trainer: Trainer, n: int, interval: int, option: str) -> None:
+    """Raise UsageError where there can be no checkpoint of ``stop`` to resume from."""
+    if not 0 < stop < n:
+        raise UsageError(f"{option} {stop}: expected iterations above 0 and below {n}, the last one")
+    if stop % interval and not trainer.ends_itself:
+        raise UsageError(
+            f"{option} {stop}: the command saves every {interval} iterations, and is not told where to stop",
+            f"take a multiple of {interval}, or let it stop after ${{EXIT_ITERS}} iterations",
+        )
 
 
 def prepare(
@@ -206,6 +278,9 @@ def prepare(
         case = replace(case, metrics=tuple(name for name in case.metrics if not about(name).cost))
     trainer.check()
     n, k = case.train_iters(hardware), case.resume_at(hardware)
+    if options.resume_at is not None:
+        k = options.resume_at
+        refuse_stop(k, trainer, n, case.save_interval(hardware), "--resume-at")
     if trainer.resumes and not 0 < k < n:
         raise CaseError(
             f"{case.name}: --train-iters {n} and --save-interval {case.save_interval(hardware)} leave no "

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 from harness.errors import UsageError
 from harness.protocol.crash import check_crash, kills
 from harness.protocol.findings import Found, NotResumed
+from harness.protocol.plan import MANY_STOPS
+from harness.protocol.searching import try_chain, try_every
+from harness.protocol.stops import check_stops
 
 if TYPE_CHECKING:
     from harness.protocol.crash import Kill
@@ -28,7 +31,7 @@ def full(steps: Steps) -> Iterator[Found]:
     if not steps.plan.resumes:
         return
     source = continuous
-    if not steps.plan.trainer.can_rewind:
+    if not steps.plan.rewinds:
         yield (source := steps.interrupt())
         yield steps.compare_before(source, continuous)
     yield (resumed := steps.resume(source, like=continuous.series))
@@ -101,8 +104,22 @@ def _compared(steps: Steps, resumed: Recorded, continuous: Recorded, source: Rec
     yield steps.compare_saved_state(resumed, continuous, continuous, curves)
 
 
+def every(steps: Steps) -> Iterator[Found]:
+    """``full`` at every checkpoint there is between 0 and N; where some fail, the smallest k that does."""
+    yield (continuous := steps.train())
+    yield steps.compare_with_golden(continuous)
+    yield from try_every(steps, continuous)
+
+
+def chain(steps: Steps) -> Iterator[Found]:
+    """Stopped and resumed again and again; where that fails, the shortest chain of stops that does."""
+    yield (continuous := steps.train())
+    yield steps.compare_with_golden(continuous)
+    yield from try_chain(steps, continuous)
+
+
 PROTOCOLS: dict[str, Callable[[Steps], Iterator[Found]]] = {
-    "full": full, "fast": fast, "crash": crash, "reshard": reshard,
+    "full": full, "fast": fast, "crash": crash, "reshard": reshard, "every": every, "chain": chain,
 }  # fmt: skip
 
 
@@ -119,7 +136,9 @@ def choose(plan: Plan) -> str:
         )
     if plan.options.protocol == "crash":
         check_crash(plan)
-    if plan.options.golden_update and plan.options.protocol in ("auto", "fast", "crash"):
+    if plan.options.protocol in MANY_STOPS:
+        check_stops(plan)
+    if plan.options.golden_update and plan.options.protocol in ("auto", "fast", "crash", *MANY_STOPS):
         return "full"
     if plan.options.protocol != "auto":
         return plan.options.protocol

@@ -65,8 +65,7 @@ def command_line(cell: Cell, asked: str, options: Options, folders: Sequence[tup
         asked: the case's name or path, as it was asked for.
         folders: option, where it lies, and where it lies by default.
     """
-    said = ["--protocol", options.protocol] if options.protocol != "auto" else []
-    said += ["--trainer", options.trainer] if options.trainer else []
+    said = options.words
     if os.environ.get("NOX_CURRENT_SESSION", "").startswith("case("):
         session = f"case({cell.hardware})({cell.track},{cell.case})"
         return f'nox -s "{session}"' + (f" -- {shlex.join(said)}" if said else "")

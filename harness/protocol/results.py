@@ -30,9 +30,11 @@ class ResultsFolder:
 
     Args:
         path: the cell's folder; absolute.
+        suffix: of the folders of phases, where several have one name.
     """
 
     path: Path
+    suffix: str = ""
 
     @property
     def verdict(self) -> Path:
@@ -41,11 +43,11 @@ class ResultsFolder:
 
     def phase(self, name: str) -> Path:
         """The folder of one phase."""
-        return self.path / name
+        return self.path / f"{name}{self.suffix}"
 
     def checkpoints(self, name: str) -> Path:
         """Where the phase ``name`` saves."""
-        return self.path / "checkpoints" / name
+        return self.path / "checkpoints" / f"{name}{self.suffix}"
 
     def remove_checkpoints(self) -> None:
         """Free the disk."""

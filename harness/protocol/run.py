@@ -32,6 +32,7 @@ from harness.protocol.plan import Options, Plan, prepare
 from harness.protocol.protocols import PROTOCOLS, choose
 from harness.protocol.refusal import command_line, refused, sentence
 from harness.protocol.results import ResultsFolder, claim
+from harness.protocol.searching import at_least, of_one_run, told
 from harness.protocol.steps import Steps
 from harness.text import utc_now
 from harness.verdict import Run
@@ -104,7 +105,8 @@ def run_cell(
                 raise
             steps, findings = Steps(phases), Findings()
             diagnosis, failure = _judge(protocol, steps, findings)
-        verdict = verdict_of(protocol, steps, findings, diagnosis, failure, run)
+        at = at_least(steps, findings)
+        verdict = told(verdict_of(protocol, at, findings, diagnosis, failure, run), findings)
         try:
             _write_state_diff(folder, findings, verdict.diagnosis)
         except OSError as error:
@@ -132,7 +134,7 @@ def _judge(protocol: str, steps: Steps, findings: Findings) -> tuple[Diagnosis |
             findings.add(found)
         findings.add(what_passing_takes(steps, findings))
         findings.add(record_golden(steps, findings))
-        return diagnose_run(steps, findings), None
+        return diagnose_run(at_least(steps, findings), of_one_run(findings)), None
     except MetricsError as error:  # it has trained to its end: a check failed, and nothing has crashed
         findings.add(Found(checks=(judge.not_logged(error),)))
         return None, None

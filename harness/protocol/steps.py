@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from harness.checks.edges import Edges
 from harness.checks.summaries import without_summaries
-from harness.errors import CheckpointError, HarnessError, NothingLogged, TrainerFailed, Unforeseen, UsageError
+from harness.errors import CheckpointError, HarnessError, NothingLogged, TrainerFailed
 from harness.metrics import join
-from harness.protocol import continuation, judge
+from harness.protocol import asking, continuation, judge
 from harness.protocol.findings import (
     AgainstGolden,
     Found,
@@ -34,6 +34,7 @@ from harness.trainers.base import PhaseName
 if TYPE_CHECKING:
     from harness.checks import Check
     from harness.metrics import Series
+    from harness.protocol.experiments import Experiments
 
 
 class Steps:
@@ -49,6 +50,7 @@ class Steps:
         self._repeats = 0
         self._uninterrupted: Recorded | None = None
         self._probed: Probed | None = None
+        self._experiments: Experiments | None = None
 
     # -- training ----------------------------------------------------------------------------
 
@@ -142,40 +144,20 @@ class Steps:
     def probe(self, source: Recorded) -> Probed:
         """Load ``source``'s checkpoint of k and save it again without a step; tried once."""
         if self._probed is None:
-            self._probed = self._probe(source)
+            self._probed = asking.probe(self.phases, self.states, source)
         return self._probed
 
-    def _probe(self, source: Recorded) -> Probed:
-        if not self.plan.trainer.can_probe:
-            return Probed(problem=UsageError("the trainer cannot load and save without a step"))
-        k, load = self.plan.k, self.phases.folder.checkpoints("probe-from")
-        try:
-            self.plan.trainer.rewind(source.phase, load, k)
-            probe = self._phase("probe", load=load, start=k, stop=k)
-            saved = self.plan.trainer.saved(source.phase, k)
-            return Probed(difference=self.states.diff(saved, probe.saved, resumed=True, probed=True))
-        except (HarnessError, OSError) as error:  # the diagnosis then goes without it
-            problem = error if isinstance(error, HarnessError) else Unforeseen(sentence(error))
-            self.phases.observer.note(f"probe: {problem}")
-            return Probed(problem=problem)
+    def experiments(self, source: Recorded, resumed: Recorded) -> Experiments:
+        """Resuming from altered checkpoints; one budget a cell."""
+        from harness.protocol.experiments import Experiments
+
+        if self._experiments is None:
+            self._experiments = Experiments(self.phases, self.states, source, resumed, self._uninterrupted)
+        return self._experiments
 
     def replicas_alike(self, source: Recorded) -> bool | None:
         """Whether all that hold the same weights have loaded the same; None where that cannot be told."""
-        trainer, k = self.plan.trainer, self.plan.k
-        alike = None if trainer.unasked else True
-        if trainer.replicas < 2:
-            return alike if trainer.replicas else None
-        load = self.phases.folder.checkpoints("replicas-from")
-        try:
-            trainer.rewind(source.phase, load, k)
-            self._phase("replicas", load=load, start=k, stop=k + 1)
-        except (HarnessError, OSError) as error:
-            raised = error.raised if isinstance(error, TrainerFailed) else None
-            if raised is not None and any(trainer.unlike in one.message for one in raised.chain()):
-                return False
-            self.phases.observer.note(f"replicas: {error}")
-            return None
-        return alike
+        return asking.replicas_alike(self.phases, source)
 
     def _phase(
         self, name: PhaseName, *, load: Path | None, start: int, stop: int, folder: str = ""

@@ -161,6 +161,9 @@ class Trainer(Protocol):
         What ``source`` saved stays untouched; the state at N is compared with it later.
         """
 
+    def kept(self, phase: Phase) -> tuple[int, ...]:
+        """Iterations that a phase has left all of, so that its folder can be put back to them; ascending."""
+
     def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:
         """Where ``phase`` put the checkpoint of ``iteration``.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.checkpoints.folders import TRACKER, iter_dir, iterations
 from harness.errors import CheckpointError
-from harness.trainers.base import Phase
 from harness.trainers.killed import IterSaving, Left, left_in_iter_folders, linked
+
+if TYPE_CHECKING:
+    from harness.trainers.base import Phase
 
 
 def rewind_folder(source: Path, target: Path, k: int) -> None:
@@ -53,6 +55,10 @@ class IterFolders:
     def saving(self, phase: Phase, like: Phase) -> IterSaving:
         """What ``phase`` saves into, to be looked at while it runs."""
         return IterSaving(phase.save, like.save)
+
+    def kept(self, phase: Phase) -> tuple[int, ...]:
+        """All that it has saved."""
+        return tuple(sorted(iterations(phase.save)))
 
     def saved_until(
         self,

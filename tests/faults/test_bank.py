@@ -21,6 +21,8 @@ from tests.faults.bank import CASES, FAULTS, FEATURES, Fault
 from tests.faults.cells import WarmLauncher, judge
 from tests.faults.matrix import markdown, summary, to_json, totals
 from tests.faults.running import Caught, Outcome
+from tests.faults.stops import CASE as STOP_CASE
+from tests.faults.stops import STOP_FAULTS
 from tests.regions import write_region
 
 #: Says for each plant whether anything of the trainer is another thing after it; one import for all.
@@ -88,12 +90,13 @@ def test_a_fault_has_a_known_component_a_case_and_a_plant_that_a_rank_finds(faul
 
 def test_no_case_stands_there_without_a_fault() -> None:
     there = {path.name for path in CASES.glob("*/*")}
-    assert there == {fault.case for fault in FAULTS}
+    assert there == {fault.case for fault in FAULTS} | {STOP_CASE}
     assert FEATURES.keys() <= there
 
 
 def test_every_plant_puts_something_of_its_own_into_the_trainer() -> None:
     plants = sorted({named(plant) for fault in FAULTS for plant in fault.plants})
+    plants += [named(fault.plant) for fault in STOP_FAULTS if named(fault.plant) not in plants]
     done = subprocess.run(
         [sys.executable, "-c", PLANT_EACH], input="\n".join([*plants, NOTHING]), text=True,
         capture_output=True, check=True, timeout=300, cwd=Path(__file__).parents[2],

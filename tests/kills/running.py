@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.verdict import Verdict
 
 _MARK = "HARNESS_KILLS"
+_GONE = 2.0  # s
 _WITHIN = 10.0  # s behind the limit
 
 
@@ -121,7 +122,7 @@ def kill(root: Path, row: Row, seed: int, launcher: Launcher, mark: str, moment:
         + ((verdict.message,) if verdict.status == "error" else ()),
         component=verdict.diagnosis.component if verdict.diagnosis else "",
         accepted=_accepted(folder),
-        orphans=tuple(left_running(mark)),
+        orphans=tuple(orphans(mark)),
         late=max([*until, 0.0]) - limit,
         seconds=seconds,
     )
@@ -138,6 +139,14 @@ def _accepted(folder: Path) -> bool:
     """Whether the script has read something torn, and went on."""
     noted = folder / "resumed" / "loaded.json"
     return noted.is_file() and not json.loads(noted.read_text())["whole"]
+
+
+def orphans(mark: str) -> list[str]:
+    """Who is left running; to be killed and to be gone are two moments."""
+    deadline = time.monotonic() + _GONE
+    while (found := left_running(mark)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
 
 
 def left_running(mark: str) -> list[str]:
@@ -193,11 +202,11 @@ def summary(sound: Sequence[Killed], wrong: int) -> str:
         sound: kills of what has no fault planted.
         wrong: of all kills, those that were not as they should be.
     """
-    orphans = sum(len(one.orphans) for one in sound)
+    left = sum(len(one.orphans) for one in sound)
     accepted = sum(one.accepted for one in sound)
     late = max((one.late for one in sound), default=0.0)
     return (
-        f"{len(sound)} kills at random moments of what is sound: {orphans} orphans, {accepted} torn saves "
+        f"{len(sound)} kills at random moments of what is sound: {left} orphans, {accepted} torn saves "
         f"accepted, everything ended {_behind(late)}; of all kills {wrong} not as they should be."
     )
 

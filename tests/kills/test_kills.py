@@ -24,7 +24,7 @@ from harness.protocol.run import run_cell
 from harness.trainers.base import Phase
 from harness.trainers.command.adapter import CommandTrainer
 from tests.kills.rows import ROWS, Row
-from tests.kills.running import Killed, kill, left_running, marked
+from tests.kills.running import Killed, kill, left_running, marked, orphans
 
 if TYPE_CHECKING:
     from harness.verdict import Verdict
@@ -224,7 +224,7 @@ def test_ranks_are_told_from_what_they_start_themselves_and_killed_with_all_of_i
         finally:
             victims.kill_everything(process.pid, [])
         process.wait()
-        assert not left_running(mark)
+        assert not orphans(mark)
 
 
 # -- what is left ----------------------------------------------------------------------------------

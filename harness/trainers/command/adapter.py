@@ -24,6 +24,7 @@ from harness.machine.secrets import is_secret
 from harness.matrix import CASE_FILE
 from harness.trainers.base import Launch, Phase, placeholders
 from harness.trainers.command import checkpoint_names, killed
+from harness.trainers.command.kept import whole_since
 from harness.trainers.command.libraries import libraries
 from harness.trainers.command.names import Saves
 from harness.trainers.command.putting_back import put_back
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from harness.trainers.killed import Left
 
 _STOPS = ("${EXIT_ITERS}", "$EXIT_ITERS")
+_SAVES = ("CHECKPOINT_SAVE_PATH", "OUTPUT_PATH")
 #: Starts :mod:`harness.trainers.command.preemption` from wherever this package is; the script's own
 #: folder and PYTHONPATH are none of its business.
 _PREEMPT = "import sys; sys.path.insert(0, {root!r}); from harness.trainers.command.preemption import main; "
@@ -123,8 +125,9 @@ class CommandTrainer:
             env.setdefault("PYTHONUNBUFFERED", "1")
         if phase.stop < phase.train_iters and not stops_by_itself(case):
             root = str(Path(__file__).resolve().parents[3])
+            watched = phase.load if phase.load and _goes_on_where_it_loads(resume, case) else phase.save
             argv = [sys.executable, "-c", _PREEMPT.format(root=root),
-                    str(phase.save), str(phase.stop), str(phase.train_iters), str(phase.save_interval),
+                    str(watched), str(phase.stop), str(phase.train_iters), str(phase.save_interval),
                     str(phase.folder), "--", *argv]  # fmt: skip
         cwd = case.directory
         if case.harness.command and case.harness.command.cwd:
@@ -135,7 +138,11 @@ class CommandTrainer:
 
     def rewind(self, source: Phase, target: Path, k: int) -> None:
         """Copy what the interrupted run left, up to its checkpoint of ``k``; raises CheckpointError."""
-        put_back(source.save, target, k, _saves(source))
+        put_back(_saved_below(source), target, k, _saves(source))
+
+    def kept(self, phase: Phase) -> tuple[int, ...]:
+        """Those that nothing was overwritten of since; of an only one that is overwritten, the last."""
+        return whole_since(_saved_below(phase), phase.stop, _saves(phase))
 
     def saved(self, phase: Phase, iteration: int, *, alone: bool = False) -> Path:
         """The checkpoint of ``iteration``; raises CheckpointError.
@@ -207,6 +214,16 @@ class CommandTrainer:
             for key, value in own.items()
             if isinstance(value, (str, int, float)) and here not in str(value) and not is_secret(key)
         }
+
+
+def _saved_below(phase: Phase) -> Path:
+    """Where a phase has saved: one that goes on may do so in the folder that it was resumed from."""
+    return phase.save if phase.load is None or checkpoint_names.files(phase.save) else phase.load
+
+
+def _goes_on_where_it_loads(resume: Sequence[str], case: Case) -> bool:
+    """Whether a resumed run is told of no other folder to save into than the one that it loads from."""
+    return not any(mark in word for word in (*resume, *case.env_vars.values()) for mark in _SAVES)
 
 
 def _to_load(phase: Phase) -> str:

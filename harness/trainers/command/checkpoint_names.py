@@ -253,7 +253,12 @@ def _of_another(path: Path, number: int) -> bool:
 
 def files(folder: Path) -> bool:
     """Whether there is any file below ``folder``."""
-    return any(path.is_file() for path in _below(folder))
+    return any(True for _ in files_below(folder))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder."""
+    return (path for path in _below(folder) if path.is_file())
 
 
 def _below(folder: Path) -> Iterator[Path]:
