@@ -526,6 +526,19 @@ def test_a_worker_that_is_killed_ends_the_phase_and_nothing_is_left(stand_in: Pa
     assert not ours(tmp_path)
 
 
+@pytest.mark.torch
+def test_one_that_is_killed_as_a_protocol_is_resumed_from_the_folder_as_it_was_left(
+    stand_in: Path, tmp_path: Path
+) -> None:
+    a_case = case(tmp_path, TINY.replace(f"iters: {STEPS}\n", "iters: 400\n"))
+    verdict = run(tmp_path, a_case, protocol="crash", crash_rank="1")
+    assert failing(verdict).keys() == {"golden: is there"}, failing(verdict)
+    said = {check.name: check.message for check in verdict.checks}
+    assert "rank 1 killed" in said["crash: what is left can be resumed from"]
+    assert "it went on from iteration" in said["crash: it goes on from a whole checkpoint"]
+    assert not ours(tmp_path)
+
+
 def ours(tmp_path: Path) -> list[psutil.Process]:
     """Processes that this test has started, wherever they are now."""
     found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,10 +91,27 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--crash-at",
         metavar="MOMENT",
         default="between-steps",
-        help="protocol crash: between-steps, saving or before-tracker; default: %(default)s",
+        help="protocol crash: between-steps, saving, before-tracker or random; default: %(default)s",
     )
     run.add_argument(
-        "--crash-rank", metavar="RANK", default="all", help="protocol crash: who is killed; default: all"
+        "--crash-rank",
+        metavar="RANK",
+        default="all",
+        help="protocol crash: who is killed: all, the number of a rank, or any (drawn); default: all",
+    )
+    run.add_argument(
+        "--crash-times",
+        metavar="N",
+        type=int,
+        default=1,
+        help="protocol crash: kill and resume so often, each time at another moment; default: %(default)s",
+    )
+    run.add_argument(
+        "--crash-seed",
+        metavar="SEED",
+        type=int,
+        default=0,
+        help="protocol crash: of moments and ranks that are drawn; default: %(default)s",
     )
     run.add_argument("--keep-checkpoints", action="store_true", help="also when everything has passed")
     run.add_argument(
@@ -210,6 +228,8 @@ def _options(arguments: argparse.Namespace) -> Options:
         heartbeat_timeout=arguments.heartbeat_timeout,
         crash_at=arguments.crash_at,
         crash_rank=arguments.crash_rank,
+        crash_times=arguments.crash_times,
+        crash_seed=arguments.crash_seed,
         trainer=arguments.trainer,
         resume_at=arguments.resume_at,
         stops=stops_of(arguments.stops),
@@ -297,5 +317,7 @@ def _dry_run(case: Case, cell: Cell, arguments: argparse.Namespace) -> None:
         print(f"# not here: {error}")
     golden = resolve(arguments.goldens, case.name, cell.track, case.platform(cell.hardware))
     folder = ResultsFolder((arguments.results / cell.hardware / cell.track / cell.case).absolute())
-    text = dry_run(trainer, phases(trainer, folder, _options(arguments)))
+    options = _options(arguments)
+    killed = shlex.join(options.crash_words) if options.protocol == "crash" else ""
+    text = dry_run(trainer, phases(trainer, folder, options), killed=killed)
     print(golden_line(golden), text, sep="\n", end="")

@@ -47,7 +47,7 @@ def _trains_from_it(steps: Steps, findings: Findings) -> list[Check]:
     """A run that trains anew and logs from k+1 on is right in all it shows: so it gets another checkpoint."""
     source, resumed = findings.source, findings.phase("resumed")
     trainer, plan = steps.plan.trainer, steps.plan
-    if trainer.can_probe or source is None or resumed is None:
+    if trainer.can_probe or source is None or resumed is None or not resumed.phase.start:
         return []
     if not plan.deterministic:
         steps.phases.say("whether it trains from the checkpoint was not tried: it is not deterministic")

@@ -94,7 +94,7 @@ def last_known(whole: Curves, known: Curves, k: int, n: int | None = None) -> in
 def replays(resumed: Curves, known: Curves) -> bool:
     """Whether a resumed run logs more again than the last step that was known."""
     last = max((int(line.steps.max()) for line in known.values() if len(line)), default=0)
-    first = _first(resumed)
+    first = first_of(resumed)
     return first is not None and first < last
 
 
@@ -117,7 +117,7 @@ def went_on(
     expected = min(
         (int(line.steps.min()) for line in after(like, known, k, n).values() if len(line)), default=k + 1
     )
-    first = _first(resumed)
+    first = first_of(resumed)
     name = f"resume: first step is {expected}"
     if first is None:
         return WentOn(
@@ -134,7 +134,7 @@ def went_on(
         if same.any() or late.any():
             again += line.steps[same | late].tolist()
             series[metric], new[metric] = line.kept(~same), line.kept(~same & ~late)
-    first = _first(new)
+    first = first_of(new)
     if first == expected:
         noted = f"; logged again, with equal values: {ranges(sorted(set(again)))}" if again else ""
         return WentOn(
@@ -194,7 +194,7 @@ def _now_and_then(metric: str, like: Curves) -> bool:
 
 def last_before(series: Curves, k: int) -> int:
     """The number of iteration ``k``, the k-th, as the run counts: from 0 or from 1."""
-    return k - 1 if _first(series) == 0 and _every_step(series) else k
+    return k - 1 if first_of(series) == 0 and _every_step(series) else k
 
 
 def _every_step(series: Curves) -> bool:
@@ -212,10 +212,11 @@ def _counts_from_zero(whole: Curves, known: Curves, k: int, n: int) -> bool:
         any((line.steps == step).any() for line in lines.values())
         for lines, step in ((whole, k), (known, k), (whole, n))
     )
-    return _first(whole) == 0 and at_k and not known_at_k and not at_n
+    return first_of(whole) == 0 and at_k and not known_at_k and not at_n
 
 
-def _first(series: Curves) -> int | None:
+def first_of(series: Curves) -> int | None:
+    """The first step that anything was logged at."""
     return min((int(line.steps.min()) for line in series.values() if len(line)), default=None)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def phases(trainer: Trainer, folder: ResultsFolder, options: Options | None = None) -> list[Phase]:
-    """The phases of a protocol, in the folders that a run would use: ``full``, ``every`` or ``chain``.
+    """The phases of a protocol, in the folders that a run would use; of ``auto``, those of ``full``.
 
     Raises:
         UsageError: there is no checkpoint where it is to be resumed.
@@ -55,6 +55,9 @@ def phases(trainer: Trainer, folder: ResultsFolder, options: Options | None = No
         )
 
     found = [phase("continuous", None, 0, n)]
+    if options.protocol == "crash" and trainer.resumes:  # nobody knows before how far it comes
+        found.append(phase("interrupted", None, 0, n))
+        return [*found, phase("resumed", folder.checkpoints("resumed-from"), k, n)]
     before: tuple[int, ...] = ()
     for stop, later in zip(stops, (*stops[1:], n), strict=True) if trainer.resumes else ():
         if many or options.resume_at is not None:
@@ -70,8 +73,11 @@ def phases(trainer: Trainer, folder: ResultsFolder, options: Options | None = No
     return found
 
 
-def dry_run(trainer: Trainer, phases: Iterable[Phase]) -> str:
+def dry_run(trainer: Trainer, phases: Iterable[Phase], *, killed: str = "") -> str:
     """Every phase as a block of shell.
+
+    Args:
+        killed: how the interrupted phase is, where it is.
 
     Raises:
         CaseError, UsageError: a phase that cannot be started.
@@ -80,7 +86,9 @@ def dry_run(trainer: Trainer, phases: Iterable[Phase]) -> str:
     for phase in phases:
         # what was stopped at its beginning, if anything was; else the uninterrupted run
         source = next((one for one in reversed(before) if one.stop == phase.start), (before or [phase])[0])
-        blocks.append(_block(phase, trainer.launch(phase), source))
+        blocks.append(
+            _block(phase, trainer.launch(phase), before[-1] if killed and before else source, killed)
+        )
         before.append(phase)
     return "\n".join(blocks)
 
@@ -92,10 +100,15 @@ def golden_line(golden: Golden | None) -> str:
     return f"# golden: {golden.path}" + (" (a fallback: compared by tolerance)" if golden.fallback else "")
 
 
-def _block(phase: Phase, launch: Launch, source: Phase) -> str:
+def _block(phase: Phase, launch: Launch, source: Phase, killed: str) -> str:
     ranks = f"{launch.world_size} rank{'s' if launch.world_size > 1 else ''}"
     lines = [f"# {phase.folder.name}: iterations {phase.start + 1} to {phase.stop}, {ranks}"]
-    if phase.load:
+    if killed and phase.name == "interrupted":
+        lines.append(f"# killed with SIGKILL on the way: {killed}")
+    elif killed and phase.load:
+        lines.append(f"# {phase.load} gets all that the kill has left in {source.save} before,")
+        lines.append(f"# and goes on from what it finds there, here from {phase.start}")
+    elif phase.load:
         lines.append(f"# {phase.load} gets the checkpoint of {phase.start} from {source.save} before")
     if launch.cwd is not None:
         lines.append(f"cd {shlex.quote(str(launch.cwd))}")

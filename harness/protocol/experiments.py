@@ -165,6 +165,9 @@ class Experiments:
         self._last = (went, load)
         if went.failed:
             return Trial(component, named, taken_up=True, seen=f"it does not go on from it ({went.failed})")
+        begins = continuation.first_of(went.series)
+        if begins is not None and begins < self.k - 1:  # it knows that something is wrong with it
+            return Trial(component, named, taken_up=True, seen=f"it does not go on from it, but at {begins}")
         apart, compared = self.going_on.first_apart(like.series, went.series)
         changed = self.going_on.changed(like, went)
         kept = () if changed is None else {entry.name for entry in changed.entries}

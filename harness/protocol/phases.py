@@ -113,28 +113,29 @@ class Phases:
             saved, of = self.plan.trainer.saved(phase, end), end
         return Recorded(phase=phase, series=series, saved=saved, end=end, saved_at=of)
 
-    def trained(self, name: PhaseName, *, behind: int) -> bool:
+    def trained(self, name: PhaseName, *, behind: int, folder: str = "") -> bool:
         """Whether a phase that has failed had logged a step by then.
 
         Args:
             name: which.
             behind: the iteration that it was to go on from; some count it as the first.
+            folder: what it is called where one name is not enough.
         """
         from harness.metrics import read_metrics
 
-        phase = self.made(name, load=None, start=behind, stop=self.plan.n)
+        phase = self.made(name, load=None, start=behind, stop=self.plan.n, folder=folder)
         try:
             series = read_metrics(phase.tensorboard, phase.folder)
         except MetricsError:
             return False
         return any((line.steps >= behind).any() for line in series.values())
 
-    def last_words(self, name: PhaseName) -> list[str]:
+    def last_words(self, name: PhaseName, called: str = "") -> list[str]:
         """The last lines of a phase's logs."""
         from harness.launch.root_cause import words_at_the_end
         from harness.machine.secrets import Secrets
 
-        secrets, folder = Secrets(os.environ), self.folder.phase(name)
+        secrets, folder = Secrets(os.environ), self.folder.phase(called or name)
         return words_at_the_end(folder, folder / "logs" / "trainer.log", secrets.text)
 
     def logged(self, phase: Phase) -> Mapping[str, Series]:
@@ -254,6 +255,14 @@ class Phases:
     def timing(self) -> dict[str, float]:
         """Seconds of each phase and of what was timed; ``total`` is since the beginning."""
         return {**self._timing, "total": time.monotonic() - self._began}
+
+    def took(self, what: str, seconds: float) -> None:
+        """Note how long something has taken."""
+        self._timing[what] = seconds
+
+    def seconds_of(self, name: str) -> float:
+        """How long a phase has trained that has run to its end; at least a moment."""
+        return max(0.05, self._timing.get(name, 0.0) - self._timing.get(f"{name} start-up", 0.0))
 
     @contextlib.contextmanager
     def timed(self, what: str) -> Iterator[None]:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from harness.goldens import Golden
 
 #: When the protocol ``crash`` kills: in the middle of training; while the files of a checkpoint are
-#: being written; when they are there and the tracker does not name them yet.
-CRASH_MOMENTS = ("between-steps", "saving", "before-tracker")
+#: being written; when they are there and the tracker does not name them yet; whenever a seed says.
+CRASH_MOMENTS = ("between-steps", "saving", "before-tracker", "random")
+_MOST_KILLS = 1000
 #: Protocols that resume once, and those that resume at several iterations.
 _ONE_STOP, MANY_STOPS = ("auto", "full", "fast", "reshard"), ("every", "chain")
 _DIGITS, _MOST_STOPS = 9, 20  # of a number; the names of folders hold all stops of a chain
@@ -39,7 +40,10 @@ class Options:
         repeats: uninterrupted runs that a recorded golden's statistics come from.
         keep_checkpoints: also after a pass.
         heartbeat_timeout: seconds without an iteration after which a rank counts as hung.
-        crash_at, crash_rank: the protocol ``crash``: the moment, and who is killed.
+        crash_at, crash_rank: the protocol ``crash``: the moment, and who is killed (``all``, ``any``: drawn,
+            or a number).
+        crash_times: how often; each time anew, and with other moments.
+        crash_seed: of all that is drawn.
         trainer: who trains, instead of the one that the case names; empty: that one.
         resume_at: k, instead of the checkpoint in the middle; None: that one.
         stops: the protocols ``every`` and ``chain``: where to stop; empty: wherever there is a checkpoint.
@@ -53,6 +57,8 @@ class Options:
     heartbeat_timeout: float | None = None
     crash_at: str = "between-steps"
     crash_rank: str = "all"
+    crash_times: int = 1
+    crash_seed: int = 0
     trainer: str = ""
     resume_at: int | None = None
     stops: tuple[int, ...] = ()
@@ -68,8 +74,13 @@ class Options:
             raise UsageError(f"--crash-at {self.crash_at}: expected {', '.join(CRASH_MOMENTS)}")
         if self.trainer and self.trainer not in TRAINERS:
             raise UsageError(f"--trainer {self.trainer}: expected {', '.join(TRAINERS)}")
-        if self.crash_rank != "all" and not (self.crash_rank.isascii() and self.crash_rank.isdigit()):
-            raise UsageError(f"--crash-rank {self.crash_rank}: expected all, or the number of a rank")
+        number = self.crash_rank.isascii() and self.crash_rank.isdigit()
+        if self.crash_rank not in ("all", "any") and not number:
+            raise UsageError(f"--crash-rank {self.crash_rank}: expected all, any, or the number of a rank")
+        if not 1 <= self.crash_times <= _MOST_KILLS:
+            raise UsageError(f"--crash-times {self.crash_times}: expected 1 to {_MOST_KILLS}")
+        if not 0 <= self.crash_seed < 1 << 63:
+            raise UsageError(f"--crash-seed {self.crash_seed}: expected a whole number, 0 or above")
 
     def _check_stops(self) -> None:
         """What is said of where to stop must be looked at by the protocol, or nobody would."""
@@ -94,7 +105,16 @@ class Options:
             said += ["--resume-at", str(self.resume_at)]
         if self.stops:
             said += ["--stops", ",".join(map(str, self.stops))]
-        return said + ([] if self.budget is None else ["--budget", f"{self.budget:g}"])
+        said += [] if self.budget is None else ["--budget", f"{self.budget:g}"]
+        return said + (self.crash_words if self.protocol == "crash" else [])
+
+    @property
+    def crash_words(self) -> list[str]:
+        """The same, of which kills; a seed only where something is drawn."""
+        words = ["--crash-at", self.crash_at, "--crash-rank", self.crash_rank]
+        words += ["--crash-times", str(self.crash_times)] if self.crash_times > 1 else []
+        drawn = self.crash_at == "random" or self.crash_rank == "any" or self.crash_times > 1
+        return words + (["--crash-seed", str(self.crash_seed)] if drawn else [])
 
 
 def stops_of(text: str) -> tuple[int, ...]:
@@ -204,10 +224,7 @@ class Plan:
         return ["--trainer", self.options.trainer] if self.options.trainer else []
 
     def _options(self) -> list[str]:
-        said = self.options.words
-        if self.options.protocol == "crash":
-            said += ["--crash-at", self.options.crash_at, "--crash-rank", self.options.crash_rank]
-        return said
+        return self.options.words
 
     def _command(self, options: list[str]) -> str:
         cell = self.cell

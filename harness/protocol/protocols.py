@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
-from harness.protocol.crash import check_crash
+from harness.protocol.crash import check_crash, kills
 from harness.protocol.findings import Found, NotResumed
 from harness.protocol.plan import MANY_STOPS
 from harness.protocol.searching import try_chain, try_every
 from harness.protocol.stops import check_stops
 
 if TYPE_CHECKING:
+    from harness.protocol.crash import Kill
+    from harness.protocol.findings import Recorded
     from harness.protocol.plan import Plan
     from harness.protocol.steps import Steps
 
@@ -72,20 +74,33 @@ def reshard(steps: Steps) -> Iterator[Found]:
 
 
 def crash(steps: Steps) -> Iterator[Found]:
-    """``full``, but the first process is killed; resumed from what a user would have."""
+    """``full``, but the first process is killed, as often as asked; resumed from what a user would have."""
     yield (continuous := steps.train())
     yield steps.compare_with_golden(continuous)
-    yield (killed := steps.interrupt_by_killing())
+    yield from kills(steps, continuous, lambda kill: _killed_and_resumed(steps, kill, continuous))
+
+
+def _killed_and_resumed(steps: Steps, kill: Kill, continuous: Recorded) -> Iterator[Found]:
+    killed, resumed = kill.interrupt(), None
+    while killed.left is not None and killed.at < steps.plan.n:
+        if (resumed := kill.resume(killed)) is not None:
+            break
+        killed = kill.interrupt()
+    yield killed
     if killed.left is None:
         return
-    if killed.at == steps.plan.n:
+    if resumed is None:
         yield steps.nothing_was_resumed(killed)
         return
-    yield (resumed := steps.resume(killed.left, at=killed.at, like=continuous.series))
     if isinstance(resumed, NotResumed):
+        yield resumed
         return
+    yield from kill.judged(resumed, _compared(steps, resumed, continuous, killed.left))
+
+
+def _compared(steps: Steps, resumed: Recorded, continuous: Recorded, source: Recorded) -> Iterator[Found]:
     yield steps.came_to_the_end(resumed, continuous)
-    yield (curves := steps.compare_with_uninterrupted(resumed, continuous, killed.left))
+    yield (curves := steps.compare_with_uninterrupted(resumed, continuous, source))
     yield steps.compare_saved_state(resumed, continuous, continuous, curves)
 
 

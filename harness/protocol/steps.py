@@ -69,12 +69,6 @@ class Steps:
         """From 0 to k; then the process is gone."""
         return self._phase("interrupted", load=None, start=0, stop=self.plan.k)
 
-    def interrupt_by_killing(self) -> Killed:
-        """From 0 towards N, killed on the way; what is left on disk, and the iteration it resumes from."""
-        from harness.protocol.crash import kill_on_the_way
-
-        return kill_on_the_way(self.phases)
-
     def nothing_was_resumed(self, killed: Killed) -> Found:
         """The kill came when the last checkpoint was complete: there was nothing left to resume for."""
         return Found(checks=(judge.nothing_resumed(killed.at, self.plan.options),))

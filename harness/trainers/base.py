@@ -14,6 +14,7 @@ from harness.repository import root_of
 if TYPE_CHECKING:
     from harness.cases import Case
     from harness.checkpoints.rules import Rule
+    from harness.trainers.killed import Left, Saving
 
 PhaseName = Literal["continuous", "repeat", "interrupted", "resumed", "probe", "replicas"]
 
@@ -193,6 +194,26 @@ class Trainer(Protocol):
         Args:
             after: the folder that the phase went on from, whose names may tell what those in ``folder`` mean.
         """
+
+    def take_over(self, source: Phase, target: Path) -> None:
+        """Fill ``target`` with what ``source`` had left when it was killed, as it stands there."""
+
+    def left(self, phase: Phase, like: Phase) -> Left:
+        """What ``phase`` has left, which was killed.
+
+        Args:
+            like: the same, uninterrupted.
+        """
+
+    def saved_before(self, phase: Phase, iteration: int, like: Phase) -> Path:
+        """Where ``phase`` put the checkpoint of an iteration, however far it came; arguments as above.
+
+        Raises:
+            CheckpointError: there is none (or whoever reads it says so).
+        """
+
+    def saving(self, phase: Phase, like: Phase) -> Saving:
+        """What ``phase`` saves into, to be looked at while it runs; arguments as above."""
 
     def code(self) -> Path:
         """A folder of the code under test, whose commit a verdict names."""

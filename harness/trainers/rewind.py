@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.checkpoints.folders import TRACKER, iter_dir, iterations
 from harness.errors import CheckpointError
+from harness.trainers.killed import IterSaving, Left, left_in_iter_folders, linked
 
 if TYPE_CHECKING:
     from harness.trainers.base import Phase
@@ -35,6 +36,25 @@ def rewind_folder(source: Path, target: Path, k: int) -> None:
 
 class IterFolders:
     """Of trainers whose checkpoints are folders ``iter_<iteration>``."""
+
+    #: Whether each has a manifest, which is written last.
+    manifests: ClassVar[bool] = False
+
+    def take_over(self, source: Phase, target: Path) -> None:
+        """Fill ``target`` with what ``source`` had left when it was killed, as it stands there."""
+        linked(source.save, target)
+
+    def left(self, phase: Phase, like: Phase) -> Left:
+        """What ``phase`` has left, which was killed."""
+        return left_in_iter_folders(phase.save, like.save, manifest=self.manifests)
+
+    def saved_before(self, phase: Phase, iteration: int, like: Phase) -> Path:  # noqa: ARG002
+        """``iter_<iteration>``, whether it is there or not."""
+        return iter_dir(phase.save, iteration)
+
+    def saving(self, phase: Phase, like: Phase) -> IterSaving:
+        """What ``phase`` saves into, to be looked at while it runs."""
+        return IterSaving(phase.save, like.save)
 
     def kept(self, phase: Phase) -> tuple[int, ...]:
         """All that it has saved."""

@@ -23,7 +23,7 @@ from harness.machine.hardware import cores
 from harness.machine.secrets import is_secret
 from harness.matrix import CASE_FILE
 from harness.trainers.base import Launch, Phase, placeholders
-from harness.trainers.command import checkpoint_names
+from harness.trainers.command import checkpoint_names, killed
 from harness.trainers.command.kept import whole_since
 from harness.trainers.command.libraries import libraries
 from harness.trainers.command.names import Saves
@@ -34,6 +34,7 @@ from harness.trainers.command.rules import RULES
 if TYPE_CHECKING:
     from harness.cases import Case
     from harness.checkpoints.rules import Rule
+    from harness.trainers.killed import Left
 
 _STOPS = ("${EXIT_ITERS}", "$EXIT_ITERS")
 _SAVES = ("CHECKPOINT_SAVE_PATH", "OUTPUT_PATH")
@@ -167,6 +168,25 @@ class CommandTrainer:
         parts = [path for i, paths in there.items() if i <= k for path in paths]
         return frozenset(checkpoint_names.state_of(parts))
 
+    def take_over(self, source: Phase, target: Path) -> None:
+        """Copy what stands there: a script may write into what it finds."""
+        killed.take_over(source.save, target)
+
+    def left(self, phase: Phase, like: Phase) -> Left:
+        """As far as names and formats tell."""
+        return killed.left(phase.save, _uninterrupted(like))
+
+    def saved_before(self, phase: Phase, iteration: int, like: Phase) -> Path:
+        """By names, which count as those of ``like`` do; raises CheckpointError."""
+        gathered = phase.save.with_name(f".{phase.save.name}.{iteration}.before")
+        return checkpoint_names.checkpoint(
+            phase.save, iteration, gathered, _saves(like), alone=True, also=like.save
+        )
+
+    def saving(self, phase: Phase, like: Phase) -> killed.FolderSaving:
+        """As far as names tell what belongs to which iteration."""
+        return killed.FolderSaving(phase.save, _uninterrupted(like))
+
     def code(self) -> Path:
         """The folder of the case, which a script usually lies beside."""
         return self.case.directory
@@ -224,6 +244,10 @@ def stops_by_itself(case: Case) -> bool:
 
 def _saves(phase: Phase) -> Saves:
     return Saves(phase.save_interval, phase.stop)
+
+
+def _uninterrupted(phase: Phase) -> killed.Uninterrupted:
+    return killed.Uninterrupted(phase.save, phase.stop, phase.save_interval)
 
 
 def _resumes_otherwise(case: Case) -> bool:

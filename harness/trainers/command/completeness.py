@@ -32,12 +32,16 @@ def cut_off(parts: Iterable[Path]) -> str:
     return ""
 
 
-def lacking(parts: Iterable[Path], earlier: Iterable[Path]) -> str:
-    """What the checkpoint before had, and this one has not (yet); "" when nothing."""
+def lacking(parts: Iterable[Path], earlier: Iterable[Path], *, but: str = "") -> str:
+    """What the checkpoint before had, and this one has not (yet); "" when nothing.
+
+    Args:
+        but: the name of a file that is not asked for.
+    """
     here = {_kind(part, path) for part in parts for path in _files([part])}
     for part in earlier:
         for path in _files([part]):
-            if _kind(part, path) not in here:
+            if path.name != but and _kind(part, path) not in here:
                 return f"nothing is there as {path}"
     return ""
 

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from harness.trainers.command.checkpoint_names import checkpoint, found_and_counted
-from harness.trainers.command.names import Counting, Saves, read, temporary
+from harness.trainers.command.names import AS_THEY_ARE, Counting, Saves, read, temporary
 
 #: What names a checkpoint: ``latest``, ``last_checkpoint``, ``latest_checkpointed_iteration.txt``.
 _POINTER = re.compile(
@@ -79,6 +79,11 @@ def put_back(source: Path, target: Path, k: int, saves: Saves, *, place: Path | 
     _Pointers(source, target, place or target, instead, counting, later, k).turn(
         {target / path.relative_to(source) for path in same}
     )
+
+
+def paths_turned(source: Path, target: Path) -> None:
+    """Let what names a place in ``source``, and was copied into ``target``, name the place there."""
+    _Pointers(source, target, target, {}, AS_THEY_ARE, {}, 0).turn(set())
 
 
 def is_begun(folder: Path, k: int, saves: Saves) -> bool:

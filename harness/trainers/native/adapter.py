@@ -41,6 +41,7 @@ class NativeTrainer(IterFolders):
     unasked: ClassVar[bool] = True
     unlike: ClassVar[str] = ""
     measures: ClassVar[bool] = True
+    manifests: ClassVar[bool] = True
 
     def check(self) -> None:
         """Parse the arguments of both kinds of phase as the ranks will; raises CaseError."""
