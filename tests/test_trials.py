@@ -20,7 +20,7 @@ def trials(*of_each: Trial, **more: object) -> Trials:
 
 
 def test_what_is_not_taken_up_is_what_was_lost_and_the_sentence_can_be_tried_again() -> None:
-    found = trials(TAKEN, NOT["rng"], again="harness sensitivity case --entry {}")
+    found = trials(TAKEN, NOT["rng"], again="harness sensitivity case --entry")
     named = found.named(["weights", "rng", "data-order"], loss_is_right=False)
     assert named is not None
     assert named[0] == "rng"

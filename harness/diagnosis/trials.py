@@ -5,6 +5,7 @@ The trials are made by :mod:`harness.protocol.experiments`; here is what they me
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -61,7 +62,7 @@ class Trials:
         further: how many times further apart than training moves them tensors are at ``stop``, by name.
         curves_only: nothing is saved at ``stop``: what no loss depends on is never seen to be taken up.
         untied: what was one tensor where nothing was resumed, and is several in the resumed run.
-        again: the command that tries an entry again, with ``{}`` for its name.
+        again: the command that tries an entry again, without its name.
         notes: what could not be tried, and why.
     """
 
@@ -122,7 +123,7 @@ class Trials:
         return self.moving is None or any(name in self.moving for name in names)
 
     def _sentence(self, names: Sequence[str]) -> str:
-        again = f" (try it: `{self.again.format(names[0])}`)" if self.again and names else ""
+        again = f" (try it: `{self.again} {shlex.quote(names[0])}`)" if self.again and names else ""
         return (
             f"{_of(names)} altered in the checkpoint of {self.k}, and resumed to {self.stop}: nothing comes "
             f"out otherwise: {'it is' if len(names) == 1 else 'they are'} not taken up{again}"

@@ -366,7 +366,7 @@ class Experiments:
         return frozenset(entry.name for entry in difference.entries)
 
     def _again(self) -> str:
-        return f"{self.plan.sensitivity_command} --entry {{}}"
+        return f"{self.plan.sensitivity_command} --entry"
 
 
 def _halves(names: Sequence[str]) -> list[list[str]]:
