@@ -63,6 +63,7 @@ class Trials:
         curves_only: nothing is saved at ``stop``: what no loss depends on is never seen to be taken up.
         untied: what was one tensor where nothing was resumed, and is several in the resumed run.
         again: the command that tries an entry again, without its name.
+        untried: components that there was no time for, or no way.
         notes: what could not be tried, and why.
     """
 
@@ -76,6 +77,7 @@ class Trials:
     curves_only: bool = False
     untied: tuple[str, ...] = ()
     again: str = ""
+    untried: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     # -- what is not taken up ------------------------------------------------------------------
@@ -209,6 +211,8 @@ class Trials:
         if len(kinds) != 1 or kinds[0] == "unknown":
             return None
         component = next(iter(within)) if len(within) == 1 else kinds[0]
+        if component == "data-order" and self.curves_only and any(c in due for c in self.untried):
+            return None  # a count that is made anew is not taken up either, and does no harm
         told = (*within.values(), *([differ[component]] if component in differ else ()))
         return component, told
 

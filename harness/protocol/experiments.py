@@ -236,18 +236,19 @@ class Experiments:
         one_step, further = self._one_step()
         found = replace(found, one_step=one_step, further=further)
         trials: list[Trial] = []
-        notes = []
+        notes, untried = [], []
         for component, names in groups.items():
-            if due and component not in (*due, "unknown"):
-                continue
+            if component == "iteration" or (due and component not in (*due, "unknown")):
+                continue  # a run that counts otherwise ends elsewhere: where it went on was looked at before
             one = self.trial(component, self._with_masters(component, names, groups))
             if one.taken_up is None:
                 notes.append(f"{component}: {one.seen}")
+                untried.append(component)
                 continue
             trials.append(self._looked_into(replace(one, names=tuple(names))))
         if not replace(found, of_each=tuple(trials)).lost():
             trials = [self._halved(one) for one in trials]
-        return replace(found, of_each=tuple(trials), notes=tuple(notes))
+        return replace(found, of_each=tuple(trials), untried=tuple(untried), notes=tuple(notes))
 
     # -- the pieces ----------------------------------------------------------------------------
 

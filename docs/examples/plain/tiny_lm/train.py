@@ -57,7 +57,9 @@ def main() -> None:
             if step % SAVE_EVERY == 0:
                 state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
                 state |= {"scheduler": scheduler.state_dict(), "rng": torch.get_rng_state()}
-                torch.save(state | {"data_order": order.getstate()}, args.save / f"step_{step:06d}.pt")
+                path = args.save / f"step_{step:06d}.pt"
+                torch.save(state | {"data_order": order.getstate()}, path.with_suffix(".part"))
+                path.with_suffix(".part").replace(path)  # whoever is killed leaves no half of one
 
 
 if __name__ == "__main__":
