@@ -156,6 +156,8 @@ class Experiments:
                 component, named, taken_up=None, seen=f"not tried: {self.seconds:.0f} s were used up"
             )
         like = against or self.unaltered
+        if self._last is not None:
+            self.going_on.forget(self._last[1])
         load = self.going_on.copy()
         try:
             alter(self.going_on.saved_in(load), named)

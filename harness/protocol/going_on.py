@@ -153,6 +153,13 @@ class GoingOn:
         found = distances(difference, self.states.places)
         return {name: apart for name, apart in found.items() if math.isfinite(apart)}
 
+    def forget(self, load: Path) -> None:
+        """Remove a copy, and what was saved by the run that went on from it: a checkpoint may be large."""
+        name = load.name.removesuffix("-from")
+        for path in load.parent.glob(f"*{name}*"):
+            if path.name.strip(".").split(".")[0] in (name, load.name):
+                shutil.rmtree(path, ignore_errors=True)
+
     def tidy(self) -> None:
         """Remove the copies; what was logged stays."""
         for path in self.phases.folder.path.glob(f"checkpoints/*{_FOLDER.format('*')}"):
