@@ -40,7 +40,7 @@ def test_of_two_that_are_not_taken_up_the_one_that_differs_after_a_step() -> Non
     moving = MOVING | {"sampler.seed"}
     found = trials(*NOT.values(), moving=moving)
     assert found.named(["rng", "data-order"], loss_is_right=False) is None
-    assert [one.component for one in found.candidates()] == ["data-order", "rng"]
+    assert [one.component for one in found.candidates(loss_is_right=False)] == ["data-order", "rng"]
     found = replace(found, one_step=state(differs("rng.torch", "rng")))
     named = found.named(["rng", "data-order"], loss_is_right=False)
     assert named is not None

@@ -326,10 +326,11 @@ class _Resume:
         right = known is None or known.right("loss", after, after) is not None
         right &= first is None or first.kind != "gradient"
         component, said = trials.named(due, loss_is_right=right) or ("", ())
-        if component:
-            return Judged(component, (*said, *seen.get(component, ()), *trials.told()))
         rest = self._untried(seen)
-        found = trials.candidates() if rest.component == "unknown" else ()
+        implied = first is not None and first.kind in ("data", "rate", "scale") and not trials.unread
+        if component and not implied:  # such a curve tells it by itself
+            return Judged(component, (*said, *seen.get(component, ()), *trials.told()))
+        found = trials.candidates(loss_is_right=right) if rest.component == "unknown" else ()
         also = tuple(one for one in rest.candidates if one.component not in {c.component for c in found})
         return replace(rest, evidence=(*rest.evidence, *trials.told()), candidates=(*found, *also))
 

@@ -5,6 +5,7 @@ The trials are made by :mod:`harness.protocol.experiments`; here is what they me
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +21,12 @@ _COMPUTED_ANEW = ("lr", "initial_lr", "_last_lr", "_step_count", "_initial_step"
 #: What a step decides of itself, whatever the weights are: it differs after one step only where it was lost.
 UNMIXED = ("data-order", "lr-schedule", "grad-scaler", "rng", "iteration")
 #: A tensor that is so many times further off than one step moves it was another one before the step.
-_FURTHER = 5.0
+_FURTHER = 10.0
 _SHOWN = 3
+#: More steps than that mix everything with everything.
+_SOON = 2
+#: Averages and statistics that no loss of training is made with.
+_NO_PART = re.compile(r"running_(?:mean|var)|num_batches_tracked|(?:^|[./:_])ema(?:[./:_]|$)|averag|shadow")
 #: An average of the weights, a statistic: no loss of training need depend on it.
 _BESIDE = ("buffers", "unknown")
 #: What somebody must go on from, beside handing it on.
@@ -121,6 +126,10 @@ class Trials:
             if trial.taken_up is not None and not trial.used and trial.component in _PLACES
         }
 
+    def _without_part(self, component: str) -> bool:
+        names = [name for trial in self.of_each if trial.component == component for name in trial.names]
+        return component == "buffers" and all(map(_NO_PART.search, names))
+
     def _moves(self, names: Collection[str]) -> bool:
         return self.moving is None or any(name in self.moving for name in names)
 
@@ -151,12 +160,16 @@ class Trials:
 
     def already_apart(self) -> dict[str, str]:
         """Tensors that are further off than the steps since k can have brought them."""
-        if self.one_step is None:
+        if self.one_step is None or self.stop - self.k > _SOON:
             return {}
         found: dict[str, tuple[float, str]] = {}
         for entry in self.one_step.entries:
             times = self.further.get(entry.name, 0.0)
-            if times > _FURTHER and times > found.get(entry.component, (0.0, ""))[0]:
+            if (
+                entry.component in PARAMETERS
+                and times > _FURTHER
+                and times > found.get(entry.component, (0.0, ""))[0]
+            ):
                 said = (
                     f"at {self.stop}, `{entry.name}` is {times:.3g} times further off than it moves from "
                     f"{self.k} to {self.stop}: it was another one before"
@@ -180,8 +193,7 @@ class Trials:
                 f"{_of(self.untied)} are one tensor in the uninterrupted run, and several in the resumed one"
             )
             return "embedding", (apart,)
-        in_part = {c: self._sentence_in_part(names) for c, names in self.lost_in_part().items()}
-        lost = self.lost()
+        lost, in_part = self._evidence(loss_is_right=loss_is_right)
         seen = {c: said for c, said in lost.items() if not (self.curves_only and c in _BESIDE)}
         for found in (seen, in_part, lost):
             said = self._one_of(found, due, loss_is_right=loss_is_right)
@@ -197,6 +209,16 @@ class Trials:
             return left
         ignored = {c: said for c, said in self.ignored().items() if c in due}
         return next(((c, (said,)) for c, said in ignored.items() if len(ignored) == 1), None)
+
+    def _evidence(self, *, loss_is_right: bool) -> tuple[dict[str, str], dict[str, str]]:
+        """What is not taken up as a whole, and in part: a sentence by component."""
+        part = self.lost_in_part()
+        in_part = {c: self._sentence_in_part(names) for c, names in part.items()}
+        lost = self.lost()
+        if not loss_is_right:  # no average and no statistic makes it another
+            lost = {c: said for c, said in lost.items() if not self._without_part(c)}
+            in_part = {c: said for c, said in in_part.items() if not all(map(_NO_PART.search, part[c]))}
+        return lost, in_part
 
     def _one_of(
         self, found: Mapping[str, str], due: Collection[str], *, loss_is_right: bool
@@ -243,9 +265,10 @@ class Trials:
         ]
         return (*said, *self.notes)
 
-    def candidates(self) -> tuple[Candidate, ...]:
+    def candidates(self, *, loss_is_right: bool) -> tuple[Candidate, ...]:
         """What is not taken up, where it is several."""
-        found = {**{c: self._sentence_in_part(n) for c, n in self.lost_in_part().items()}, **self.lost()}
+        lost, in_part = self._evidence(loss_is_right=loss_is_right)
+        found = {**in_part, **lost}
         return tuple(Candidate(c, (found[c],)) for c in sorted(found, key=CAUSES.index))
 
 

@@ -74,14 +74,16 @@ class Experiments:
         self._began = time.monotonic()
         self._last: tuple[Went, Path] | None = None
         self._numbers = itertools.count(1)
+        #: The iteration to go on to.
+        self.stop = self._logged_first
         so_far = self.phases.timing()["total"]
         self.seconds = max(LEAST_SECONDS, TIMES * so_far) if seconds is None else seconds
 
     # -- what there is -------------------------------------------------------------------------
 
     @cached_property
-    def stop(self) -> int:
-        """The iteration to go on to: the next one that is logged, where the trainer can be stopped there."""
+    def _logged_first(self) -> int:
+        """The first iteration after k that is logged, and that the trainer can be stopped at."""
         known = self.resumed.series
         named = continuation.named(known, self.plan.case.metrics) or known
         steps = [int(step) for line in named.values() for step in line.steps if step >= self.k]
@@ -194,22 +196,24 @@ class Experiments:
         Raises:
             CheckpointError: the checkpoint cannot be read.
         """
-        if not self._whole:
-            return None
-        like = Went(self.resumed.series, None)
-        return self.trial("checkpoint", self._whole, against=like, curves=True)
+        return self._of_the_whole(Went(self.resumed.series, None), curves=True)
 
-    @cached_property
-    def _whole(self) -> list[str]:
-        """The floats of a model and its optimizer that training changes."""
-        return [
-            entry.name
+    def _of_the_whole(self, like: Went, *, curves: bool) -> Trial | None:
+        """The floats of a model altered at once; if nothing depends on them, all that training changes."""
+        moving = [
+            entry
             for entry in self.entries
             if not entry.reason
-            and entry.component in _OF_THE_MODEL
-            and entry.dtype.startswith(_FLOATS)
+            and entry.component != "iteration"
             and (self.moving is None or entry.name in self.moving)
         ]
+        model = [e.name for e in moving if e.component in _OF_THE_MODEL and e.dtype.startswith(_FLOATS)]
+        if not model:
+            return None
+        one = self.trial("checkpoint", model, against=like, curves=curves)
+        if one.taken_up is not False or len(model) == len(moving):
+            return one
+        return self.trial("checkpoint", [entry.name for entry in moving], against=like, curves=curves)
 
     def all(self, due: Collection[str] = ()) -> Trials:
         """A component each, within the budget, and what the first step alone has changed.
@@ -222,16 +226,18 @@ class Experiments:
             groups = self.of_component()
         except HarnessError as error:
             return replace(found, notes=(f"no experiments: {error.message}",))
+        if self.plan.trainer.ends_itself:
+            self._go_to(self.k + 1)
         if self.unaltered.saved is None and not self.unaltered.failed:
-            self._go_further()
-            found = replace(found, stop=self.stop, curves_only=self.unaltered.saved is None)
+            self._go_to(self._where_it_shows())
+        found = replace(found, stop=self.stop, curves_only=self.unaltered.saved is None)
         if not self.repeats:
             why = self.unaltered.failed or "resumed twice from the same checkpoint, it is not the same twice"
             return replace(found, notes=(f"no experiments: {why}",))
         if not groups:
             reasons = dict.fromkeys(entry.reason for entry in self.entries if entry.reason)
             return replace(found, notes=tuple(f"no experiments: {reason}" for reason in reasons))
-        whole = self.trial("checkpoint", self._whole) if self._whole else None
+        whole = self._of_the_whole(self.unaltered, curves=False)
         found = replace(found, whole=whole, moving=self.moving, untied=self._untied())
         if found.unread:
             return found
@@ -248,19 +254,22 @@ class Experiments:
                 untried.append(component)
                 continue
             trials.append(self._looked_into(replace(one, names=tuple(names))))
-        if not replace(found, of_each=tuple(trials)).lost():
+        if set(replace(found, of_each=tuple(trials)).lost()) <= {"buffers", "unknown"}:
             trials = [self._halved(one) for one in trials]
         return replace(found, of_each=tuple(trials), untried=tuple(untried), notes=tuple(notes))
 
     # -- the pieces ----------------------------------------------------------------------------
 
-    def _go_further(self) -> None:
-        """Where only what is logged can tell, it must be logged: up to the first value that is off."""
+    def _where_it_shows(self) -> int:
+        """Where only what is logged can tell, it must be logged: the first value that is off, or any."""
         theirs = self.continuous.series if self.continuous is not None else {}
         off = self.going_on.first_off(self.resumed.series, theirs)
-        if off is None or off <= self.stop:
+        return min(max(self._logged_first, off or 0), self.plan.n)
+
+    def _go_to(self, stop: int) -> None:
+        if stop == self.stop:
             return
-        self.stop = min(off, self.plan.n)
+        self.stop = stop
         for made in ("going_on", "unaltered", "repeats"):
             self.__dict__.pop(made, None)
 

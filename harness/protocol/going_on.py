@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from harness.trainers.base import Phase
 
 _FOLDER = "trial-{}"
+#: Of a curve that METRICS does not name, those that the model decides tell too.
+_TRAINING = ("loss", "gradient", "parameters")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class GoingOn:
         finally:
             self.longest = max(self.longest, time.monotonic() - began)
         try:
-            series = continuation.named(self.phases.logged(phase), self.plan.case.metrics)
+            series = self.phases.logged(phase)
         except MetricsError:
             series = {}
         try:
@@ -115,13 +117,15 @@ class GoingOn:
         self, one: Mapping[str, Series], other: Mapping[str, Series]
     ) -> tuple[list[tuple[int, str]], int]:
         """Of each metric the first value that is another; and how many values both have."""
+        from harness.diagnosis.curves import kind_of
         from harness.metrics.known import about
 
         found: list[tuple[int, str]] = []
         compared = 0
-        for name, line in continuation.named(one, self.plan.case.metrics).items():
+        named = continuation.named(one, self.plan.case.metrics)
+        for name, line in one.items():
             theirs = other.get(name)
-            if theirs is None or about(name).cost:
+            if theirs is None or about(name).cost or not (name in named or kind_of(name) in _TRAINING):
                 continue
             values = dict(zip(theirs.steps.tolist(), theirs.values.tolist(), strict=True))
             pairs = zip(line.steps.tolist(), line.values.tolist(), strict=True)

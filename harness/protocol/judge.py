@@ -101,11 +101,7 @@ def no_state() -> Check:
 
 def trains_from(trial: Trial, k: int) -> Check:
     """What is logged after ``k`` depends on what was saved there."""
-    what = (
-        f"all {len(trial.names)} entries of the model and its optimizer"
-        if len(trial.names) > 1
-        else trial.names[0]
-    )
+    what = f"all {len(trial.names)} entries that training changes" if len(trial.names) > 1 else trial.names[0]
     seen = trial.seen if trial.taken_up else "nothing comes out otherwise: it trains from something else"
     return present(
         "resume: it trains from the checkpoint",
