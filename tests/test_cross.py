@@ -67,8 +67,10 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Matrix]:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_running() -> Iterator[None]:
+    before = psutil.Process().children(recursive=True)  # what other tests share until the end
     yield
-    _, alive = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=5)
+    after = psutil.Process().children(recursive=True)
+    _, alive = psutil.wait_procs([process for process in after if process not in before], timeout=5)
     assert not [process for process in alive if "harness.launch" in " ".join(process.cmdline())]
 
 

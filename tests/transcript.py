@@ -24,7 +24,7 @@ SCRIPT = ROOT / "docs" / "examples" / "own_repository" / "train.py"
 BEGIN, END = "<!-- transcript -->", "<!-- /transcript -->"
 #: What a run prints beside its verdict: progress, the tables, where files are.
 _BESIDE = re.compile(
-    r"(waiting|continuous|interrupted|interrupted-again|resumed|probe|repeat|report|again|state)\b.*"
+    r"(waiting|continuous|interrupted|interrupted-again|resumed|trial-\d+|probe|repeat|report|again|state)\b.*"
     r"|check  .*|.*  (exact|present)  .*|recording.*|changed.*|wrote goldens/.*"
 )
 _NUMBER = re.compile(r"\d[\d.e+-]*|\bnan\b")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from harness.diagnosis.trials import Trial, Trials, leaf
 from harness.errors import CheckpointError, HarnessError
 from harness.protocol import continuation
-from harness.protocol.going_on import GoingOn, Went
+from harness.protocol.going_on import GoingOn, Went, files_of
 
 if TYPE_CHECKING:
     from harness.ablation import Alterable
@@ -343,7 +343,9 @@ class Experiments:
             return None
         if self.continuous is not None:
             try:
-                return self.plan.trainer.saved(self.continuous.phase, self.stop, alone=True)
+                found = self.plan.trainer.saved(self.continuous.phase, self.stop, alone=True)
+                if files_of(found) != files_of(self.continuous.saved):  # it has kept that one
+                    return found
             except CheckpointError:
                 pass
         return self.going_on.from_0().saved

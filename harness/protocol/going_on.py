@@ -84,7 +84,7 @@ class GoingOn:
 
     def run(self, phase: Phase) -> Went:
         """A phase, however it ends."""
-        began, before = time.monotonic(), _files(phase.load)
+        began, before = time.monotonic(), files_of(phase.load)
         try:
             self.phases.launch(phase)
         except TrainerFailed as error:
@@ -100,7 +100,7 @@ class GoingOn:
         except CheckpointError:
             return Went(series, None)
         # What stands in the folder that it was resumed from may be all that there is.
-        made = _files(saved).items() - before.items()
+        made = files_of(saved).items() - before.items()
         return Went(series, saved if made else None)
 
     def first_apart(self, one: Mapping[str, Series], other: Mapping[str, Series]) -> tuple[str | None, int]:
@@ -170,7 +170,7 @@ class GoingOn:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _files(folder: Path | None) -> dict[Path, tuple[int, int]]:
+def files_of(folder: Path | None) -> dict[Path, tuple[int, int]]:
     """Size and time of the files in a folder, links followed; of a file, of that."""
     if folder is None:
         return {}
