@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from harness.ablation import alter, alterable
 from harness.checkpoints import diff, open_checkpoint
 
-torch = pytest.importorskip("torch")
-np = pytest.importorskip("numpy")
 pytestmark = pytest.mark.torch
 
 

@@ -7,18 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from harness.ablation import Alterable, alter, alterable
 from harness.checkpoints import diff, verify
 from harness.checkpoints.rules import Rule
 from harness.errors import CheckpointError
+from tests.checkpoints import made
 
-torch = pytest.importorskip("torch")
-np = pytest.importorskip("numpy")
 pytestmark = [pytest.mark.torch, pytest.mark.tools]
-
-from tests.checkpoints import made  # noqa: E402 - it imports torch
 
 
 def _one_by_one(before: Path, copy: Callable[[], Path]) -> tuple[Alterable, ...]:
@@ -67,7 +66,7 @@ def test_folders(tmp_path: Path, copy_of: Callable[[Path], Path], kind: str) -> 
 
 
 def test_arrays(tmp_path: Path, copy_of: Callable[[Path], Path]) -> None:
-    held = {
+    held: dict[str, Any] = {
         "w": np.ones((3, 2)),
         "i": np.arange(4),
         "big": np.ones(3, ">f4"),
@@ -86,7 +85,8 @@ def test_arrays(tmp_path: Path, copy_of: Callable[[Path], Path]) -> None:
 
 
 def test_hdf5(tmp_path: Path, copy_of: Callable[[Path], Path]) -> None:
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["layer/kernel"] = np.ones((4, 3), "f4")
         file["steps"] = 7
@@ -98,7 +98,8 @@ def test_hdf5(tmp_path: Path, copy_of: Callable[[Path], Path]) -> None:
 
 @pytest.mark.parametrize("kind", ["zarr", "zarr3", "ocdbt"])
 def test_stores(tmp_path: Path, copy_of: Callable[[Path], Path], kind: str) -> None:
-    ts = pytest.importorskip("tensorstore")
+    import tensorstore as ts
+
     folder = f"{tmp_path / 'saved'}/"
     arrays = {"w": np.ones((4, 3), "f4"), "n": np.array(7, "i8"), "order": np.arange(9, dtype="i4")}
     for name, array in arrays.items():
@@ -116,7 +117,8 @@ def test_hdf5_in_an_archive(tmp_path: Path, copy_of: Callable[[Path], Path]) -> 
     """As Keras saves: a table of JSON and a file of HDF5 in a zip file, nothing compressed."""
     import zipfile
 
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["layer/kernel"] = np.ones((4, 3), "f4")
     with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:

@@ -8,13 +8,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.ablation import alter, alterable
 from harness.ablation import values as altering
 from harness.commands.cli import main
-
-np = pytest.importorskip("numpy")
 
 _SIGN, _ALL = 0x80, range(256)
 
@@ -46,7 +45,8 @@ def test_floats(dtype: str) -> None:
 )
 def test_every_bit_pattern_of_small_floats(name: str) -> None:
     """Whatever it was, it is finite and another number; a sixth more or less, where it was one."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     size = 2 if name == "bfloat16" else 1
     bits = np.arange(1 << 8 * size, dtype=f"<u{size}")
     made = _altered(bits, name)
@@ -110,7 +110,8 @@ def test_random_streams_are_valid_still(tmp_path: Path) -> None:
 
 @pytest.mark.torch
 def test_torch_takes_its_streams(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     torch.manual_seed(3)
     torch.save({"rng": torch.get_rng_state()}, tmp_path / "a.pt")
     expected = torch.rand(3)
