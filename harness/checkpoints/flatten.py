@@ -35,7 +35,7 @@ _NUMPY_DTYPES = {
     "i1": "int8", "u8": "uint64", "u4": "uint32", "u2": "uint16", "u1": "uint8", "b1": "bool",
     "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
-_INT64 = range(-(1 << 63), 1 << 63)
+_LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 
 
 #: Nor do its values have more bytes: those that a file has once, and uses many times over, count each time.
@@ -207,7 +207,7 @@ def _bounded(lines: Iterable[str]) -> Iterator[str]:
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, int):
-        return value in _INT64  # Python writes no number of very many digits
+        return _is_int64(value)  # Python writes no number of very many digits
     return value is None or isinstance(value, (str, float, Named, DType))
 
 
@@ -241,6 +241,11 @@ def _fields(record: Record) -> list[tuple[Any, Any]]:
     return fields or [("class", record.label)]
 
 
+def _is_int64(value: int) -> bool:
+    """Whether it fits; a range would be walked through for a subclass of int."""
+    return _LOWEST <= value <= _HIGHEST
+
+
 def _is_attributes(part: object) -> bool:
     return part is None or isinstance(part, Mapping)
 
@@ -248,7 +253,7 @@ def _is_attributes(part: object) -> bool:
 def _numbers(values: Sequence[Any]) -> Value | None:
     """A list of numbers of one type as one leaf; None for any other list."""
     kinds = {plain_type(value) for value in values}
-    if kinds == {int} and all(int(value) in _INT64 for value in values):
+    if kinds == {int} and all(_is_int64(value) for value in values):
         kind, data = "Python int", struct.pack(f"<{len(values)}q", *values)
     elif kinds == {float}:
         kind, data = "Python float", struct.pack(f"<{len(values)}d", *values)
@@ -265,7 +270,7 @@ def _value(value: Any, where: str) -> Value:  # noqa: ANN401
     if isinstance(value, bool):
         return Value("Python bool", (), bytes([value]))
     if isinstance(value, int):
-        if value in _INT64:
+        if _is_int64(value):
             return Value("Python int", (), struct.pack("<q", value))
         digits = hex(value).encode()
         return Value("big int", (len(digits),), digits)

@@ -147,3 +147,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert main(["checkpoint", "alter", str(source), *words]) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
+
+
+def test_a_table_of_very_many_numbers_is_listed_at_once(tmp_path: Path) -> None:
+    """Each knows where it lies, and is no int of Python's own: a range would be walked through for it."""
+    import json
+
+    numbers = {str(i): i for i in range(3000)}
+    (tmp_path / "state.json").write_text(json.dumps({"vocabulary": numbers, "step": 3, "w": 0.5}))
+    names = {entry.name for entry in alterable(tmp_path / "state.json")}
+    assert {"vocabulary", "step", "w"} <= names
