@@ -126,6 +126,10 @@ class Trials:
             if trial.taken_up is not None and not trial.used and trial.component in _PLACES
         }
 
+    @property
+    def _nothing_of_the_data(self) -> bool:
+        return self.one_step is None or not self.one_step.names.get("data-order")
+
     def _without_part(self, component: str) -> bool:
         names = [name for trial in self.of_each if trial.component == component for name in trial.names]
         return component == "buffers" and all(map(_NO_PART.search, names))
@@ -201,6 +205,8 @@ class Trials:
                 return said
         for found in (self.apart(), self.already_apart()):
             within = {c: said for c, said in found.items() if not due or c in due}
+            if [*within] == ["rng"] and self._nothing_of_the_data and "data-order" in due:
+                continue  # a loader that begins anew draws from the streams too
             if len(kinds := _kinds(within)) == 1:
                 first = min(within, key=CAUSES.index)
                 return (first if len(within) == 1 else kinds[0]), tuple(within.values())
