@@ -36,6 +36,8 @@ NOT_RUN = {
     "nox": "makes environments and takes minutes; unit.yml runs it",
     "export MEGATRON_LM_PATH": "names what is not on this machine",
     "harness run": "needs GPUs, or is only named",
+    "harness sensitivity": "resumes once for each group of a checkpoint; tests/test_sensitivity.py does",
+    "harness cross": "runs a case twice for each pair; tests/test_cross.py does",
     "harness init train.py": "needs a script of the reader's; test_own_repository.py goes that way",
     "harness goldens approve results/": "needs results of a sweep",
     "harness goldens drift": "needs results of two environments",
