@@ -89,6 +89,12 @@ class HardwareMissing(HarnessError):
     """The machine does not have what the cell needs."""
 
 
+class NotRun(HarnessError):
+    """A cell whose machines were taken away before it had ended: neither passed nor failed."""
+
+    exit_code = EXIT_NOTHING
+
+
 class NothingToDo(HarnessError):
     """A selection that selects nothing."""
 

@@ -74,6 +74,7 @@ class HarnessKeys:
     Args:
         trainer: by hardware, with ``default``.
         world_size: number of ranks; None: derived from the parallel sizes.
+        nodes: of a cluster, that each phase runs on.
         profiles: arguments overlaid on MODEL_ARGS, by hardware; ``cpu-megatron``: of Megatron-LM on a CPU.
         command: what the trainer ``command`` starts.
         deterministic: whether the same run has the same bits; None: as Megatron-LM's keys say.
@@ -83,6 +84,7 @@ class HarnessKeys:
 
     trainer: Mapping[str, str] = field(default_factory=lambda: _TRAINERS_BY_DEFAULT)
     world_size: int | None = None
+    nodes: int = 1
     profiles: Mapping[str, Arguments] = field(default_factory=dict)
     command: Command | None = None
     deterministic: bool | None = None
@@ -331,6 +333,7 @@ def _ours(file: Path, found: keys.Harness) -> HarnessKeys:
     return HarnessKeys(
         trainer=MappingProxyType(trainers or _TRAINERS_BY_DEFAULT),
         world_size=None if found.world_size is None else int(found.world_size),
+        nodes=1 if found.nodes is None else int(found.nodes),
         profiles=MappingProxyType(
             {hardware: _arguments(one) for hardware, one in profiles.items() if one is not None}
         ),

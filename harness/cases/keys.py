@@ -130,6 +130,10 @@ class Harness(msgspec.Struct, forbid_unknown_fields=True):
 
     trainer: Annotated[Text | Trainers | None, _expected("the name of a trainer, or a mapping")] = None
     world_size: Annotated[Count | None, _expected("a whole number above 0")] = None
+    nodes: Annotated[
+        Count | None,
+        _expected("a whole number above 0", "of a cluster, that each phase runs on; all have as many ranks"),
+    ] = None
     profiles: Annotated[Profiles | None, _mapping()] = None
     command: Annotated[Command | None, _mapping(extra_json_schema={"required": ["train"]})] = None
     deterministic: Annotated[bool | None, _expected("true or false")] = None

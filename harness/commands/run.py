@@ -22,6 +22,7 @@ from harness.errors import (
 
 if TYPE_CHECKING:
     from harness.cases import Case
+    from harness.engines import Where
     from harness.launch.launcher import Launcher
     from harness.matrix import Cell
     from harness.protocol.plan import Options
@@ -120,6 +121,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=float,
         help="a rank without an iteration for so long has hung",
     )
+    where_options(run)
     run.add_argument(
         "--dry-run", action="store_true", help="print each phase's environment and command; start nothing"
     )
@@ -130,6 +132,42 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--allow-scripts",
         action="store_true",
         help="run a case's BEFORE_SCRIPT and AFTER_SCRIPT, which are shell",
+    )
+
+
+def where_options(command: argparse.ArgumentParser) -> None:
+    """Options of the engine."""
+    add = command.add_argument
+    add(
+        "--engine",
+        metavar="NAME",
+        default="local",
+        help="local, or slurm: the nodes of a cluster; default: %(default)s",
+    )
+    add("--nodes", metavar="N", type=int, help="slurm: that each phase runs on; default: HARNESS.nodes, or 1")
+    add(
+        "--no-rotation",
+        action="store_true",
+        help="slurm: allocate no node more than a phase has: ranks are resumed where they were saved",
+    )
+    add(
+        "--new-job-per-phase",
+        action="store_true",
+        help="slurm: an allocation for each phase instead of one for the cell",
+    )
+    add(
+        "--time-limit",
+        metavar="MINUTES",
+        type=int,
+        default=60,
+        help="slurm: of an allocation; default: %(default)s",
+    )
+    add(
+        "--slurm-option",
+        metavar="WORD",
+        action="append",
+        default=[],
+        help="slurm: a word for salloc, as --slurm-option=--partition=gpu; may be repeated",
     )
 
 
@@ -234,6 +272,20 @@ def _options(arguments: argparse.Namespace) -> Options:
         resume_at=arguments.resume_at,
         stops=stops_of(arguments.stops),
         budget=arguments.budget,
+        where=_where(arguments),
+    )
+
+
+def _where(arguments: argparse.Namespace) -> Where:
+    from harness.engines import Where
+
+    return Where(
+        engine=arguments.engine,
+        nodes=arguments.nodes,
+        rotate=not arguments.no_rotation,
+        new_job=arguments.new_job_per_phase,
+        minutes=arguments.time_limit,
+        options=tuple(arguments.slurm_option),
     )
 
 

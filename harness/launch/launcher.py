@@ -1,56 +1,33 @@
 """Start the ranks of a phase, watch them, end them all.
 
-A phase runs below a small parent process of its own (:mod:`harness.launch.parent`), which imports
-the trainer once and forks every rank of every phase from that. Nothing outlives its reason:
-
-* a rank that dies or gives no sign of life ends its phase, by process group;
-* the parent ends its ranks when this process is gone (its socket closes), however it went;
-* the kernel kills the ranks when the parent is gone, and what had left their group is found by a
-  mark in its environment.
-
-No port is used: ranks meet over a file in a fresh folder.
+An engine (:mod:`harness.engines`) starts a small parent process on each node, which imports the trainer once
+and forks every rank from that (:mod:`harness.launch.parent`, :mod:`harness.launch.agent`). A rank that dies or
+gives no sign of life ends its phase, by process group; what ends the parents is told there.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import select
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 from harness import errors
+from harness.engines.base import Agents, Engine, Gone
+from harness.engines.local import Local
 from harness.errors import HarnessError, Raised, TrainerFailed
+from harness.launch.blame import BEAT, Failures, Found
 from harness.trainers.base import Launch
 
-MARK = "HARNESS_LAUNCH"
+if TYPE_CHECKING:
+    from harness.machine.secrets import Secrets
+
 HEARTBEAT_TIMEOUT = {"fork": 120.0, "exec": 1800.0}  # s; exec: a silent command may be compiling
 STARTUP_TIMEOUT = {"fork": 300.0, "exec": 1800.0}  # s; imports from a slow disk, first kernels
 _TAIL_LINES, _TAIL_BYTES = 40, 65536
-
-#: One thread a rank: more would change the order of sums, and there is one rank per core already.
-#: The NVML check lets torch count GPUs without the driver, which no fork would survive.
-_FORK_ENV = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-    "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",  # nothing leaves the host
-}
-#: An outer launcher's variables, which the ranks must not take for their own.
-_FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -62,13 +39,18 @@ class Outcome:
 
 
 class Launcher:
-    """Runs phases, and keeps the warm parent between those that can share it.
+    """Runs phases by an engine, which may keep what several of them can share.
 
     Use it as a context manager; leaving it ends whatever still runs.
+
+    Args:
+        engine: where; None: on this machine.
+        note: told what is waited for, a sentence each.
     """
 
-    def __init__(self) -> None:
-        self._parent: _Parent | None = None
+    def __init__(self, engine: Engine | None = None, note: Callable[[str], object] | None = None) -> None:
+        self.engine: Engine = engine or Local()
+        self._note = note
 
     def __enter__(self) -> Launcher:
         return self
@@ -82,10 +64,8 @@ class Launcher:
         self.close()
 
     def close(self) -> None:
-        """End the warm parent, and everything below it."""
-        parent, self._parent = self._parent, None
-        if parent is not None:
-            parent.end()
+        """End all that was started."""
+        self.engine.close()
 
     def run(
         self,
@@ -103,23 +83,25 @@ class Launcher:
         Args:
             launch: what to start.
             phase: its name, for messages.
-            folder: gets ``logs/rank_<r>.log`` (``logs/trainer.log`` for an executed command).
+            folder: gets ``logs/rank_<r>.log`` (``logs/trainer.log`` for an executed command, and
+                ``logs/trainer_<n>.log`` of the nodes behind the first).
             timeout: seconds without an iteration after which a rank counts as hung.
             startup_timeout: the same until every rank has come to its first iteration.
             on_progress: told the iteration that every rank has come to.
-            on_started: told the process ids of the ranks, in their order.
+            on_started: told the process ids of the ranks, in their order; where they are on this machine.
 
         Raises:
-            TrainerFailed: a rank died, hung or raised; all are ended. Its ``__cause__`` is the
-                rank's own error where that was one of :mod:`harness.errors`.
+            TrainerFailed: a rank died, hung or raised, or its node is gone; all are ended. Its ``__cause__``
+                is the rank's own error where that was one of :mod:`harness.errors`.
+            NotRun: the nodes were taken away.
         """
         limit = HEARTBEAT_TIMEOUT[launch.kind] if timeout is None else timeout
         starting = startup_timeout or max(limit, STARTUP_TIMEOUT[launch.kind])
         began = time.monotonic()
         try:
-            parent = self._parent_for(launch, phase, starting)
+            agents = self.engine.agents(launch, phase, starting, self._note)
             asked = time.monotonic()
-            parent.send(
+            agents.send(
                 kind=launch.kind,
                 target=launch.target,
                 argv=list(launch.argv),
@@ -128,165 +110,130 @@ class Launcher:
                 folder=str(folder.absolute()),
                 timeout=limit,
                 startup_timeout=starting,
+                hosts=list(agents.hosts),
             )
-            for event in parent.events(phase):
-                if event["event"] == "progress" and on_progress is not None:
-                    on_progress(event["iteration"])
-                elif event["event"] == "started" and on_started is not None:
-                    on_started(event["pids"])
-                elif event["event"] == "done":
-                    return Outcome(time.monotonic() - began, asked - began + event["startup"])
-                elif event["event"] == "failed":
-                    raise _failure(phase, event, launch, folder)  # noqa: TRY301 - the cleanup below is for all others
+            try:
+                watch = _Watch(agents, on_progress, on_started if agents.hosts == ("",) else None)
+                failure = watch.to_the_end()
+                if failure is not None:
+                    raise _failure(phase, failure, launch, folder, agents)
+            except Gone as gone:
+                raise TrainerFailed(phase=phase, rank=None, reason=gone.reason, log_tail=gone.tail) from None
+            finally:
+                self.engine.release(agents)
+            return Outcome(time.monotonic() - began, asked - began + watch.startup)
         except TrainerFailed:
             raise
         except BaseException:
             self.close()  # at once: an interrupt must not leave ranks running for as long as
             raise  # somebody holds on to this object
-        raise AssertionError("events() ends with an answer or raises")
-
-    def _parent_for(self, launch: Launch, phase: str, timeout: float) -> _Parent:
-        module = launch.target.partition(":")[0] if launch.kind == "fork" else ""
-        key = (module, launch.python, tuple(sorted(launch.env.items())))
-        if self._parent is not None and (self._parent.key != key or not self._parent.usable()):
-            self.close()
-        if self._parent is None:
-            self._parent = _Parent(key, launch)
-            self._parent.wait_ready(phase, timeout)
-        return self._parent
 
 
-class _Parent:
-    """This side of the warm parent process."""
+class _Watch:
+    """Hears what the agents of one phase say, until all are done or one has failed."""
 
-    def __init__(self, key: object, launch: Launch) -> None:
-        self.key = key
-        self.mark = uuid.uuid4().hex
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
-        ours, theirs = socket.socketpair()
-        env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-        env |= _FORK_ENV if launch.kind == "fork" else {}
-        env |= launch.env
-        env[MARK] = self.mark
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    launch.python or sys.executable,
-                    "-m",
-                    "harness.launch.parent",
-                    str(theirs.fileno()),
-                    str(os.getpid()),
-                ],
-                pass_fds=[theirs.fileno()],
-                env=env,
-                # So that -m finds this very package; another environment has its own, and no other of ours.
-                cwd=Path(Path.cwd().anchor) if launch.python else Path(__file__).parents[2],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # an interrupt from the keyboard is ours to handle
-            )
-        self._socket = ours
-        self._file = ours.makefile("rb")
-        here = os.getcwd()
-        path = [] if launch.python else [entry or here for entry in sys.path]
-        self.send(target=launch.target if launch.kind == "fork" else "", sys_path=path)
+    def __init__(
+        self,
+        agents: Agents,
+        on_progress: Callable[[int], None] | None,
+        on_started: Callable[[list[int]], None] | None,
+    ) -> None:
+        self._agents, self._on_progress, self._on_started = agents, on_progress, on_started
+        count = len(agents.hosts)
+        #: Seconds from the request until every rank had come to its first iteration.
+        self.startup = 0.0
+        self._failures = Failures(count)
+        self._done: set[int] = set()
+        self._iterations: dict[int, int] = {}
+        self._told: int | None = None
+        self._heard = [time.monotonic()] * count
+        self._asked = False
 
-    @property
-    def pid(self) -> int:
-        """Process id of the warm parent."""
-        return self._process.pid
-
-    def usable(self) -> bool:
-        """Whether it can be asked for another phase."""
-        return self._process.poll() is None
-
-    def send(self, **message: Any) -> None:
-        """Ask for something; a parent that is gone shows when its answer is read."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def wait_ready(self, phase: str, timeout: float) -> None:
-        """Wait until the trainer is imported."""
-        ready, _, _ = select.select([self._socket], [], [], timeout)
-        if not ready:
-            raise self._lost(phase, f"took more than {timeout:.0f} s to import")
-        for event in self.events(phase):
-            if event["event"] == "ready":
-                return
-
-    def events(self, phase: str) -> Iterator[dict[str, Any]]:
-        """Its answers, one after the other.
-
-        Raises:
-            TrainerFailed: it is gone; so is everything it had started.
-        """
+    def to_the_end(self) -> Found | None:
+        """None: every rank has returned; else how it failed. Raises Gone."""
+        silence, pinged = self._agents.silence, time.monotonic()
         while True:
             try:
-                line = self._file.readline()
-            except ConnectionResetError:
-                line = b""
-            if not line:
-                raise self._lost(phase, "")
-            yield json.loads(line)
+                heard = self._agents.hear(1.0 if silence else None)
+            except Gone:
+                if self._failures:
+                    return self._failures.blame()
+                raise
+            now = time.monotonic()
+            if heard is not None:
+                self._heard[heard[0]] = now
+                self._take(*heard, now)
+            if len(self._done) == len(self._heard):
+                return None
+            if silence and now - pinged >= BEAT:
+                pinged = now
+                self._agents.send(event="ping")
+            for node, last in enumerate(self._heard):
+                if silence and now - last > silence and self._failures.waits_for(node):
+                    self._failures.gone(node, last)
+            if self._failures and not self._asked and silence:
+                self._asked = True
+                self._agents.send(event="report")
+            if self._failures.decided():
+                return self._failures.blame()
 
-    def _lost(self, phase: str, reason: str) -> TrainerFailed:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)
-        status = self._process.returncode
-        if not reason and status is not None and status < 0:
-            reason = f"lost its parent process, killed by {signal.Signals(-status).name}"
-        elif not reason:
-            reason = "could not be loaded"
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - _TAIL_BYTES))
-        tail = "\n".join(self._log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
-        last = tail.splitlines()[-1].strip() if tail and "loaded" in reason else ""
-        self.end()
-        why = f"{reason}: {last}" if last else reason
-        return TrainerFailed(phase=phase, rank=None, reason=why, log_tail=tail)
-
-    def end(self) -> None:
-        """Close the socket, which ends everything below; then make sure of it."""
-        try:
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-            self._file.close()
-            self._socket.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(3)
-        finally:
-            self._process.kill()
-            self._process.wait()
-            self._log.close()
-            end_marked(self.mark)
-
-
-def end_marked(mark: str) -> None:
-    """Kill every process that was started below the launch ``mark``, wherever it has moved to."""
-    import psutil
-
-    setting = f"{MARK}={mark}".encode()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(OSError, psutil.Error):
-                environ = Path(f"/proc/{process.pid}/environ").read_bytes()
-                if setting in environ.split(b"\0") and process.status() != psutil.STATUS_ZOMBIE:
-                    process.kill()
-                    found.append(process)
-        if not found:
-            return
-        psutil.wait_procs(found, timeout=1)
+    def _take(self, node: int, event: dict[str, Any], now: float) -> None:
+        kind = event["event"]
+        if kind == "progress":
+            self._iterations[node] = event["iteration"]
+            least = min(self._iterations.values())
+            if len(self._iterations) == len(self._heard) and least != self._told:
+                self._told = least
+                if self._on_progress is not None:
+                    self._on_progress(least)
+        elif kind == "started" and self._on_started is not None:
+            self._on_started(event["pids"])
+        elif kind == "bound":
+            self._agents.send(event="store", address=event["address"], port=event["port"])
+        elif kind == "done":
+            self._done.add(node)
+            self._failures.done(node)
+            self.startup = max(self.startup, event["startup"])
+        elif kind == "failed":
+            self._failures.add(node, event, now)
 
 
-def _failure(phase: str, event: dict[str, Any], launch: Launch, folder: Path) -> TrainerFailed:
-    from harness.launch import root_cause
+def _failure(phase: str, found: Found, launch: Launch, folder: Path, agents: Agents) -> TrainerFailed:
     from harness.machine.secrets import Secrets
-    from harness.text import one_line
 
     secrets = Secrets(os.environ, launch.env)
+    host = agents.hosts[found.node]
+    if found.answer is None:
+        return _of_node(phase, found, agents, secrets)
+    if launch.kind == "exec" and found.others:
+        return min(
+            (
+                _of_answer(phase, answer, launch, folder, secrets, agents.hosts[node])
+                for node, answer in {found.node: found.answer, **found.others}.items()
+            ),
+            key=lambda one: one[0],
+        )[1]
+    return _of_answer(phase, found.answer, launch, folder, secrets, host)[1]
+
+
+def _of_node(phase: str, found: Found, agents: Agents, secrets: Secrets) -> TrainerFailed:
+    """A node that is gone, and what the others have seen of it."""
+    host = agents.hosts[found.node]
+    reason = f"lost its node {host}: nothing was heard of it for {agents.silence:.0f} s"
+    evidence = [said for said in (agents.about(found.node),) if said]
+    for node, answer in found.others.items():
+        who = "the trainer" if answer["rank"] is None else f"rank {answer['rank']}"
+        evidence.append(secrets.text(f"{agents.hosts[node]}: {who} {answer['reason']}"))
+    return TrainerFailed(phase=phase, rank=None, reason=reason, evidence=tuple(evidence))
+
+
+def _of_answer(
+    phase: str, event: dict[str, Any], launch: Launch, folder: Path, secrets: Secrets, host: str
+) -> tuple[int, TrainerFailed]:
+    """A failure, and how likely it only tells of another's end."""
+    from harness.launch import root_cause
+    from harness.text import one_line
+
     log, rank, reason = Path(event["log"]), event["rank"], event["reason"]
     tail = _last_lines(log) if log.exists() else ""
 
@@ -295,17 +242,18 @@ def _failure(phase: str, event: dict[str, Any], launch: Launch, folder: Path) ->
 
     raised: Raised | None = None
     evidence: tuple[str, ...] = ()
+    weight = int(event.get("suspicion", 0))
     killed, status = event.get("signal") or 0, event.get("status") or 0  # of one that hangs, neither
     if launch.kind == "fork" and status and not killed:
         raised, evidence = root_cause.of_rank(log, clean)
     elif launch.kind == "exec" and (killed or status):
         found = root_cause.of_command(folder, log, clean, killed=killed, status=status)
         rank, reason, log = found.rank, found.reason, found.log
-        raised, evidence = found.raised, found.evidence
+        raised, evidence, weight = found.raised, found.evidence, found.weight
     failure = TrainerFailed(
         phase=phase,
         rank=rank,
-        reason=secrets.text(reason),
+        reason=secrets.text(f"{reason}, on {host}" if host else reason),
         log_tail=secrets.text(tail),
         log=str(log),
         raised=raised,
@@ -315,7 +263,7 @@ def _failure(phase: str, event: dict[str, Any], launch: Launch, folder: Path) ->
     cls = getattr(errors, error["class"], None) if error and error["ours"] else None
     if isinstance(cls, type) and issubclass(cls, HarnessError) and cls is not TrainerFailed:
         failure.__cause__ = cls(error["message"], error["advice"])
-    return failure
+    return weight, failure
 
 
 def _last_lines(log: Path) -> str:

@@ -8,9 +8,10 @@
 
 Then for each phase:
 
-* ``{kind, target, argv, world_size, cwd, folder, timeout, startup_timeout}``. Answers: ``{event:
+* ``{kind, target, argv, world_size, cwd, folder, timeout, startup_timeout, hosts}``. Answers: ``{event:
   started, group, pids}``, ``{event: progress, iteration}`` as often as it changes, and in the end
-  ``{event: done, startup}`` or ``{event: failed, rank, reason, log, error}``, when all are gone.
+  ``{event: done, startup}`` or ``{event: failed, rank, reason, log, error, suspicion, iteration}``, when all
+  are gone. What agents on several nodes say beyond that stands in :mod:`harness.launch.agent`.
 
 The end of the socket means that the harness is gone or wants no more: everything is ended at once.
 This process stays single-threaded and does not touch CUDA: neither would survive the fork.
@@ -49,6 +50,10 @@ class Channel:
         """Answer the harness."""
         self._socket.sendall(json.dumps(message).encode() + b"\n")
 
+    def during(self) -> dict[str, Any] | None:
+        """Nothing is said while ranks run: what can be read then is the end."""
+        raise EOFError
+
     def requests(self) -> Iterator[dict[str, Any]]:
         """What the harness asks, until it is gone."""
         for line in self._file:
@@ -60,7 +65,7 @@ class Channel:
         self._socket.close()
 
 
-def _preload(first: dict[str, Any]) -> None:
+def preload(first: dict[str, Any]) -> None:
     """Import the target's module, once for all ranks of all phases."""
     sys.path[:] = first["sys_path"] or sys.path
     if not first["target"]:
@@ -74,12 +79,8 @@ def _preload(first: dict[str, Any]) -> None:
         raise RuntimeError(f"{module.__name__}.preload() touched CUDA, which no fork survives")
 
 
-def main() -> int:
-    """Serve the harness until it closes the socket."""
-    channel = Channel(int(sys.argv[1]))
-    requests = channel.requests()
-    # While importing, nobody looks at the socket.
-    die_with_parent(int(sys.argv[2]))
+def woken_by_children() -> int:
+    """A descriptor that is readable when a child has ended; orphans below become children of this process."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     reader, writer = os.pipe()
@@ -87,12 +88,22 @@ def main() -> int:
     os.set_blocking(writer, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader
+
+
+def main() -> int:
+    """Serve the harness until it closes the socket."""
+    channel = Channel(int(sys.argv[1]))
+    requests = channel.requests()
+    # While importing, nobody looks at the socket.
+    die_with_parent(int(sys.argv[2]))
+    wake = woken_by_children()
     try:
-        _preload(next(requests))
+        preload(next(requests))
         live_without_parent()
         channel.send(event="ready", pid=os.getpid())
         for request in requests:
-            phase = Phase(request, reader, channel)
+            phase = Phase(request, wake, channel)
             try:
                 phase.start()
                 answer = phase.watch()

@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.launch.blame import HANGS, KILLED, MIXED, OWN, PEER, WAITS, WELL
+from harness.launch.place import Place
 from harness.launch.rank import RETURNED, STACK_SIGNAL, Board, become_rank, run_rank
 
 _TICK = 0.05  # s; how late a hang or a step's progress is noticed; a death wakes us at once
 _STACKS = 0.4  # s; time for the ranks to write their stacks before a hung phase is ended
 _LISTED = 1.0  # s between two looks for what an executed command has written
 _SETTLE = 1.0  # s; how long the root of a broken connection may take to show itself
+_SETTLE_EXEC = 10.0  # s; the same, of a launcher that ends its ranks first
 #: In the path of a frame: this rank waits for others.
 _COLLECTIVES = ("torch/distributed", "harness/trainers/native/comm")
 
@@ -33,10 +36,13 @@ class Channel(Protocol):
     """The way back to the harness."""
 
     def fileno(self) -> int:
-        """For ``select``; readable when the harness is gone."""
+        """For ``select``; readable when the harness has something to say, or is gone."""
 
     def send(self, **message: Any) -> None:
         """Tell the harness."""
+
+    def during(self) -> dict[str, Any] | None:
+        """What the harness says while ranks run; None: nothing. Raises EOFError when it is gone."""
 
     def close(self) -> None:
         """Forget it (in a rank: only the parent speaks)."""
@@ -54,24 +60,37 @@ class Ending:
 
     @property
     def suspicion(self) -> int:
-        """0: this is where the phase failed; higher: more likely told of it by a peer's end.
+        """KILLED: this is where the phase failed; higher: more likely told of it by a peer's end.
 
         A rank killed from outside says nothing itself, and its peers' exceptions come first. An
         abort is what NCCL's watchdog and gloo's threads do when a *peer* has gone.
         """
         if self.error is not None:
-            return (1, 2, 3)[self.error["peer"]]
+            return (OWN, MIXED, PEER)[self.error["peer"]]
         if self.signal:
-            return 2 if self.signal == signal.SIGABRT else 0
-        return 1
+            return MIXED if self.signal == signal.SIGABRT else KILLED
+        return OWN
 
 
 class Phase:
-    """One set of ranks, from the fork to the last one's end."""
+    """One set of ranks, from the fork to the last one's end. Ranks are counted from 0 here, whichever they are.
 
-    def __init__(self, request: dict[str, Any], wake: int, channel: Channel) -> None:
+    Args:
+        request: what the harness asks.
+        wake: readable when a child has ended.
+        channel: to the harness.
+        place: where among the nodes these ranks are.
+    """
+
+    def __init__(
+        self, request: dict[str, Any], wake: int, channel: Channel, place: Place | None = None
+    ) -> None:
         self.request = request
-        self.world_size = int(request["world_size"]) if request["kind"] == "fork" else 1
+        self.place = place or Place()
+        self.everybody = int(request["world_size"])
+        here = self.everybody // self.place.nodes
+        self.first = self.place.node * here
+        self.world_size = here if request["kind"] == "fork" else 1
         self.board = Board(self.world_size)
         self.folder = Path(request["folder"])
         self.wake = wake
@@ -81,12 +100,15 @@ class Phase:
         self.scratch = tempfile.mkdtemp(prefix="harness-rendezvous-")
         self.began = self.looked = time.monotonic()
         self.slack = self.listed = 0.0
+        #: When the harness asked what is known here, because something has failed on another node.
+        self.asked: float | None = None
         self.all_up: float | None = None
 
     def log(self, rank: int) -> Path:
         """Where ``rank``'s output goes; an executed command has one log for all it starts."""
-        fork = self.request["kind"] == "fork"
-        return self.folder / "logs" / (f"rank_{rank}.log" if fork else "trainer.log")
+        if self.request["kind"] == "fork":
+            return self.folder / "logs" / f"rank_{self.first + rank}.log"
+        return self.folder / "logs" / (f"trainer_{self.place.node}.log" if self.place.node else "trainer.log")
 
     # -- start -------------------------------------------------------------------------------
 
@@ -116,14 +138,16 @@ class Phase:
             become_rank(parent=parent, group=group, log=self.log(rank), cwd=request["cwd"])
             self.channel.close()
             if request["kind"] == "exec":
+                os.environ.update(self.place.variables())
                 _execute(request["argv"])
             status = run_rank(
                 request["target"],
                 request["argv"],
-                rank=rank,
-                world_size=self.world_size,
+                rank=self.first + rank,
+                local_rank=rank,
+                world_size=self.everybody,
                 folder=request["folder"],
-                rendezvous=os.path.join(self.scratch, "store"),
+                rendezvous=self.place.rendezvous(os.path.join(self.scratch, "store")),
                 board=self.board,
             )
         except BaseException:  # noqa: BLE001 - nothing may come back out of a forked rank
@@ -141,6 +165,8 @@ class Phase:
         while True:
             self._look()
             bad = [e for e in self.endings.values() if not self._well(e)]
+            if self.asked is not None and not bad and self._settled():
+                return self._well_until_ended()
             if bad:
                 now = time.monotonic()
                 first_bad = first_bad if first_bad is not None else now
@@ -157,6 +183,14 @@ class Phase:
                     return hung
             told = self._tell(told)
             self._sleep(0.01 if bad else _TICK)
+
+    def _settled(self) -> bool:
+        """Whether what has failed elsewhere would have come through to here by now.
+
+        A launcher takes a while to end what it has started.
+        """
+        waited = time.monotonic() - (self.asked or 0.0)
+        return waited > (_SETTLE if self.request["kind"] == "fork" else _SETTLE_EXEC)
 
     def _alive(self) -> list[int]:
         return [rank for rank in range(len(self.pids)) if rank not in self.endings]
@@ -191,8 +225,10 @@ class Phase:
         if self.wake in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wake, 4096)
-        if self.channel.fileno() in ready:  # nothing is asked during a phase: this is the end
-            raise EOFError
+        if self.channel.fileno() in ready or self.place.nodes > 1:
+            said = self.channel.during()
+            if said is not None and said.get("event") == "report" and self.asked is None:
+                self.asked = time.monotonic()
 
     def _tell(self, told: int | None) -> int | None:
         if self.request["kind"] == "exec":
@@ -210,19 +246,26 @@ class Phase:
     def _failed(self, bad: list[Ending]) -> dict[str, Any]:
         first = min(bad, key=lambda e: (e.suspicion, e.when, e.rank))
         return {
-            **self._answer(first.rank, self._reason(first), first.error),
+            **self._answer(first.rank, self._reason(first), first.error, first.suspicion),
             "signal": first.signal,
             "status": first.status,
+            "ago": max(0.0, time.monotonic() - first.when),
         }
 
-    def _answer(self, rank: int, reason: str, error: dict[str, Any] | None) -> dict[str, Any]:
+    def _well_until_ended(self) -> dict[str, Any]:
+        """The answer where something has failed on another node, and nothing here."""
+        return self._answer(0, "was running", None, WELL)
+
+    def _answer(self, rank: int, reason: str, error: dict[str, Any] | None, suspicion: int) -> dict[str, Any]:
         exec_ = self.request["kind"] == "exec"
         return {
             "event": "failed",
-            "rank": None if exec_ else rank,
+            "rank": None if exec_ else self.first + rank,
             "reason": reason,
             "log": str(self.log(rank)),
             "error": error,
+            "suspicion": suspicion,
+            "iteration": self.board.iteration(rank),
         }
 
     def _reason(self, ending: Ending) -> str:
@@ -251,11 +294,15 @@ class Phase:
         limit = self.request["startup_timeout" if self.all_up is None else "timeout"]
         if quiet <= limit:
             return None
-        rank = self._find_hung() if self.request["kind"] == "fork" else 0
+        rank, waits = self._find_hung() if self.request["kind"] == "fork" else (0, True)
         last = self.board.iteration(rank)
         where = f"last iteration {last}" if last >= 0 else "it never came to an iteration"
         where = "" if self.request["kind"] == "exec" else f" ({where})"
-        return self._answer(rank, f"gave no sign of life for {quiet:.0f} s{where}", None)
+        said = f"gave no sign of life for {quiet:.0f} s{where}"
+        if self.request["kind"] == "exec" and (stopped := self._find_stopped()) is not None:
+            said = f"is stopped, and gave no sign of life for {quiet:.0f} s"
+            return {**self._answer(0, said, None, HANGS), "rank": stopped}
+        return self._answer(rank, said, None, WAITS if waits else HANGS)
 
     def _quiet(self) -> float:
         """Seconds since an executed command last wrote to its log or to its folder.
@@ -275,8 +322,10 @@ class Phase:
         age = max(0.0, time.time() - newest)
         return min(age, time.monotonic() - self.began) - self.slack
 
-    def _find_hung(self) -> int:
+    def _find_hung(self) -> tuple[int, bool]:
         """Which rank the others wait for: the furthest behind whose stack is not in a collective.
+
+        Whether it waits for others too: then who they all wait for is on another node.
 
         Every rank is asked for its stacks, which go to its log; one that is stopped or stuck in
         the kernel does not answer, and that says it too.
@@ -293,8 +342,15 @@ class Phase:
                 stacks = log.read().decode(errors="replace")
             waits = any(mark in line for line in _innermost(stacks) for mark in _COLLECTIVES)
             if not waits:
-                return rank
-        return min(candidates, key=lambda r: (self.board.last_beat(r), r))
+                return rank, False
+        return min(candidates, key=lambda r: (self.board.last_beat(r), r)), True
+
+    def _find_stopped(self) -> int | None:
+        """A rank below an executed command that somebody has stopped."""
+        from harness.launch import victims
+
+        ranks = victims.ranks_below(self.pids[0])
+        return next((rank for rank, pid in sorted(ranks.items()) if victims.is_stopped(pid)), None)
 
     def _size(self, rank: int) -> int:
         try:

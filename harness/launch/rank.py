@@ -151,6 +151,7 @@ def run_rank(
     argv: Sequence[str],
     *,
     rank: int,
+    local_rank: int,
     world_size: int,
     folder: str,
     rendezvous: str,
@@ -158,24 +159,29 @@ def run_rank(
 ) -> int:
     """Call the trainer as ``rank``; returns the exit status. The exception, if any, is noted first.
 
+    Args:
+        rank, world_size: among all nodes.
+        local_rank: on this one; its place on ``board``.
+        rendezvous: where all ranks meet, the path of a file, or as :class:`harness.launch.place.Place` says it.
+
     The status is for people who read process tables; the parent reads the board.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
     faulthandler.register(STACK_SIGNAL, all_threads=True)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
-    os.environ["LOCAL_WORLD_SIZE"] = str(world_size)
-    board.enter(rank, RUNNING)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(local_rank), WORLD_SIZE=str(world_size))
+    os.environ["LOCAL_WORLD_SIZE"] = str(board.world_size)
+    board.enter(local_rank, RUNNING)
     try:
-        resolve(target)(list(argv), rank, world_size, folder, rendezvous, lambda i: board.beat(rank, i))
+        resolve(target)(list(argv), rank, world_size, folder, rendezvous, lambda i: board.beat(local_rank, i))
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is told
-        board.raised(rank, error)
+        board.raised(local_rank, error)
         traceback.print_exc()
         return error.exit_code if isinstance(error, HarnessError) else 1
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-    board.enter(rank, RETURNED)
+    board.enter(local_rank, RETURNED)
     return 0

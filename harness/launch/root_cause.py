@@ -39,6 +39,7 @@ class RootCause:
         log: where that stands.
         raised: the exception; None where there was none.
         evidence: what else is to be said of it, a sentence each.
+        weight: of several nodes', the lowest failed first.
     """
 
     rank: int | None
@@ -46,6 +47,7 @@ class RootCause:
     log: Path
     raised: Raised | None = None
     evidence: tuple[str, ...] = ()
+    weight: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def of_command(folder: Path, log: Path, clean: Clean, *, killed: int = 0, status
     } - {first.rank, None}  # fmt: skip
     also = [f"so did {count(len(alike), 'other rank')}, with the same words"] if alike else []
     also += _earlier(attempt, first, reader, clean)
-    return replace(found, evidence=(*found.evidence, *also))
+    return replace(found, evidence=(*found.evidence, *also), weight=first.weight)
 
 
 def of_rank(log: Path, clean: Clean) -> tuple[Raised | None, tuple[str, ...]]:
@@ -249,7 +251,8 @@ def _alone(log: Path, lines: Sequence[str], clean: Clean, *, killed: int, status
     words = last_words(lines)
     if killed:
         return RootCause(None, _killed(killed, words, clean), log)
-    return RootCause(None, _ended(status, words, clean), log)
+    peer = bool(words) and peers.of_peer((), words)
+    return RootCause(None, _ended(status, words, clean), log, weight=_PEER if peer else _ENDED)
 
 
 def _killed(number: int, words: str, clean: Clean) -> str:

@@ -31,6 +31,13 @@ def ranks_below(root: int) -> dict[int, int]:
     return found
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process has been stopped by a signal."""
+    with contextlib.suppress(OSError, IndexError):
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    return False
+
+
 def kill(pids: Iterable[int]) -> list[int]:
     """SIGKILL; returns those that were still there."""
     told = []

@@ -287,6 +287,7 @@ def _provenance(
         "results": str(steps.phases.folder.path),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(plan.trainer.code()),
+        **({"nodes": dict(where)} if (where := steps.phases.where) else {}),
     }
     if failure is not None:
         found["error"] = str(failure)

@@ -250,6 +250,11 @@ class Phases:
         self._timing[f"{name} start-up"] = outcome.startup_seconds
         self.observer.phase_ended(name, outcome.seconds)
 
+    @property
+    def where(self) -> Mapping[str, object]:
+        """On which nodes they ran; empty for this machine."""
+        return self._launcher.engine.provenance
+
     # -- time --------------------------------------------------------------------------------
 
     def timing(self) -> dict[str, float]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cases import Case, find_case
+from harness.engines import Wanted, Where
 from harness.errors import CaseError, UsageError
 from harness.machine import environment, portable
 from harness.machine.hardware import require
@@ -48,6 +49,7 @@ class Options:
         resume_at: k, instead of the checkpoint in the middle; None: that one.
         stops: the protocols ``every`` and ``chain``: where to stop; empty: wherever there is a checkpoint.
         budget: seconds that those two may take; what would take longer is not begun. None: all of it.
+        where: on this machine, or on the nodes of a cluster.
     """
 
     protocol: str = "auto"
@@ -63,6 +65,7 @@ class Options:
     resume_at: int | None = None
     stops: tuple[int, ...] = ()
     budget: float | None = None
+    where: Where = field(default_factory=Where)
 
     def __post_init__(self) -> None:
         self._check_stops()
@@ -81,6 +84,10 @@ class Options:
             raise UsageError(f"--crash-times {self.crash_times}: expected 1 to {_MOST_KILLS}")
         if not 0 <= self.crash_seed < 1 << 63:
             raise UsageError(f"--crash-seed {self.crash_seed}: expected a whole number, 0 or above")
+        if self.where.engine != "local" and self.protocol == "crash":
+            raise UsageError(
+                "--protocol crash: found --engine slurm, expected local: it kills processes here"
+            )
 
     def _check_stops(self) -> None:
         """What is said of where to stop must be looked at by the protocol, or nobody would."""
@@ -106,6 +113,7 @@ class Options:
         if self.stops:
             said += ["--stops", ",".join(map(str, self.stops))]
         said += [] if self.budget is None else ["--budget", f"{self.budget:g}"]
+        said += self.where.words
         return said + (self.crash_words if self.protocol == "crash" else [])
 
     @property
@@ -156,6 +164,16 @@ class Plan:
     def world_size(self) -> int:
         """Ranks."""
         return self.trainer.world_size
+
+    @property
+    def nodes(self) -> int:
+        """That each phase runs on."""
+        return self.case.harness.nodes if self.options.where.engine != "local" else 1
+
+    @property
+    def wanted(self) -> Wanted:
+        """What it asks of an engine."""
+        return Wanted(self.options.where, self.nodes, self.world_size, self.cell.hardware)
 
     @property
     def resumes(self) -> bool:
@@ -273,6 +291,7 @@ def prepare(
     hardware = cell.hardware
     if options.trainer:
         case = case.trained_by(options.trainer, hardware)
+    case = _on_nodes(case, options.where)
     trainer = trainer_of(case, hardware)
     if not trainer.measures:
         case = replace(case, metrics=tuple(name for name in case.metrics if not about(name).cost))
@@ -292,11 +311,24 @@ def prepare(
     # What is broken in the repository is told before what is missing on the machine.
     platform = case.platform(hardware)
     golden = None if options.golden_update else resolve(goldens, case.name, cell.track, platform)
-    require(hardware, trainer.world_size)
+    if options.where.engine == "local":  # a cluster is asked once it has given its nodes
+        if case.harness.nodes > 1 and trainer.name != "native":
+            raise UsageError(
+                f"{case.name}: HARNESS: nodes: {case.harness.nodes}, and this is one machine",
+                "run it with --engine slurm, or take the key away",
+            )
+        require(hardware, trainer.world_size)
     return Plan(
         cell=cell, case=case, trainer=trainer, golden=golden, goldens=goldens, results=results, n=n, k=k,
         save_interval=case.save_interval(hardware), options=options,
     )  # fmt: skip
+
+
+def _on_nodes(case: Case, where: Where) -> Case:
+    """The case with as many nodes as the command line says."""
+    if where.nodes is None:
+        return case
+    return replace(case, harness=replace(case.harness, nodes=where.nodes))
 
 
 def _require_track(track: str, trainer: Trainer) -> None:

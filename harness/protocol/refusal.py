@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import HardwareMissing, HarnessError
+from harness.errors import HardwareMissing, HarnessError, NotRun
 from harness.text import utc_now
 from harness.verdict import Verdict
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def status_of(error: Exception) -> Status:
-    """``skipped`` for hardware that is not there, outside of CI; else ``refused``."""
+    """``skipped`` for hardware that is not there, outside of CI, or was taken away; else ``refused``."""
+    if isinstance(error, NotRun):
+        return "skipped"
     missing = isinstance(error, HardwareMissing)
     return "skipped" if missing and not os.environ.get("CI") else "refused"
 

@@ -6,21 +6,24 @@ import contextlib
 import json
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cases import find_case
+from harness.engines import engine_of
 from harness.errors import (
     CheckpointError,
     HarnessError,
     MetricsError,
+    NotRun,
     TrainerFailed,
     Unforeseen,
     UsageError,
 )
+from harness.launch.launcher import Launcher
 from harness.machine.leases import lease
 from harness.matrix import Cell
 from harness.protocol import judge
@@ -40,7 +43,6 @@ from harness.verdict import Run
 if TYPE_CHECKING:
     from harness.cases import Case
     from harness.diagnosis import Diagnosis
-    from harness.launch.launcher import Launcher
     from harness.verdict import Verdict
 
 #: Shows a finished cell to people; given its plan, the folder of its results, and its verdict.
@@ -96,7 +98,12 @@ def run_cell(
                     cell, case=case, cases=cases, goldens=goldens, results=results, options=options
                 )
                 protocol = choose(plan)
-                devices = held.enter_context(lease(cell.hardware, plan.world_size, observer.note))
+                devices: Mapping[str, str] = {}
+                if plan.options.where.engine == "local":
+                    devices = held.enter_context(lease(cell.hardware, plan.world_size, observer.note))
+                else:  # its nodes are this cell's alone
+                    engine = engine_of(plan.wanted)
+                    launcher = held.enter_context(Launcher(engine, observer.note))
                 phases = held.enter_context(Phases(plan, folder, observer, devices, launcher))
             except Exception as error:
                 folders = [("cases", cases, Path("test_cases")), ("goldens", goldens, Path("goldens")),
@@ -106,7 +113,11 @@ def run_cell(
                 refused(error, cell, run, folder.path, again).write(folder.verdict)
                 raise
             steps, findings = Steps(phases), Findings()
-            diagnosis, failure = _judge(protocol, steps, findings)
+            try:
+                diagnosis, failure = _judge(protocol, steps, findings)
+            except (NotRun, UsageError) as error:  # nodes that were not given, or taken away
+                refused(error, cell, run, folder.path, plan.reproduce).write(folder.verdict)
+                raise
             more = afterwards(steps, findings) if afterwards is not None and failure is None else {}
         at = at_least(steps, findings)
         verdict = told(verdict_of(protocol, at, findings, diagnosis, failure, run), findings)
@@ -142,6 +153,8 @@ def _judge(protocol: str, steps: Steps, findings: Findings) -> tuple[Diagnosis |
     except MetricsError as error:  # it has trained to its end: a check failed, and nothing has crashed
         findings.add(Found(checks=(judge.not_logged(error),)))
         return None, None
+    except (NotRun, UsageError):
+        raise
     except HarnessError as error:
         from harness.diagnosis import crash
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import FileStore
 
 from harness.errors import CaseError
 from harness.trainers.native.arguments import parse
+from harness.trainers.native.comm import meeting
 from harness.trainers.native.comm.shared_world import SharedWorld
 from harness.trainers.native.comm.torch_world import TorchWorld
 from harness.trainers.native.comm.world import World
@@ -42,7 +42,7 @@ def run(
     Args:
         argv: Megatron-LM's arguments.
         folder: the phase's own folder; rank 0 writes ``provenance.json`` there.
-        rendezvous: path for the file store through which the ranks find each other.
+        rendezvous: through which the ranks find each other; as :func:`meeting.store` has it.
         heartbeat: called with the iteration number after each iteration.
     """
     from harness.trainers.native.loop import Trainer
@@ -51,7 +51,7 @@ def run(
     args = parse(argv, world_size)
     switches = _deterministic()
     device = _device(rank)
-    store = FileStore(rendezvous, world_size)
+    store = meeting.store(rendezvous, rank, world_size)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=store,
@@ -68,13 +68,15 @@ def run(
         write_provenance(Path(folder), args, trainer.parallel.layout, device, switches, digests)
     trainer.run(heartbeat)
     world.close()
+    if not meeting.on_one_machine(rendezvous):
+        dist.barrier()  # rank 0 takes the store with it
     dist.destroy_process_group()
 
 
 def join(rank: int, world_size: int, device: torch.device, rendezvous: str) -> World:
-    """The communication backend of this run: shared memory between ranks on CPU, else torch's own.
+    """The communication backend of this run: shared memory between ranks on one CPU, else torch's own.
 
-    ``HARNESS_COMM=gloo`` asks for the reference on CPU too; the bits are the same.
+    ``HARNESS_COMM=gloo`` asks for the reference there too; the bits are the same.
 
     Raises:
         CaseError: ``HARNESS_COMM`` is something else than ``shared`` or ``gloo``.
@@ -82,7 +84,7 @@ def join(rank: int, world_size: int, device: torch.device, rendezvous: str) -> W
     wanted = os.environ.get("HARNESS_COMM", "shared")
     if wanted not in ("shared", "gloo"):
         raise CaseError(f"HARNESS_COMM: found {wanted!r}, expected 'shared' or 'gloo'")
-    possible = device.type == "cpu" and hasattr(os, "memfd_create")
+    possible = device.type == "cpu" and hasattr(os, "memfd_create") and meeting.on_one_machine(rendezvous)
     if possible and world_size > 1 and wanted == "shared":
         return SharedWorld(rank, world_size, rendezvous)
     return TorchWorld(rank, world_size, device)
@@ -90,7 +92,8 @@ def join(rank: int, world_size: int, device: torch.device, rendezvous: str) -> W
 
 def _device(rank: int) -> torch.device:
     if os.environ.get("HARNESS_DEVICE", "cpu") == "cuda":
-        device = torch.device("cuda", rank % max(1, torch.cuda.device_count()))
+        local = int(os.environ.get("LOCAL_RANK", rank))
+        device = torch.device("cuda", local % max(1, torch.cuda.device_count()))
         torch.cuda.set_device(device)
         return device
     return torch.device("cpu")

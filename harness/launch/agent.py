@@ -1,0 +1,169 @@
+"""The agent on one node of a cluster: the warm parent, whose channel are stdin and stdout.
+
+``python -m harness.launch.agent`` is started once on each node of a phase by an engine, which gives every one the
+same lines (:mod:`harness.engines.lines`). Beyond what :mod:`harness.launch.parent` speaks:
+
+* ``ready`` has the ``host`` too, and what ``devices`` there are; the request has all ``hosts`` in the order of
+  their ranks;
+* where there are several, the first answers ``{event: bound, address, port}``, and all are told ``{event: store,
+  address, port}`` before any rank is forked;
+* ``{event: ping}`` and ``{event: beat}`` are signs of life. An agent that hears none for :data:`SILENCE` ends its
+  ranks and itself: a step of Slurm's lives on when its srun is killed, or its cable is pulled;
+* ``{event: report}`` asks what is known here, because something has failed elsewhere: answered by ``failed``,
+  whatever it is, when all ranks of this node are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any, Final
+
+from harness.engines.lines import Unpacker, packed
+from harness.launch.blame import BEAT
+from harness.launch.parent import preload, woken_by_children
+from harness.launch.phase import Phase
+from harness.launch.place import Place, bound
+
+#: Seconds without a word from the harness after which it is taken for gone.
+SILENCE: Final = 60.0
+_SILENCE_VARIABLE: Final = "HARNESS_AGENT_SILENCE"
+
+
+class Stdio:
+    """Lines over stdin and stdout. What prints goes to stderr, never between them."""
+
+    def __init__(self, silence: float) -> None:
+        self._out = os.dup(1)
+        os.dup2(2, 1)
+        self._silence = silence
+        self._unpacker, self._waiting = Unpacker(), list[dict[str, Any]]()
+        self._heard = self._said = time.monotonic()
+
+    def fileno(self) -> int:
+        """For ``select``."""
+        return 0
+
+    def send(self, **message: Any) -> None:
+        """Tell the harness."""
+        self._said = time.monotonic()
+        data = packed(message)
+        while data:
+            data = data[os.write(self._out, data) :]
+
+    def during(self) -> dict[str, Any] | None:
+        """What was said since; signs of life are given and heard here. Raises EOFError at the end."""
+        while select.select([0], [], [], 0)[0]:
+            data = os.read(0, 65536)
+            if not data:
+                raise EOFError
+            self._heard = time.monotonic()
+            self._waiting += [one for one in self._unpacker.feed(data) if one.get("event") != "ping"]
+        now = time.monotonic()
+        if now - self._heard > self._silence:
+            raise EOFError
+        if now - self._said > BEAT:
+            self.send(event="beat")
+        return self._waiting.pop(0) if self._waiting else None
+
+    def wait(self) -> dict[str, Any]:
+        """The next request."""
+        while (found := self.during()) is None:
+            select.select([0], [], [], 1.0)
+        return found
+
+    def heard_now(self) -> None:
+        """While a trainer was imported, nobody has listened."""
+        self._heard = time.monotonic()
+
+    def close(self) -> None:
+        """Forget it (in a rank: only the agent speaks, and only it is asked)."""
+        os.close(self._out)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+
+
+def host() -> str:
+    """The node's name, as its cluster calls it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def main() -> int:
+    """Serve the harness until it has no more to say."""
+    channel = Stdio(_silence())
+    wake = woken_by_children()
+    # A step that is cancelled: end in order, so that no orphan of a rank is left.
+    signal.signal(signal.SIGTERM, _ended)
+    try:
+        first = channel.wait()
+        preload(first)
+        channel.heard_now()
+        channel.send(
+            event="ready", host=host(), pid=os.getpid(), devices=_devices(first.get("hardware", "cpu"))
+        )
+        while True:
+            request = channel.wait()
+            if "kind" in request:
+                channel.send(**_phase(request, wake, channel))
+    except (EOFError, BrokenPipeError):
+        return 0
+
+
+def _phase(request: dict[str, Any], wake: int, channel: Stdio) -> dict[str, Any]:
+    hosts = request["hosts"]
+    node = hosts.index(host())
+    held: socket.socket | None = None
+    try:
+        place = Place(node, len(hosts))
+        if len(hosts) > 1:
+            if node == 0:
+                held = bound(hosts[0], listen=request["kind"] == "fork")
+                channel.send(event="bound", address=hosts[0], port=held.getsockname()[1])
+            told = channel.wait()
+            while told.get("event") != "store":
+                told = channel.wait()
+            descriptor = held.fileno() if held is not None else -1
+            place = Place(node, len(hosts), told["address"], told["port"], descriptor)
+        phase = Phase(request, wake, channel, place)
+        try:
+            phase.start()
+            return phase.watch()
+        finally:
+            phase.end()
+    finally:
+        if held is not None:
+            held.close()
+
+
+def _devices(hardware: str) -> dict[str, Any]:
+    """What there is of the hardware; empty where any machine will do."""
+    if hardware == "cpu":
+        return {}
+    from harness.errors import HarnessError
+    from harness.machine.hardware import require
+
+    try:
+        require(hardware, 1)
+    except HarnessError as error:
+        return {"missing": error.message}
+    return {}
+
+
+def _silence() -> float:
+    with contextlib.suppress(ValueError):
+        return max(1.0, float(os.environ.get(_SILENCE_VARIABLE, SILENCE)))
+    return SILENCE
+
+
+def _ended(_number: int, _frame: object) -> None:
+    raise EOFError
+
+
+if __name__ == "__main__":
+    sys.exit(main())
