@@ -1,0 +1,1 @@
+"""A real Slurm on this machine, made for the tests, and what is run on it."""
