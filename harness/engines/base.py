@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from harness.errors import UsageError
@@ -11,6 +11,8 @@ from harness.errors import UsageError
 if TYPE_CHECKING:
     from harness.trainers.base import Launch
 
+#: By name: ``module:class``, which is imported when it is asked for; it is made of a :class:`Wanted`.
+ENGINES: Final = {"local": "harness.engines.local:Local", "slurm": "harness.engines.slurm:Slurm"}
 _MOST_NODES: Final = 10_000
 _MOST_MINUTES: Final = 30 * 24 * 60
 
@@ -36,8 +38,6 @@ class Where:
     options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        from harness.engines import ENGINES
-
         if self.engine not in ENGINES:
             raise UsageError(f"--engine {self.engine}: expected {' or '.join(ENGINES)}")
         if self.nodes is not None and not 1 <= self.nodes <= _MOST_NODES:
@@ -76,7 +76,7 @@ class Wanted:
         hardware: on what.
     """
 
-    where: Where = Where()
+    where: Where = field(default_factory=Where)
     nodes: int = 1
     ranks: int = 1
     hardware: str = "cpu"

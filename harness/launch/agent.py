@@ -1,14 +1,14 @@
 """The agent on one node of a cluster: the warm parent, whose channel are stdin and stdout.
 
-``python -m harness.launch.agent`` is started once on each node of a phase by an engine, which gives every one the
-same lines (:mod:`harness.engines.lines`). Beyond what :mod:`harness.launch.parent` speaks:
+``python -m harness.launch.agent`` is started once on each node of a phase by an engine, which gives every one
+the same lines (:mod:`harness.engines.lines`). Beyond what :mod:`harness.launch.parent` speaks:
 
-* ``ready`` has the ``host`` too, and what ``devices`` there are; the request has all ``hosts`` in the order of
-  their ranks;
-* where there are several, the first answers ``{event: bound, address, port}``, and all are told ``{event: store,
-  address, port}`` before any rank is forked;
-* ``{event: ping}`` and ``{event: beat}`` are signs of life. An agent that hears none for :data:`SILENCE` ends its
-  ranks and itself: a step of Slurm's lives on when its srun is killed, or its cable is pulled;
+* ``ready`` has the ``host`` too, and what ``devices`` there are; the request has all ``hosts`` in the order
+  of their ranks;
+* where there are several, the first answers ``{event: bound, address, port}``, and all are told ``{event:
+  store, address, port}`` before any rank is forked;
+* ``{event: ping}`` and ``{event: beat}`` are signs of life. An agent that hears none for :data:`SILENCE` ends
+  its ranks and itself: a step of Slurm's lives on when its srun is killed, or its cable is pulled;
 * ``{event: report}`` asks what is known here, because something has failed elsewhere: answered by ``failed``,
   whatever it is, when all ranks of this node are gone.
 """

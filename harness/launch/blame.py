@@ -1,18 +1,19 @@
 """What several nodes say of the failure of one phase, gathered until it is clear where it began.
 
-A broken connection tells of a peer that has gone, and a wait that never ends of one that is silent: so nobody is
-blamed before all have answered, or are known to be gone.
+A broken connection tells of a peer that has gone, and a wait that never ends of one that is silent: so nobody
+is blamed before all have answered, or are known to be gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-#: How an agent suspects its own rank (``suspicion`` of its answer): it was killed, or raised something itself; a
-#: peer's end may be behind it; one of a phase that hangs, which waits for nobody, or for others; it was well.
+#: How an agent suspects its own rank (``suspicion`` of its answer): it was killed, or raised something of its
+#: own; a peer's end may be behind it; of a phase that hangs, it waits for nobody, or for others; it was well.
 KILLED, OWN, MIXED, PEER, HANGS, WAITS, WELL = range(7)
+#: Seconds between two signs of life of a harness or an agent.
+BEAT: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class Failures:
         return bool(self) and not any(self.waits_for(node) for node in range(self._count))
 
     def blame(self) -> Found:
-        """Where it began: a node that is gone, else the rank that is least likely to tell of another's end."""
+        """Where it began: a node that is gone, else the rank that least likely tells of another's end."""
         told = {node: one for node, one in self._answers.items() if one.get("suspicion", OWN) < WELL}
         if self._gone and not any(one.get("suspicion", OWN) == KILLED for one in told.values()):
             first = min(self._gone, key=lambda node: (self._gone[node], node))
             return Found(first, None, told)
-        first = min(told, key=lambda node: self._order(node))
+        first = min(told, key=self._order)
         return Found(first, told[first], {node: one for node, one in told.items() if node != first})
 
     def _order(self, node: int) -> tuple[float, ...]:
@@ -86,13 +87,3 @@ class Failures:
         # Of those that hang, who is behind is waited for.
         behind = answer.get("iteration", 0) if suspicion in (HANGS, WAITS) else 0
         return (suspicion, behind, self._when[node], node)
-
-
-def names(hosts: Sequence[str], nodes: Sequence[int]) -> str:
-    """``n1 and n2``."""
-    found = [hosts[node] for node in nodes]
-    return " and ".join(filter(None, (", ".join(found[:-1]), found[-1])))
-
-
-#: Seconds between two signs of life of a harness or an agent.
-BEAT: Final = 5.0

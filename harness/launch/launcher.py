@@ -1,8 +1,8 @@
 """Start the ranks of a phase, watch them, end them all.
 
 An engine (:mod:`harness.engines`) starts a small parent process on each node, which imports the trainer once
-and forks every rank from that (:mod:`harness.launch.parent`, :mod:`harness.launch.agent`). A rank that dies or
-gives no sign of life ends its phase, by process group; what ends the parents is told there.
+and forks every rank from that (:mod:`harness.launch.parent`, :mod:`harness.launch.agent`). A rank that dies
+or gives no sign of life ends its phase, by process group; what ends the parents is told there.
 """
 
 from __future__ import annotations

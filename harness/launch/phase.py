@@ -73,7 +73,7 @@ class Ending:
 
 
 class Phase:
-    """One set of ranks, from the fork to the last one's end. Ranks are counted from 0 here, whichever they are.
+    """One set of ranks, from the fork to the last one's end; counted from 0 here, whichever they are.
 
     Args:
         request: what the harness asks.

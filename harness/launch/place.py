@@ -1,9 +1,8 @@
-"""Where among the nodes of a phase some of its ranks are, and where all of them meet. Standard library only."""
+"""Where among the nodes of a phase some of its ranks are, and where all meet. Standard library only."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from dataclasses import dataclass
 from typing import Final
@@ -35,7 +34,7 @@ class Place:
         return f"{_TCP}{self.listening}:{self.port}:{self.address}" if self.nodes > 1 else path
 
     def variables(self) -> dict[str, str]:
-        """For a command that is started once on each node: torchrun takes ``PET_…`` where its words say nothing."""
+        """For a command that is started on each node; torchrun takes ``PET_…`` for words it was not given."""
         if self.nodes == 1:
             return {}
         found = {
@@ -63,5 +62,5 @@ def bound(address: str, *, listen: bool) -> socket.socket:
     found.bind(("", 0))
     if listen:
         found.listen(2048)
-        os.set_inheritable(found.fileno(), True)
+        found.set_inheritable(True)
     return found

@@ -162,7 +162,7 @@ def run_rank(
     Args:
         rank, world_size: among all nodes.
         local_rank: on this one; its place on ``board``.
-        rendezvous: where all ranks meet, the path of a file, or as :class:`harness.launch.place.Place` says it.
+        rendezvous: where all meet: the path of a file, or as :class:`harness.launch.place.Place` has it.
 
     The status is for people who read process tables; the parent reads the board.
     """

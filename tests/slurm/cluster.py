@@ -90,7 +90,9 @@ class Cluster:
         self.root, self.late = root.absolute(), late
         self.names = [f"n{number}" for number in range(1, nodes + 1)]
         self.conf = self.root / "slurm.conf"
-        apart = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
+        apart = {
+            name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))
+        }
         self.env = {**apart, "SLURM_CONF": str(self.conf)}
         self.seconds = 0.0
         self._hardware = {"cpus": cpus, "gpus": gpus, "grace": grace, "again": again}

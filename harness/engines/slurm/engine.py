@@ -98,14 +98,14 @@ class Slurm:
             if len(around.hosts) < wanted.nodes:
                 raise UsageError(
                     f"--nodes {wanted.nodes}: job {around.job} has {len(around.hosts)}",
-                    f"sbatch -N {wanted.nodes + 1}: one more than a phase has, so that no rank comes back to its own",
+                    f"sbatch -N {wanted.nodes + 1}: one more than a phase has, for no rank to come back",
                 )
             return around
         spare = 1 if wanted.where.rotate and not wanted.where.new_job else 0
         return Allocation.asked_for(wanted, wanted.nodes + spare, note)
 
     def _next(self, allocation: Allocation) -> tuple[str, ...]:
-        """The next ones in the round: with one node more than a phase has, each rank comes to its neighbour's."""
+        """The next in the round: with one node more than a phase has, each rank comes to its neighbour's."""
         hosts, count = allocation.hosts, self._wanted.nodes
         rotates = self._wanted.where.rotate and len(hosts) > count
         begin = self._turn if rotates else 0

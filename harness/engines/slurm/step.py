@@ -76,8 +76,9 @@ class Step:
             stderr=subprocess.PIPE,
             start_new_session=True,  # an interrupt from the keyboard is ours to handle
         )
-        assert self._process.stdin and self._process.stdout and self._process.stderr
         self._stdin, stdout, stderr = self._process.stdin, self._process.stdout, self._process.stderr
+        assert stdout is not None
+        assert stderr is not None
         self._readers = [
             threading.Thread(target=self._read, args=(stdout,), daemon=True),
             threading.Thread(target=self._keep, args=(stderr,), daemon=True),
@@ -103,6 +104,7 @@ class Step:
     def send(self, **message: Any) -> None:
         """Tell all agents; as Agents."""
         with contextlib.suppress(BrokenPipeError, ValueError, OSError):
+            assert self._stdin is not None
             self._stdin.write(packed(message))
             self._stdin.flush()
 
@@ -209,6 +211,7 @@ class Step:
     def end(self) -> None:
         """No more is wanted: agents end when their stdin does; then make sure of it."""
         with contextlib.suppress(OSError, ValueError):
+            assert self._stdin is not None
             self._stdin.close()
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
