@@ -119,4 +119,9 @@ def munged(root: Path) -> list[str]:
     """
     folder = root / "munge"
     files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
-    return ["munged", "--force", "--num-threads=4", *(f"--{key}={folder / name}" for key, name in files.items())]
+    return [
+        "munged",
+        "--force",
+        "--num-threads=4",
+        *(f"--{key}={folder / name}" for key, name in files.items()),
+    ]
