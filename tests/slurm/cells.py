@@ -52,10 +52,10 @@ HARNESS:
   world_size: 4
   nodes: 2
   command:
-    train: [torchrun, --nproc-per-node, "2", {script}, --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
-            --every, "4", --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl"{more}]
-    resume: [torchrun, --nproc-per-node, "2", {script}, --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
-             --every, "4", --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl",
+    train: [torchrun, --nproc-per-node=2, {script}, --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
+            --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl"{more}]
+    resume: [torchrun, --nproc-per-node=2, {script}, --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
+             --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl",
              --load, "${{CHECKPOINT_LOAD_PATH}}"{more}]
 """
 
@@ -104,9 +104,9 @@ class Cell:
         self.results = self.folder / "results"
         cases, goldens = self.cases or self.folder / "cases", self.goldens or self.folder / "goldens"
         self.process = self.cluster.popen(
-            sys.executable, "-m", "harness", "run", *self.words, "--cases", str(cases), "--goldens", str(goldens),
-            "--results", str(self.results), "--engine", "slurm", "--hardware", "cpu", "--track", "dev",
-            cwd=ROOT, PYTHONPATH=str(ROOT), COLUMNS="1000",
+            sys.executable, "-m", "harness", "run", *self.words, "--cases", str(cases),
+            "--goldens", str(goldens), "--results", str(self.results), "--engine", "slurm",
+            "--hardware", "cpu", "--track", "dev", cwd=ROOT, PYTHONPATH=str(ROOT), COLUMNS="1000",
         )  # fmt: skip
 
     def __enter__(self) -> Cell:

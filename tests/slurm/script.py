@@ -1,4 +1,4 @@
-"""Trains a little on every rank of a torchrun, as a user's script does; ``--keep`` saves on the node's own disk."""
+"""Trains a little on every rank of a torchrun; ``--keep`` saves on the node's own disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("iters", "stop", "every"):
+    for name in ("iters", "stop"):
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("save", "metrics"):
         parser.add_argument(f"--{name}", type=Path, required=True)
@@ -38,7 +38,7 @@ def main() -> None:
         if rank == 0:
             with args.metrics.open("a") as file:
                 file.write(json.dumps({"step": step, "loss": loss.item()}) + "\n")
-            if step % args.every == 0 or step == args.stop:
+            if step % 4 == 0 or step == args.stop:
                 save(args.save, args.keep or args.save, step, model, optimizer)
         dist.barrier()
     print(f"rank {rank} of {dist.get_world_size()} has ended at {args.stop}")

@@ -153,8 +153,8 @@ def _wait(
         )
         raise UsageError(
             f"salloc gives no {nodes} nodes: {what}",
-            "one is more than a phase has, for no rank to come back to its node: --no-rotation asks for none; "
-            "--slurm-option passes words on to salloc",
+            "one is more than a phase has, so that no rank comes back to its node; --no-rotation: none, "
+            "and --slurm-option passes words on",
         )
 
 

@@ -165,8 +165,8 @@ class MegatronTrainer(IterFolders):
         if product is not None and product.nodes > 1 and nodes == 1 and not said:
             raise CaseError(
                 f"{case.name}: {product.recipe} runs it on {product.nodes} nodes",
-                f"--engine slurm --nodes {product.nodes}, or HARNESS: nodes; HARNESS: world_size says with how "
-                "many GPUs it is run on one all the same",
+                f"--engine slurm --nodes {product.nodes}, or HARNESS: nodes; HARNESS: world_size says with "
+                "how many GPUs it is run on one all the same",
             )
         script = product.script if product else None
         return Node(
