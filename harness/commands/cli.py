@@ -16,6 +16,7 @@ from harness.commands import (
     alarm,
     cases,
     checkpoint,
+    clean,
     cross,
     github,
     gitlab,
@@ -38,7 +39,20 @@ def parser() -> argparse.ArgumentParser:
         "4 the trainer crashed or hung, 130 interrupted",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (run, cross, sensitivity, init, cases, goldens, checkpoint, report, github, gitlab, alarm):
+    for module in (
+        run,
+        cross,
+        sensitivity,
+        init,
+        cases,
+        goldens,
+        checkpoint,
+        report,
+        github,
+        gitlab,
+        alarm,
+        clean,
+    ):
         module.add(commands)
     return top
 

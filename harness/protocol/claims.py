@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.errors import HarnessError
+from harness.machine.processes import born
 
 _LOOK: Final = 2.0  # s
 _TORN: Final = 30.0  # s after which a file that says nothing is nobody's
@@ -48,7 +49,7 @@ class Owner:
         return cls(
             host=socket.gethostname(),
             pid=os.getpid(),
-            born=_born(os.getpid()),
+            born=born(os.getpid()),
             job=env.get("SLURM_JOB_ID", ""),
             restart=int(count) if count.isdigit() else 0,
         )
@@ -70,7 +71,7 @@ class Owner:
         if self.job and self.job == me.job:
             return self.restart < me.restart
         if self.host == me.host and self.born:
-            return _born(self.pid) != self.born
+            return born(self.pid) != self.born
         return bool(self.job) and _left(self.job, self.restart)
 
 
@@ -117,13 +118,6 @@ def _made(path: Path, me: Owner) -> bool:
     with os.fdopen(descriptor, "w") as file:
         file.write(json.dumps(asdict(me)))
     return True
-
-
-def _born(pid: int) -> str:
-    """When a process was started, in ticks since the machine was; empty where it is not."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return ""
 
 
 def _left(job: str, restart: int) -> bool:

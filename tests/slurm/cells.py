@@ -90,7 +90,9 @@ class Cell:
         cluster: whose head.
         folder: gets its results.
         words: more of the command line.
-        cases, goldens: their folders; None: those of ``folder``.
+        cases, goldens, results: their folders; None: those of ``folder``.
+        hardware: of the cell.
+        env: more variables.
     """
 
     cluster: Cluster
@@ -98,15 +100,19 @@ class Cell:
     words: tuple[str, ...] = ()
     cases: Path | None = None
     goldens: Path | None = None
+    results: Path | None = None
+    hardware: str = "cpu"
+    env: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.results = self.folder / "results"
+        self.results = self.results or self.folder / "results"
         cases, goldens = self.cases or self.folder / "cases", self.goldens or self.folder / "goldens"
         self.process = self.cluster.popen(
             sys.executable, "-m", "harness", "run", *self.words, "--cases", str(cases),
             "--goldens", str(goldens), "--results", str(self.results), "--engine", "slurm",
-            "--hardware", "cpu", "--track", "dev", cwd=ROOT, PYTHONPATH=str(ROOT), COLUMNS="1000",
+            "--hardware", self.hardware, "--track", "dev", cwd=ROOT, PYTHONPATH=str(ROOT), COLUMNS="1000",
+            **self.env,
         )  # fmt: skip
 
     def __enter__(self) -> Cell:
@@ -139,6 +145,7 @@ class Cell:
     @property
     def verdict(self) -> dict[str, Any]:
         """Of its only cell."""
+        assert self.results
         (path,) = self.results.glob("*/*/*/verdict.json")
         found: dict[str, Any] = json.loads(path.read_text())
         return found
@@ -149,6 +156,7 @@ def trained(cell: Cell, phase: str = "continuous", at: int = 20) -> None:
     end = time.monotonic() + 120
     while time.monotonic() < end:
         assert cell.process.poll() is None, cell.end()
+        assert cell.results
         logs = [*cell.results.glob(f"*/*/*/{phase}/tensorboard/*")]
         if logs and logs[0].stat().st_size > 1000 * at:
             return
