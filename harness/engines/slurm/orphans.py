@@ -16,7 +16,7 @@ class Job:
 
     Args:
         number, name, state, nodes: as Slurm has them.
-        host, pid, born: the process that had asked for it, and when that was started; empty where nobody says.
+        host, pid, born: the process that asked for it, and when that was started; empty if none is said.
     """
 
     number: str
