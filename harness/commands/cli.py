@@ -24,6 +24,7 @@ from harness.commands import (
     report,
     run,
     sensitivity,
+    sweep,
 )
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, HarnessError
 from harness.text import guarded
@@ -38,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
         "4 the trainer crashed or hung, 130 interrupted",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (run, cross, sensitivity, init, cases, goldens, checkpoint, report, github, gitlab, alarm):
+    for module in (
+        run, sweep, cross, sensitivity, init, cases, goldens, checkpoint, report, github, gitlab, alarm,
+    ):  # fmt: skip
         module.add(commands)
     return top
 
