@@ -6,6 +6,7 @@
     nox -t h100 | -t dev | -t <case>       by one of the three; also -k, and -l --json for CI
     nox -s "cross(cpu)"                    saved under one track or layout, resumed under another
     nox -s tests | minimums | frameworks | faults | alarms | circumstances | bench | pages | docs
+    nox -s slurm                           a real Slurm of three nodes; as root, with Debian's packages
     nox -s megatron | museum               other people's software, which is fetched or named
 
 What stands after ``--`` goes to pytest, or to the command behind the session. Cells are ``harness/nox.py``'s.
@@ -81,6 +82,7 @@ for row in (
     ("faults", "dev", "python -m tests.faults", "Plant every known resume bug, and see it caught and named."),
     ("circumstances", "dev", "python -m tests.circumstances",
      "Run sound scripts that save the time, the host, the job: none may fail; ``--faults``: each must."),
+    ("slurm", "dev", "python -m pytest tests/slurm", "Run what needs a cluster on a real Slurm."),
     ("frameworks", "frameworks", "python -m tests.frameworks", "Run the newest releases of five frameworks."),
     ("museum", "museum", "python -m tests.museum", "Run real releases with real bugs, and sound ones."),
     ("bench", "bench", "python -m benchmarks", "Measure every speed claim against its rival."),

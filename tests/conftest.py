@@ -26,6 +26,8 @@ _ROOT = Path(__file__).parents[1]
 MISSING_HARDWARE = "missing hardware: "
 #: What reads a checkout of Megatron-LM, and is not collected without one.
 OF_A_CHECKOUT = ("test_megatron_words.py", "test_places.py")
+#: What is collected only where it is named, as ``nox -s slurm`` does: it needs root and Debian's Slurm.
+_WHEN_NAMED = _ROOT / "tests" / "slurm"
 
 
 def pytest_report_header() -> str:
@@ -66,6 +68,8 @@ def _fail_if_skipped_in_ci(report: pytest.TestReport | pytest.CollectReport) -> 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where torch is not asked for it may not be there: then its modules cannot even be collected."""
     if collection_path.name in OF_A_CHECKOUT and not os.environ.get("MEGATRON_LM_PATH"):
+        return True
+    if collection_path == _WHEN_NAMED:  # of what is named, and of the folders above it, pytest does not ask
         return True
     unasked = config.option.markexpr.startswith("not torch")
     return True if unasked and _imports_torch(collection_path) else None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.slurm.cluster import PACKAGES
 from tests.tools import program
 
 pytestmark = pytest.mark.tools
@@ -56,7 +57,8 @@ def test_it_installs_debians_browser_and_says_when_that_fails(bare: Path) -> Non
     add(bare, "apt-get", 'echo "$@"; exit 100')
     done = run(bare)
     assert done.returncode == 1
-    assert done.stdout == "update\ninstall -y --no-install-recommends chromium\n"
+    waits = "-o DPkg::Lock::Timeout=300"
+    assert done.stdout == f"{waits} update\n{waits} install -y --no-install-recommends chromium\n"
     assert done.stderr.endswith(".ci/run: apt-get could not install chromium\n")
 
 
@@ -68,7 +70,12 @@ def test_who_is_not_root_asks_sudo(bare: Path) -> None:
     assert done.stderr == (".ci/run: no Chromium and no Chrome on PATH: install one, or run this as root\n")
     add(bare, "sudo", 'echo sudo "$@"; exit 100')
     done = run(bare)
-    assert done.stdout == "sudo apt-get update\nsudo apt-get install -y --no-install-recommends chromium\n"
+    apt = "sudo apt-get -o DPkg::Lock::Timeout=300"
+    assert done.stdout == f"{apt} update\n{apt} install -y --no-install-recommends chromium\n"
+
+
+def test_what_it_installs_for_slurm_is_what_the_session_says_is_missing() -> None:
+    assert f"slurm=({' '.join(PACKAGES)})\n" in SCRIPT.read_text()
 
 
 def test_a_browser_that_is_there_is_taken(bare: Path) -> None:

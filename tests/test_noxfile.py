@@ -203,14 +203,14 @@ def test_another_gpu_is_named_when_the_hardware_is_absent(project: Path, tmp_pat
 
 
 def test_the_other_sessions_are_there_but_not_by_default(project: Path) -> None:
-    names = ["tests", "minimums", "megatron", "faults", "circumstances", "bench", "pages", "docs"]
+    names = ["tests", "minimums", "megatron", "faults", "circumstances", "slurm", "bench", "pages", "docs"]
     assert sessions(project, "-s", *names) == names
     assert sessions(project, "-s", "alarms") == ["alarms(lts)", "alarms(dev)"]
 
 
 def test_the_list_says_what_each_other_session_is_for(project: Path) -> None:
     names = (
-        "tests", "minimums", "faults", "alarms", "circumstances", "megatron", "bench", "pages", "docs"
+        "tests", "minimums", "faults", "alarms", "circumstances", "slurm", "megatron", "bench", "pages", "docs"
     )  # fmt: skip
     text = (ROOT / "noxfile.py").read_text()
     for entry in listed(project, "-s", *names):
@@ -257,6 +257,7 @@ def said(project: Path, folder: Path, *words: str) -> list[str]:
         ("faults", ["python -m tests.faults"]),
         ("alarms(lts)", ["python -m tests.alarms"]),
         ("circumstances", ["python -m tests.circumstances"]),
+        ("slurm", ["python -m pytest tests/slurm"]),
         (
             "cross(cpu)",
             [

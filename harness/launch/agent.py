@@ -7,6 +7,8 @@ the same lines (:mod:`harness.engines.lines`). Beyond what :mod:`harness.launch.
   of their ranks;
 * where there are several, the first answers ``{event: bound, address, port}``, and all are told ``{event:
   store, address, port}`` before any rank is forked;
+* the request names the folders that it ``reads`` and ``writes``, and what it ``expects`` to find there
+  (:mod:`harness.launch.shared`), which is waited for before any rank is forked; ``done`` has the ``files``;
 * ``{event: ping}`` and ``{event: beat}`` are signs of life. An agent that hears none for :data:`SILENCE` ends
   its ranks and itself: a step of Slurm's lives on when its srun is killed, or its cable is pulled;
 * ``{event: report}`` asks what is known here, because something has failed elsewhere: answered by ``failed``,
@@ -22,10 +24,12 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
 from harness.engines.lines import Unpacker, packed
-from harness.launch.blame import BEAT
+from harness.launch import shared
+from harness.launch.blame import BEAT, OWN, WELL
 from harness.launch.parent import preload, woken_by_children
 from harness.launch.phase import Phase
 from harness.launch.place import Place, bound
@@ -130,15 +134,48 @@ def _phase(request: dict[str, Any], wake: int, channel: Stdio) -> dict[str, Any]
                 told = channel.wait()
             descriptor = held.fileno() if held is not None else -1
             place = Place(node, len(hosts), told["address"], told["port"], descriptor)
+        if unseen := _unseen(request, channel):
+            return _not_visible(unseen, request)
         phase = Phase(request, wake, channel, place)
         try:
             phase.start()
-            return phase.watch()
+            answer = phase.watch()
         finally:
             phase.end()
+        if answer["event"] == "done":
+            answer["files"] = shared.listing(request["writes"])
+        elif (log := Path(answer["log"])).is_file():
+            answer["log_size"] = log.stat().st_size
+        return answer
     finally:
         if held is not None:
             held.close()
+
+
+def _unseen(request: dict[str, Any], channel: Stdio) -> list[str]:
+    """What the harness has made for this phase, and this node does not see; waited for."""
+
+    def alive() -> None:
+        if (said := channel.during()) is not None and said.get("event") == "report":
+            channel.send(**_not_visible(["it waited for files when another node failed"], request, WELL))
+
+    folders = dict.fromkeys([request["folder"], request["cwd"], *request["reads"]])
+    if left := shared.wait_for_folders(folders, meanwhile=alive):
+        return [f"{path} is not there" for path in left]
+    return shared.wait_for(request["expects"], request["reads"], meanwhile=alive)
+
+
+def _not_visible(unseen: list[str], request: dict[str, Any], suspicion: int = OWN) -> dict[str, Any]:
+    """The answer: it is not lost, and not on this node either."""
+    more = f", and {len(unseen) - 1} more" if len(unseen) > 1 else ""
+    return {
+        "event": "failed",
+        "rank": None,
+        "reason": f"found its files not visible from this node: {unseen[0]}{more}",
+        "log": str(Path(request["folder"]) / "logs"),
+        "error": None,
+        "suspicion": suspicion,
+    }
 
 
 def _devices(hardware: str) -> dict[str, Any]:

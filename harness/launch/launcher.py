@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 HEARTBEAT_TIMEOUT = {"fork": 120.0, "exec": 1800.0}  # s; exec: a silent command may be compiling
 STARTUP_TIMEOUT = {"fork": 300.0, "exec": 1800.0}  # s; imports from a slow disk, first kernels
 _TAIL_LINES, _TAIL_BYTES = 40, 65536
+_LOG = 10.0  # s that a log on another node's side of a shared folder is waited for
+_NOT_SHARED = "a folder that all nodes share must hold --results; is this one on a disk of each node?"
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ class Launcher:
         startup_timeout: float | None = None,
         on_progress: Callable[[int], None] | None = None,
         on_started: Callable[[list[int]], None] | None = None,
+        reads: Path | None = None,
+        writes: Path | None = None,
     ) -> Outcome:
         """Run one phase to its end.
 
@@ -89,6 +93,7 @@ class Launcher:
             startup_timeout: the same until every rank has come to its first iteration.
             on_progress: told the iteration that every rank has come to.
             on_started: told the process ids of the ranks, in their order; where they are on this machine.
+            reads, writes: folders, beside ``folder``, that other machines must see as this one does.
 
         Raises:
             TrainerFailed: a rank died, hung or raised, or its node is gone; all are ended. Its ``__cause__``
@@ -110,13 +115,14 @@ class Launcher:
                 folder=str(folder.absolute()),
                 timeout=limit,
                 startup_timeout=starting,
-                hosts=list(agents.hosts),
+                **_shared(agents, folder, reads, writes),
             )
             try:
                 watch = _Watch(agents, on_progress, on_started if agents.hosts == ("",) else None)
                 failure = watch.to_the_end()
                 if failure is not None:
                     raise _failure(phase, failure, launch, folder, agents)
+                watch.see(phase, folder, writes)
             except Gone as gone:
                 raise TrainerFailed(phase=phase, rank=None, reason=gone.reason, log_tail=gone.tail) from None
             finally:
@@ -127,6 +133,17 @@ class Launcher:
         except BaseException:
             self.close()  # at once: an interrupt must not leave ranks running for as long as
             raise  # somebody holds on to this object
+
+
+def _shared(agents: Agents, folder: Path, reads: Path | None, writes: Path | None) -> dict[str, Any]:
+    """What agents on other machines are told of the folders that they share with this one."""
+    if agents.hosts == ("",):
+        return {}
+    from harness.launch.shared import listing
+
+    read = [str(reads.absolute())] if reads is not None else []
+    written = [str(path.absolute()) for path in (folder, writes) if path is not None]
+    return {"hosts": list(agents.hosts), "reads": read, "writes": written, "expects": listing(read)}
 
 
 class _Watch:
@@ -148,6 +165,19 @@ class _Watch:
         self._told: int | None = None
         self._heard = [time.monotonic()] * count
         self._asked = False
+        self._files: list[dict[str, int]] = []
+
+    def see(self, phase: str, folder: Path, writes: Path | None) -> None:
+        """Wait until this machine sees all that the nodes have written; raises TrainerFailed."""
+        from harness.launch.shared import together, wait_for
+
+        if not self._files:
+            return
+        left = wait_for(together(self._files), [path for path in (folder, writes) if path is not None])
+        if left:
+            more = f", and {len(left) - 1} more" if len(left) > 1 else ""
+            said = f"ended well, and its files are not visible from this node: {left[0]}{more}"
+            raise TrainerFailed(phase=phase, rank=None, reason=said, evidence=(_NOT_SHARED,))
 
     def to_the_end(self) -> Found | None:
         """None: every rank has returned; else how it failed. Raises Gone."""
@@ -194,6 +224,8 @@ class _Watch:
             self._done.add(node)
             self._failures.done(node)
             self.startup = max(self.startup, event["startup"])
+            if "files" in event:
+                self._files.append(event["files"])
         elif kind == "failed":
             self._failures.add(node, event, now)
 
@@ -235,7 +267,11 @@ def _of_answer(
     from harness.text import one_line
 
     log, rank, reason = Path(event["log"]), event["rank"], event["reason"]
-    tail = _last_lines(log) if log.exists() else ""
+    if host and event.get("log_size"):
+        from harness.launch.shared import wait_for
+
+        wait_for({str(log): event["log_size"]}, [log.parent], seconds=_LOG)
+    tail = _last_lines(log) if log.is_file() else ""
 
     def clean(text: str) -> str:
         return secrets.text(one_line(text))

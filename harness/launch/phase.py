@@ -100,6 +100,7 @@ class Phase:
         self.scratch = tempfile.mkdtemp(prefix="harness-rendezvous-")
         self.began = self.looked = time.monotonic()
         self.slack = self.listed = 0.0
+        self.seen, self.changed = (0.0, 0), self.began
         #: When the harness asked what is known here, because something has failed on another node.
         self.asked: float | None = None
         self.all_up: float | None = None
@@ -313,14 +314,17 @@ class Phase:
         if time.monotonic() < self.listed + _LISTED:
             return 0.0
         self.listed = time.monotonic()
-        newest = 0.0
+        newest, size = 0.0, 0
         # os.walk: unlike rglob, it minds no folder that is removed meanwhile.
         for here, _, files in os.walk(self.folder):
             for path in (here, *(os.path.join(here, name) for name in files)):
                 with contextlib.suppress(OSError):
-                    newest = max(newest, os.stat(path).st_mtime)
-        age = max(0.0, time.time() - newest)
-        return min(age, time.monotonic() - self.began) - self.slack
+                    found = os.stat(path)
+                    newest, size = max(newest, found.st_mtime), size + found.st_size
+        # Not by the clock: the times of a shared folder are another machine's.
+        if (newest, size) != self.seen:
+            self.seen, self.changed = (newest, size), time.monotonic()
+        return time.monotonic() - self.changed - self.slack
 
     def _find_hung(self) -> tuple[int, bool]:
         """Which rank the others wait for: the furthest behind whose stack is not in a collective.

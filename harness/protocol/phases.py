@@ -245,6 +245,8 @@ class Phases:
             timeout=plan.options.heartbeat_timeout,
             on_progress=progress,
             on_started=on_started,
+            reads=phase.load,
+            writes=phase.save,
         )
         self._timing[name] = outcome.seconds
         self._timing[f"{name} start-up"] = outcome.startup_seconds

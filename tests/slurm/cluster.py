@@ -1,14 +1,14 @@
-"""A real Slurm on this machine, below one folder: a head and some nodes, none of them on the machine's network.
+"""A real Slurm on this machine, below one folder: a head and some nodes, in a network of their own.
 
     with Cluster(folder, shared=[tmp_path]) as cluster:
         cluster.call("srun", "-N2", "hostname")
 
     python -m tests.slurm.cluster FOLDER [NODES] [/folder/to/share …]    # by hand, until Ctrl-C
 
-Each machine has namespaces of its own (network, processes, host name, IPC, mounts), so its own address, /tmp and
-/dev/shm, and a cable to a bridge at the head. Its namespaces have no name: they are gone with its first process,
-which the kernel kills when this process is gone, however that ends, and with it everything on the machine. So
-nothing is left to be removed later but the folder.
+Each machine has namespaces of its own (network, processes, host name, IPC, mounts), so its own address,
+/tmp and /dev/shm, and a cable to a bridge at the head. Its namespaces have no name: they are gone with its
+first process, which the kernel kills when this process is gone, however that ends, and with it everything on
+the machine. So nothing is left to be removed later but the folder.
 
 Needs root, and what :data:`PACKAGES` lists.
 """
@@ -25,7 +25,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.slurm.configuration import HEAD, address, munged, write
@@ -61,10 +61,10 @@ class Cluster:
         root: its folder, new, empty, or of a cluster that is gone. Shared by all machines.
         nodes: how many.
         cpus: as many has each node, whatever this machine has.
-        gpus: stand-ins, character devices that a job is bound to (``CUDA_VISIBLE_DEVICES``) and nobody can use.
-        shared: folders that all machines see. Only those below ``/tmp`` need to be named; all others they see.
-        late: nodes see those below ``/tmp`` as over a slow network: what others write shows up to three seconds
-            later. Needs ``bindfs`` and ``/dev/fuse``. ``root`` is seen at once.
+        gpus: stand-ins: character devices that a job is bound to (``CUDA_VISIBLE_DEVICES``), of no use.
+        shared: folders that all machines see. Only those below ``/tmp`` need naming; they see all others.
+        late: nodes see those below ``/tmp`` as over a slow network: what others write shows up to three
+            seconds later. Needs ``bindfs`` and ``/dev/fuse``. ``root`` is seen at once.
         grace: seconds that a job has which is preempted.
         again: seconds before a job that was requeued may start.
 
@@ -150,7 +150,8 @@ class Cluster:
     def _power(self, name: str) -> None:
         """Make a machine's namespaces, and wait until they are there; it is told later what to do."""
         out = (self.root / f"{name}.out").open("ab")
-        argv = ["setpriv", "--pdeathsig=KILL", "unshare", *_OWN, "--pid", "--fork", "--kill-child", "--mount-proc",
+        apart = ["unshare", *_OWN, "--pid", "--fork", "--kill-child", "--mount-proc"]
+        argv = ["setpriv", "--pdeathsig=KILL", *apart,
                 sys.executable, "-IS", str(Path(__file__).with_name("machine.py"))]  # fmt: skip
         with out:
             self._machines[name] = machine = subprocess.Popen(
@@ -166,7 +167,7 @@ class Cluster:
         first, tmp = [], self.root / "tmp"  # each machine mounts its own there, and sees only that
         first.append(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmp", str(tmp)])
         for path in self._shared:
-            if path.is_relative_to("/tmp"):  # noqa: S108 - it is this one that each machine has of its own
+            if path.is_relative_to("/tmp"):
                 there = f"{tmp}/{path.relative_to('/tmp')}"
                 first.append(["mkdir", "-p", there])
                 first.append(["mount", "--bind", str(path), there])
@@ -203,12 +204,12 @@ class Cluster:
             input="\n".join(lines) + "\n", capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
-            raise RuntimeError(f"{name}: ip: {done.stderr.strip()}; of {lines}")
+            raise RuntimeError(f"{name}: ip: {done.stderr.strip()}, of {lines}")
 
     # What is done to machines
 
     def switch_off(self, name: str) -> None:
-        """Switch a node off: all its processes are gone, its connections are reset. ``cut`` it first for silence."""
+        """Switch a node off: its processes are gone, its connections reset. ``cut`` it first for silence."""
         space = self._space(name)
         self._off.add(name)
         self._machines[name].kill()
@@ -217,6 +218,7 @@ class Cluster:
 
     def start(self, name: str) -> None:
         """Start a node that was switched off, with an empty /tmp and its cable plugged in."""
+        _bury(self._machines[name])
         with contextlib.suppress(RuntimeError):  # its cable ends with its network, some time later
             self._ip(HEAD, f"link del {name}")
         self._power(name)
@@ -236,7 +238,8 @@ class Cluster:
         self._cut.discard(name)
 
     def repair(self) -> list[str]:
-        """Start and mend what a test has left; the names."""
+        """Start what is off or dead, mend what is cut; the names."""
+        self._off |= {name for name in self.names if self._machines[name].poll() is not None}
         broken = sorted(self._off | self._cut)
         for name in broken:
             if name in self._off:
@@ -254,8 +257,8 @@ class Cluster:
     def prefix(self) -> list[str]:
         """What to write before a command that is to run on the head, in the folder of here.
 
-        Of what is signalled only KILL reaches the command (any signal that ends this ends it so): it waits for
-        a child in another namespace. ``popen`` has the command itself.
+        Signals do not reach the command: what they end waits for it, and it is killed then. The process of
+        ``popen`` is the command itself.
         """
         target = f"--target={self._machines[HEAD].pid}"
         words = [f"--pid=/proc/{self._machines[HEAD].pid}/ns/pid_for_children", f"--wdns={os.getcwd()}"]
@@ -290,8 +293,8 @@ class Cluster:
         self, argv: Sequence[str], cwd: Path | None, env: Mapping[str, str], stderr: int
     ) -> subprocess.Popen[str]:
         head = self._machines[HEAD].pid
-        # A process cannot change its own process namespace, only that of its next children. Were nsenter to do
-        # it, it would have to stay as the parent, and signals would end there.
+        # A process cannot change its own process namespace, only that of its next children. Were nsenter to
+        # do it, it would have to stay as the parent, and signals would end there.
         with open(f"/proc/{head}/ns/pid_for_children") as there, open("/proc/self/ns/pid") as here:
             _enter(there.fileno())
             try:
@@ -304,7 +307,7 @@ class Cluster:
                 _enter(here.fileno())
 
     def states(self) -> dict[str, str]:
-        """What Slurm says of each node: ``idle``, ``alloc``, ``down*`` (the star: it does not answer) and others."""
+        """What Slurm says of each node: ``idle``, ``alloc``, ``down*`` (it does not answer) and others."""
         said = self.call("sinfo", "--noheader", "--Node", "--partition=main", "--format=%N %t").stdout
         return {name: state for name, state in (line.split() for line in said.splitlines())}  # noqa: C416 - mypy
 
@@ -314,12 +317,12 @@ class Cluster:
         return {number: state for number, state in (line.split() for line in said.splitlines())}  # noqa: C416
 
     def job(self, number: str) -> dict[str, str]:
-        """What ``scontrol show job`` says of a job, also of one that has been over for less than ten minutes."""
+        """What ``scontrol show job`` says of a job, also of one that was over less than ten minutes ago."""
         said = self.call("scontrol", "show", "job", "--oneliner", number).stdout
         return dict(re.findall(r"(\S+?)=(\S*)", said))
 
     def pids(self, name: str, pattern: str) -> list[int]:
-        """The processes of a node, or of ``head``, whose command line a regular expression finds; numbers of here.
+        """The processes of a node, or of ``head``, whose command line matches somewhere; numbers of here.
 
         Neither a machine's first process nor one that is dead and not yet waited for is among them.
         """
@@ -352,22 +355,18 @@ class Cluster:
         while not condition():
             for name, machine in self._machines.items():
                 if name not in self._off and machine.poll() is not None:
-                    raise RuntimeError(
-                        f"{name} is dead (exit status {machine.returncode}), waiting for: {what}\n{self._logs()}"
-                    )
+                    dead = f"{name} is dead (exit status {machine.returncode})"
+                    raise RuntimeError(f"{dead}, waiting for: {what}\n{self._logs()}")
             if time.monotonic() > end:
-                raise TimeoutError(
-                    f"not in {seconds:g} s: {what}; nodes: {self.states()}; queue: {self.queue()}\n{self._logs()}"
-                )
+                now = f"nodes: {self.states()}; queue: {self.queue()}"
+                raise TimeoutError(f"not in {seconds:g} s: {what}; {now}\n{self._logs()}")
             time.sleep(pause)
 
     def _logs(self) -> str:
         """The end of what each daemon has said."""
-        texts = []
-        for path in sorted([*self.root.glob("*.log"), *self.root.glob("*.out"), self.root / "munge" / "log"]):
-            if path.is_file() and (lines := path.read_text(errors="replace").splitlines()):
-                texts.append("\n  ".join([f"{path}:", *lines[-12:]]))
-        return "\n".join(texts)
+        paths = [*sorted(self.root.glob("*.out")), *self.root.glob("munge/log")]
+        said = {path: path.read_text(errors="replace").splitlines()[-12:] for path in paths}
+        return "\n".join("\n  ".join([f"{path}:", *lines]) for path, lines in said.items() if lines)
 
 
 def _enter(space: int) -> None:
@@ -386,16 +385,16 @@ def _bury(machine: subprocess.Popen[bytes]) -> None:
 
 
 def _members(space: str) -> dict[int, str]:
-    """The command lines of the processes in a process namespace but its first; the dead have none."""
+    """The command lines of what lives in a process namespace, but for its first process."""
     found = {}
     for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, IndexError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # it ended meanwhile
             if not entry.name.isdigit() or os.readlink(entry / "ns" / "pid") != space:
                 continue
             (numbers,) = re.findall(r"^NSpid:\s+(.*)$", (entry / "status").read_text(), re.MULTILINE)
-            if numbers.split()[-1] != "1":
-                if command := (entry / "cmdline").read_bytes().rstrip(b"\0"):
-                    found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
+            command = (entry / "cmdline").read_bytes().rstrip(b"\0")
+            if command and numbers.split()[-1] != "1":
+                found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
     return found
 
 

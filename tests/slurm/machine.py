@@ -1,9 +1,9 @@
-"""The first process of a machine of the cluster: sets the machine up from inside, runs its daemon, buries its dead.
+"""The first process of a machine of the cluster: sets it up from inside, runs its daemon, buries its dead.
 
-Started by :mod:`tests.slurm.cluster` in namespaces that are new. It says so with an empty line, and is told by
-one line of JSON what the machine is called, what to run once, one after the other, and what to run for good.
+Started by :mod:`tests.slurm.cluster` in namespaces that are new. It says so with an empty line, and is told
+by one line of JSON what the machine is called, what to run once, in this order, and what to run for good.
 When that ends, so does the machine: the kernel kills what is left in the namespace of a first process that is
-gone. Standard library only, and little of it: each machine waits for this import.
+gone. Standard library only, and little of it: each machine waits for these imports.
 """
 
 from __future__ import annotations

@@ -184,13 +184,13 @@ class Step:
             why = self._allocation.taken()
             return NotRun(f"job {self._allocation.job} {why} before the cell had ended", "run it again")
         if taken := self._allocation.taken():
-            return Gone(f"job {self._allocation.job} {taken}", self._tail())
+            return Gone(f"lost its nodes: job {self._allocation.job} {taken}", self._tail())
         status = self._process.returncode
         if status is not None and status < 0:
-            return Gone(f"srun was killed by {signal.Signals(-status).name}", self._tail())
+            return Gone(f"lost srun, killed by {signal.Signals(-status).name}", self._tail())
         last = next((line for line in reversed(self._said) if line.strip()), "")
         said = f": {one_line(last)}" if last else ""
-        return Gone(f"srun ended with status {status}{said}", self._tail())
+        return Gone(f"lost its agents: srun ended with status {status}{said}", self._tail())
 
     def _tail(self) -> str:
         return "\n".join(self._said)
