@@ -141,7 +141,7 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     Raises:
         UsageError: they mean nothing; argparse would end the process.
     """
-    parser = argparse.ArgumentParser(prog="harness")
+    parser = _Raising(prog="harness")
     add(parser.add_subparsers(required=True, parser_class=_Raising))
     return parser.parse_args(["run", *words])
 

@@ -90,16 +90,16 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from harness.sweep.sweep import Sweep
 
     words = run.cases_asked(arguments.case, arguments.cases) if arguments.case else []
-    nodes = run.parsed(["any", *how.words]).nodes
     asked = asked_for(
-        words, arguments.cases, hardware=arguments.hardware, tracks=arguments.track, nodes=nodes
+        words, arguments.cases, hardware=arguments.hardware, tracks=arguments.track, nodes=how.nodes
     )
     console = Console(file=sys.stdout, highlight=False, markup=False)
     sweep = Sweep(asked, how, console)
     try:
         return sweep.run()
     except KeyboardInterrupt:
-        print(f"harness: interrupted; the jobs named {sweep.name} are cancelled", file=sys.stderr)
+        told = "are left in the queue: scancel --name=" if sweep.left else "are cancelled: "
+        print(f"harness: interrupted; its jobs {told}{sweep.name}", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -144,4 +144,5 @@ def _how(arguments: argparse.Namespace) -> How:
         prefix=tuple(arguments.prefix),
         words=tuple(arguments.run_option),
         here=arguments.environments == "here",
+        nodes=run.parsed(["any", *arguments.run_option]).nodes,
     )

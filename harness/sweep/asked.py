@@ -28,12 +28,14 @@ class Wish:
         asked: its case as ``harness run`` takes it.
         nodes: of a phase.
         ranks: of a phase, all together.
+        engine: whether its phases are steps of an allocation of its own; else it runs as on any machine.
     """
 
     cell: Cell
     asked: str
     nodes: int = 1
     ranks: int = 1
+    engine: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Array:
     """Cells that ask for the same.
 
     Args:
-        hardware, track, nodes, ranks: of each.
+        hardware, track, nodes, ranks, engine: of each.
         wishes: the cells, in the order of their tasks.
     """
 
@@ -49,6 +51,7 @@ class Array:
     track: str
     nodes: int
     ranks: int
+    engine: bool
     wishes: tuple[Wish, ...]
 
 
@@ -131,15 +134,15 @@ def _sized(cell: Cell, asked: str, folder: Path, nodes: int | None) -> Wish:
     except HarnessError:
         return Wish(cell, asked)
     count = nodes or case.harness.nodes
-    # Our own trainer takes a case of several nodes on one machine as well, and several is what it is about.
-    return Wish(cell, asked, max(1, count), max(1, ranks))
+    return Wish(cell, asked, max(1, count), max(1, ranks), engine=count > 1 or nodes is not None)
 
 
 def arrays(wishes: Iterable[Wish]) -> Iterator[Array]:
     """Those of the same hardware, track, nodes and ranks share one, as far as Slurm admits it."""
-    kinds: dict[tuple[str, str, int, int], list[Wish]] = {}
+    kinds: dict[tuple[str, str, int, int, bool], list[Wish]] = {}
     for one in wishes:
-        kinds.setdefault((one.cell.hardware, one.cell.track, one.nodes, one.ranks), []).append(one)
-    for (hardware, track, nodes, ranks), those in kinds.items():
+        kind = (one.cell.hardware, one.cell.track, one.nodes, one.ranks, one.engine)
+        kinds.setdefault(kind, []).append(one)
+    for kind, those in kinds.items():
         for at in range(0, len(those), MOST):
-            yield Array(hardware, track, nodes, ranks, tuple(those[at : at + MOST]))
+            yield Array(*kind, tuple(those[at : at + MOST]))

@@ -16,9 +16,15 @@ Key = tuple[int, int]
 #: The whole of ``123_[0-5,7,9-300%8]``, which is cut off after 64 characters otherwise.
 _WHOLE: Final = {"SLURM_BITSTR_LEN": "0"}
 _ID: Final = re.compile(r"(\d+)(?:_(?:(\d+)|\[([^\]]*)\]))?")
+_UNKNOWN: Final = "Invalid job id"
 _MOST_TASKS: Final = 100_000  # of one line; an array has never so many
+#: States of a task that has ended; in any other it is still to come to one.
+ENDED: Final = (
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+    "REVOKED", "TIMEOUT",
+)  # fmt: skip
 #: States in which a task was taken away, or never given: nobody can say how it would have ended.
-TAKEN: Final = ("PREEMPTED", "CANCELLED", "REVOKED", "REQUEUED")
+TAKEN: Final = ("CANCELLED", "PREEMPTED", "REVOKED")
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,9 @@ def endings(wanted: Iterable[Key]) -> dict[Key, Task]:
     """How tasks have ended that are not in the queue any more; those that Slurm has forgotten are left out.
 
     One question, or two where there is a data base; asked of those only that have left no verdict.
+
+    Raises:
+        UsageError: Slurm does not answer.
     """
     numbers = [str(job) if task < 0 else f"{job}_{task}" for job, task in wanted]
     if not numbers:
@@ -106,14 +115,14 @@ def endings(wanted: Iterable[Key]) -> dict[Key, Task]:
         text = programs.ask(
             "squeue", "-h", "-r", "-t", "all", "-j", ",".join(numbers), "-o", "%i|%T|%N|%M|%r"
         )
-    except UsageError:  # Invalid job id specified: none of them is known
-        text = ""
+    except UsageError as error:
+        if _UNKNOWN not in str(error):
+            raise
+        text = ""  # none of them is known any more
     found = parsed(text)
-    ended = {key: task for key, task in found.there.items() if task.state != "COMPLETING"}
-    left = [number for number in numbers if next(keys(number)) not in ended]
-    if left and text.count("\n") < len(numbers):
-        ended |= _recorded(left)
-    return ended
+    known = {**dict.fromkeys(found.waiting, Task("PENDING")), **found.there}
+    left = [number for number in numbers if next(keys(number)) not in known]
+    return {**known, **(_recorded(left) if left else {})}
 
 
 def _recorded(numbers: list[str]) -> dict[Key, Task]:
@@ -129,6 +138,6 @@ def _recorded(numbers: list[str]) -> dict[Key, Task]:
         number, state, host, elapsed, reason = (*line.split("|"), "", "", "", "", "")[:5]
         word = state.split()[0] if state.split() else ""  # CANCELLED by 1000
         for key in keys(number):
-            if word not in ("", "PENDING", "RUNNING", "REQUEUED"):
+            if word in ENDED:
                 found[key] = Task(word, "" if host == "None assigned" else host, elapsed, reason)
     return found

@@ -29,11 +29,13 @@ from harness.sweep.asked import Array, Asked, Wish, arrays
 from harness.sweep.board import Board
 from harness.sweep.environments import LATE, Kind, Made, Making
 from harness.sweep.folder import Folder
-from harness.sweep.queue import Key, Queue, look
+from harness.sweep.queue import ENDED, Key, Queue, look
 from harness.sweep.queue import endings as endings_of
+from harness.text import count
 from harness.verdict.sweep import leave
 
 _LOOK: Final = 3.0  # s between two questions
+_STAY: Final = "--no-rotation"  # means nothing to a cell that runs as on any machine
 _SILENT: Final = 600.0  # s for which the controller may not answer, as while it is started anew
 
 
@@ -50,6 +52,7 @@ class How:
         prefix: words before the command of a cell.
         words: more words for ``harness run``.
         here: whether environments are made on this machine.
+        nodes: that each phase runs on, where ``words`` say it; None: as the case says.
     """
 
     cases: Path
@@ -62,6 +65,7 @@ class How:
     prefix: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     here: bool = False
+    nodes: int | None = None
 
 
 @dataclass
@@ -91,7 +95,10 @@ class Sweep:
         self._folder = Folder(how.results, self.name)
         self._open: dict[Key, _Seat] = {}
         self._codes: set[int] = set()
+        self._submitted = False
         self._heard = time.monotonic()
+        #: Whether jobs are in the queue that could not be cancelled.
+        self.left = False
 
     def run(self) -> int:
         """Run them; the exit status is as of ``harness run`` with several cells.
@@ -120,9 +127,12 @@ class Sweep:
         return bad.pop() if len(bad) == 1 else EXIT_FAILED
 
     def _end(self) -> None:
+        if not self._submitted:
+            self._folder.remove()
+            return
+        self.left = True
         with undisturbed():
-            if not cancel(self.name):
-                self._board.say(f"jobs are left in the queue: scancel --name={self.name}")
+            self.left = not cancel(self.name)
 
     # -- before ------------------------------------------------------------------------------
 
@@ -149,7 +159,7 @@ class Sweep:
         return made
 
     def _submit(self, made: dict[Kind, Made]) -> None:
-        count = 0
+        jobs = 0
         for number, array in enumerate(arrays(self.asked.wishes)):
             environment = made[array.hardware, array.track]
             if not environment.python:
@@ -160,9 +170,10 @@ class Sweep:
             job = self._sbatch(self._array(array, number), self._write(array, number, environment.python))
             for task, wish in enumerate(array.wishes):
                 self._open[job, task] = _Seat(number, task, wish)
-            count += 1
+            jobs += 1
         if self._open:
-            self._board.say(f"{len(self._open)} cells in {count} job array(s), named {self.name}")
+            cells, made_of = count(len(self._open), "cell"), count(jobs, "job array")
+            self._board.say(f"{cells} in {made_of}, named {self.name}")
 
     def _write(self, array: Array, number: int, python: str) -> Path:
         cells = [
@@ -173,7 +184,7 @@ class Sweep:
             }
             for one in array.wishes
         ]
-        content = {"python": python, "prefix": list(self.how.prefix), "engine": array.nodes > 1}
+        content = {"python": python, "prefix": list(self.how.prefix), "engine": array.engine}
         return self._folder.array(number, {**content, "cells": cells})
 
     def _array(self, array: Array, number: int) -> list[str]:
@@ -181,8 +192,8 @@ class Sweep:
         slots = "" if self.how.at_most is None else f"%{self.how.at_most}"
         gpus = 0 if array.hardware == "cpu" else -(-array.ranks // array.nodes)
         # One more than a phase has: no rank is resumed on the node that it was saved on.
-        spare = 1 if array.nodes > 1 and "--no-rotation" not in self.how.words else 0
-        words = _room(array.nodes + spare, array.ranks, gpus)
+        spare = 1 if array.engine and _STAY not in self.how.words else 0
+        words = _room(array.nodes + spare, array.ranks, gpus, whole=array.engine)
         return [*words, f"--array=0-{len(array.wishes) - 1}{slots}",
                 f"--output={self._folder.log(f'{number}-%a')}", "--open-mode=append"]  # fmt: skip
 
@@ -192,6 +203,7 @@ class Sweep:
         every += [f"--time={how.minutes}", "--requeue" if how.requeue else "--no-requeue"]
         every += [f"--chdir={os.getcwd()}", *words, *how.options, str(script)]
         with undisturbed():  # what is half submitted could not be cancelled
+            self._submitted = True
             said = programs.ask(*every)
         number = said.strip().partition(";")[0]
         if not number.isdigit():
@@ -202,9 +214,9 @@ class Sweep:
         how, cell = self.how, wish.cell
         words = ["run", wish.asked, "--hardware", cell.hardware, "--track", cell.track]
         words += ["--cases", str(how.cases), "--goldens", str(how.goldens), "--results", str(how.results)]
-        if wish.nodes > 1:
-            words += ["--engine", "slurm", "--time-limit", str(how.minutes)]
-        return [*words, *how.words]
+        if wish.engine:
+            return [*words, "--engine", "slurm", "--time-limit", str(how.minutes), *how.words]
+        return [*words, *(word for word in how.words if word != _STAY)]
 
     def _again(self, wish: Wish) -> str:
         return shlex.join(["harness", *self._words(wish)])
@@ -246,10 +258,15 @@ class Sweep:
         self._board.look(queue, names)
 
     def _ask(self, ask: dict[Key, Outcome | None]) -> None:
-        said = endings_of(ask)
+        try:
+            said = endings_of(ask)
+        except UsageError:  # it is asked again, as long as the queue is
+            return
         for key, left in ask.items():
-            found = left
-            seat, task = self._open[key], said.get(key)
+            found, seat, task = left, self._open[key], said.get(key)
+            if task is not None and task.state not in ENDED:
+                seat.out = 0.0  # it was started again
+                continue
             record = self._folder.record(seat.array, seat.task)
             if found is None or endings.taken(task):
                 endings.write(
@@ -269,9 +286,9 @@ class Sweep:
         self._board.ended(Line.of(found), host)
 
 
-def _room(nodes: int, ranks: int, gpus: int) -> list[str]:
-    """The words of sbatch that say what a task needs; on several nodes it has all of each."""
-    if nodes > 1:
+def _room(nodes: int, ranks: int, gpus: int, *, whole: bool = False) -> list[str]:
+    """The words of sbatch that say what a task needs; ``whole``: all of each of its nodes."""
+    if whole:
         words = [f"--nodes={nodes}", "--ntasks-per-node=1", "--exclusive", "--mem=0", "--no-kill"]
     else:
         words = ["--nodes=1", "--ntasks=1", f"--cpus-per-task={ranks}"]
