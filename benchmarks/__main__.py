@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 #: What is measured, in the order of cost. The state diff has a command and a page of its own.
-BENCHMARKS = ("listing", "startup", "goldens", "comm", "sweep", "verdict")
+BENCHMARKS = ("listing", "startup", "goldens", "comm", "sweep", "verdict", "cluster")
 RESULTS = Path(__file__).parent / "results.json"
 DOCS = Path(__file__).parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- table -->", "<!-- /table -->"

@@ -17,6 +17,7 @@ from nox.virtualenv import UV
 from harness.machine.hardware import devices_of, driver_here, of_amd
 from harness.matrix import GPU_PYTHON, Cell
 from harness.repository import DISTRIBUTION, Repository, installed_as, repository
+from harness.verdict.sweep import PYTHON_FILE
 
 #: The pins have wheels for Pythons up to 3.13.
 PYTHON = None if sys.version_info < (3, 14) else "3.13"
@@ -92,6 +93,18 @@ def make(session: nox.Session, here: Repository, cell: Cell, at: str = "") -> tu
             session.install(*to, *pins(session, track.build_group))  # first: the others are compiled with it
         session.install(*to, "--no-build-isolation", *pins(session, track.gpu_group))
     return ("pytest",)
+
+
+def tell_python(session: nox.Session, pytest: tuple[str, ...]) -> None:
+    """Say which Python is that of an environment which has been made, to whoever asks by a file.
+
+    Args:
+        pytest: the command that is pytest there, as of make.
+    """
+    if wanted := os.environ.get(PYTHON_FILE):
+        made = getattr(session.virtualenv, "location", "")
+        python = pytest[0] if len(pytest) > 1 else str(Path(made, "bin", "python").absolute())
+        Path(wanted).write_text(f"{python}\n", encoding="utf-8")
 
 
 def _python_here(session: nox.Session, track: str) -> str:

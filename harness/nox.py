@@ -21,7 +21,17 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
-from harness.environment import PYTHON, cross, install, make, one_line, pins, session_for, settings
+from harness.environment import (
+    PYTHON,
+    cross,
+    install,
+    make,
+    one_line,
+    pins,
+    session_for,
+    settings,
+    tell_python,
+)
 from harness.errors import EXIT_NOTHING, EXIT_USAGE, HardwareMissing, HarnessError
 from harness.machine.hardware import require
 from harness.matrix import Cell, cases_by_name
@@ -76,6 +86,7 @@ def _session(here: Repository, hardware: str, cases: str, names: list[str], swee
             sweep.skipped()
             session.skip(str(missing))
         pytest = make(session, here, cell)
+        tell_python(session, pytest)
         words = (cases, f"--cell={cell.id}", f"--confcutdir={cases}", *_APART, *session.posargs)
         try:
             session.run(*pytest, *words, external=len(pytest) > 1)

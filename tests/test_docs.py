@@ -38,6 +38,7 @@ NOT_RUN = {
     "harness run": "needs GPUs, or is only named",
     "harness sensitivity": "resumes once for each group of a checkpoint; tests/test_sensitivity.py does",
     "harness cross": "runs a case twice for each pair; tests/test_cross.py does",
+    "harness sweep": "needs a cluster; tests/slurm/test_sweep.py has one",
     "harness init train.py": "needs a script of the reader's; test_own_repository.py goes that way",
     "harness goldens approve results/": "needs results of a sweep",
     "harness goldens drift": "needs results of two environments",

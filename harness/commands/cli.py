@@ -25,6 +25,7 @@ from harness.commands import (
     report,
     run,
     sensitivity,
+    sweep,
 )
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, HarnessError
 from harness.text import guarded
@@ -40,19 +41,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
-        run,
-        cross,
-        sensitivity,
-        init,
-        cases,
-        goldens,
-        checkpoint,
-        report,
-        github,
-        gitlab,
-        alarm,
+        run, sweep, cross, sensitivity, init, cases, goldens, checkpoint, report, github, gitlab, alarm,
         clean,
-    ):
+    ):  # fmt: skip
         module.add(commands)
     return top
 

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from harness.errors import (
     EXIT_FAILED,
@@ -133,6 +133,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="run a case's BEFORE_SCRIPT and AFTER_SCRIPT, which are shell",
     )
+
+
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    """What words after ``harness run`` mean.
+
+    Raises:
+        UsageError: they mean nothing; argparse would end the process.
+    """
+    parser = _Raising(prog="harness")
+    add(parser.add_subparsers(required=True, parser_class=_Raising))
+    return parser.parse_args(["run", *words])
+
+
+class _Raising(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"harness run: {message}", "harness run --help has its options")
 
 
 def where_options(command: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -285,6 +286,7 @@ def _provenance(
         "world_size": plan.world_size,
         "case": str(plan.case.directory),
         "results": str(steps.phases.folder.path),
+        "host": platform.node(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(plan.trainer.code()),
         **({"nodes": dict(where)} if (where := steps.phases.where) else {}),

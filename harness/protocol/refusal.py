@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,7 +47,12 @@ def refused(error: Exception, cell: Cell, run: Run, results: Path, again: str) -
     from harness import __version__
 
     now = utc_now()
-    provenance = {"harness": __version__, "results": str(results), "finished": now}
+    provenance = {
+        "harness": __version__,
+        "results": str(results),
+        "finished": now,
+        "host": platform.node(),
+    }
     return Verdict(
         cell=cell.id,
         status=status_of(error),

@@ -10,14 +10,16 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.errors import UsageError
+from harness.errors import NotRun, UsageError
 from harness.protocol import claims
+from harness.text import one_line
 from harness.verdict import Run
-from harness.verdict.sweep import MARKER, VERDICT
+from harness.verdict.sweep import JOB, MARKER, VERDICT
 
 __all__ = ["MARKER", "ResultsFolder", "claim"]
 
@@ -32,10 +34,12 @@ class ResultsFolder:
     Args:
         path: the cell's folder; absolute.
         suffix: of the folders of phases, where several have one name.
+        run: the id of the run that has claimed it; empty where nobody had to.
     """
 
     path: Path
     suffix: str = ""
+    run: str = ""
 
     @property
     def verdict(self) -> Path:
@@ -49,6 +53,17 @@ class ResultsFolder:
     def checkpoints(self, name: str) -> Path:
         """Where the phase ``name`` saves."""
         return self.path / "checkpoints" / f"{name}{self.suffix}"
+
+    def still_ours(self) -> None:
+        """Look whether another run has come, which no lock kept off: not every file system has them.
+
+        Raises:
+            NotRun: its results stand here now, and nothing may be written among them.
+        """
+        found = _marker(self.path)
+        if self.run and found.get("id", self.run) != self.run:
+            whose = f" of job {one_line(found['job'])}" if "job" in found else ""
+            raise NotRun(f"{self.path}: another run{whose} has claimed it meanwhile", "its verdict counts")
 
     def remove_checkpoints(self) -> None:
         """Free the disk."""
@@ -77,6 +92,7 @@ def claim(
 
     Raises:
         UsageError: there is something of that name which no run of the harness made.
+        NotRun: this run is a job's that was started again meanwhile, and the later start has it.
     """
     folder = (root / hardware / track / case).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -95,10 +111,35 @@ def claim(
                 _locked(path, lambda: waiting(_WAITING.format(f"{hardware}/{track}/{case}", folder)))
             )
         _check(folder)
+        began = {"id": run.id, "started": run.started, **_job()}
+        _refuse_the_late(folder, began)
         _empty(folder)
-        began = json.dumps({"id": run.id, "started": run.started})
-        (folder / MARKER).write_text(f"{began}\n", encoding="utf-8")
-        yield ResultsFolder(folder)
+        (folder / MARKER).write_text(f"{json.dumps(began)}\n", encoding="utf-8")
+        yield ResultsFolder(folder, run=run.id)
+
+
+def _job() -> dict[str, str | int]:
+    """Whose run this is, on a cluster."""
+    number, dot, again = os.environ.get(JOB, "").partition(".")
+    return {"job": number, "restart": int(again)} if dot and again.isdigit() else {}
+
+
+def _refuse_the_late(folder: Path, began: Mapping[str, object]) -> None:
+    """A node that was given up may go on for a while, where its job runs on another one already."""
+    found, ours = _marker(folder), began.get("restart")
+    theirs = found.get("restart")
+    if ours is None or found.get("job") != began.get("job") or not isinstance(theirs, int):
+        return
+    if isinstance(ours, int) and theirs > ours:
+        raise NotRun(f"{folder}: job {began['job']} has been started again, and has it", "its verdict counts")
+
+
+def _marker(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / MARKER).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager

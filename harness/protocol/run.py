@@ -123,6 +123,7 @@ def run_cell(
                 refused(error, cell, run, folder.path, plan.reproduce).write(folder.verdict)
                 raise
             more = afterwards(steps, findings) if afterwards is not None and failure is None else {}
+        folder.still_ours()
         at = at_least(steps, findings)
         verdict = told(verdict_of(protocol, at, findings, diagnosis, failure, run), findings)
         verdict = replace(verdict, provenance={**verdict.provenance, **more}) if more else verdict

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.errors import HarnessError, NothingToDo
+from harness.night.hosts import seat, suspects
 from harness.night.night import read_nights
 from harness.night.outcome import Outcome
 from harness.report.summary import Line, show, table, totals
@@ -118,7 +119,8 @@ class Board:
             pass
         if not self._console.is_terminal:
             self._changes(cells)
-        show([Line.of(cell) for cell in cells], self._console)
+        seats = [found for cell in cells if (found := seat(cell)) is not None]
+        show([Line.of(cell) for cell in cells], self._console, suspects(seats))
         return cells
 
     def _shown(self, cells: Sequence[Outcome]) -> Group:

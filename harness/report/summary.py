@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.night.headline import Headline, headline, resumed_after
+from harness.night.hosts import seat, suspects
 from harness.night.outcome import SIGNS, STATES
 from harness.report.tables import print_table
 from harness.text import count, duration, one_line
@@ -73,19 +74,31 @@ def summary(verdicts: Iterable[Verdict], console: Console) -> None:
 
 
 def summary_of(results: Path, cells: Iterable[Cell], console: Console) -> None:
-    """The same, of ``cells`` as they left their verdicts below ``results``."""
+    """The same, of ``cells`` as they left their verdicts below ``results``, with suspected machines."""
     from harness.night.outcome import read_outcome
 
-    found = [read_outcome(cell, results / cell.hardware / cell.track / cell.case) for cell in cells]
-    show([Line.of(one) for one in found], console)
+    lines, seats = [], []
+    for cell in cells:  # one verdict at a time is held
+        found = read_outcome(cell, results / cell.hardware / cell.track / cell.case)
+        lines.append(Line.of(found))
+        seats.append(seat(found))
+    show(lines, console, suspects(one for one in seats if one is not None))
 
 
-def show(lines: Sequence[Line], console: Console) -> None:
-    """Print the table, the lines of each red cell, and last how many there are of which."""
+def show(lines: Sequence[Line], console: Console, suspected: Sequence[str] = ()) -> None:
+    """Print the table, the lines of each red cell, and last how many there are of which.
+
+    Args:
+        suspected: a sentence for each machine, as of :func:`harness.night.hosts.suspects`.
+    """
     print_table(console, table(lines))
     for line in lines:
         if line.said is not None:
             _red(line, line.said, console)
+    if suspected:
+        console.print()
+    for said in suspected:
+        console.print(Text(said, style="bold yellow"), soft_wrap=True)
     console.print(totals(lines), soft_wrap=True)
 
 

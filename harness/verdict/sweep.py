@@ -17,6 +17,9 @@ from harness.text import utc_now
 from harness.verdict.verdict import Run, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.diagnosis import Diagnosis
     from harness.matrix import Cell
     from harness.verdict.verdict import Status
 
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 MARKER = ".harness-cell"
 VERDICT = "verdict.json"
 REPORT = "report.html"
+#: Of a cell that is a job's: ``<number>.<how often it was started again>``, which its marker says too.
+JOB = "HARNESS_JOB"
+#: A file that a session of nox writes the Python of its environment into.
+PYTHON_FILE = "HARNESS_PYTHON_FILE"
 _VARIABLE = "HARNESS_NOX_SWEEP"
 
 
@@ -77,11 +84,23 @@ class Sweep:
             stream.write(f"{word}\n")
 
 
-def leave(cell: Cell, status: Status, message: str, results: Path = Path("results")) -> None:
-    """Leave the verdict of a cell that no environment is made for; what others left there stays.
+def leave(
+    cell: Cell,
+    status: Status,
+    message: str,
+    results: Path = Path("results"),
+    *,
+    again: str = "",
+    diagnosis: Diagnosis | None = None,
+    provenance: Mapping[str, object] | None = None,
+) -> None:
+    """Leave the verdict of a cell that had none of its own to write; what others left there stays.
 
     Args:
-        status: ``refused`` or ``skipped``.
+        status: ``refused`` or ``skipped``; ``error`` where it began, and somebody else saw how it ended.
+        again: the command line that runs it again; empty: nox's.
+        diagnosis: of an ``error``.
+        provenance: what is known of where it was to run.
     """
     folder = results / cell.hardware / cell.track / cell.case
     try:
@@ -89,8 +108,9 @@ def leave(cell: Cell, status: Status, message: str, results: Path = Path("result
             return
         now = utc_now()
         run = Run(uuid.uuid4().hex, now, now)
-        again = f'nox -s "case({cell.hardware})({cell.track},{cell.case})"'
-        verdict = Verdict(cell.id, status, (), None, {}, {"finished": now}, again, message, run)
+        again = again or f'nox -s "case({cell.hardware})({cell.track},{cell.case})"'
+        known = {**(provenance or {}), "finished": now}
+        verdict = Verdict(cell.id, status, (), diagnosis, {}, known, again, message, run)
         verdict.write(folder / VERDICT)
         (folder / REPORT).unlink(missing_ok=True)
         (folder / MARKER).write_text(json.dumps({"id": run.id, "started": now}) + "\n", encoding="utf-8")

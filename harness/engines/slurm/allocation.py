@@ -79,7 +79,7 @@ class Allocation:
         """
         name = f"{MARK}{uuid.uuid4().hex[:12]}"
         words = ["salloc", f"--nodes={nodes}", "--exclusive", "--no-shell", f"--job-name={name}"]
-        words += [f"--time={wanted.where.minutes}", "--no-kill", "--mem=0", f"--comment={_comment()}"]
+        words += [f"--time={wanted.where.minutes}", "--no-kill", "--mem=0", f"--comment={comment()}"]
         if wanted.hardware != "cpu":
             words.append(f"--gpus-per-node={max(1, wanted.ranks // wanted.nodes)}")
         words += list(wanted.where.options)
@@ -184,6 +184,6 @@ def _wait(
         )
 
 
-def _comment() -> str:
+def comment() -> str:
     """Whose it is: found again when that process is gone."""
     return f"harness {socket.gethostname()} {os.getpid()} {born(os.getpid())}"

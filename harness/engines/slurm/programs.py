@@ -19,9 +19,9 @@ _NEEDED: Final = ("salloc", "srun", "scancel", "squeue", "scontrol", "sinfo")
 _KEPT: Final = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_TIME_FORMAT")
 
 
-def require() -> None:
-    """Raise UsageError where they are not."""
-    missing = [name for name in _NEEDED if shutil.which(name) is None]
+def require(*needed: str) -> None:
+    """Raise UsageError where they are not; those of an engine, where none is named."""
+    missing = [name for name in needed or _NEEDED if shutil.which(name) is None]
     if missing:
         raise UsageError(
             f"--engine slurm: {', '.join(missing)} not found on PATH, expected Slurm's programs",
@@ -39,8 +39,11 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**env, **(more or {})}
 
 
-def ask(*words: str, timeout: float = ANSWER) -> str:
+def ask(*words: str, timeout: float = ANSWER, env: Mapping[str, str] | None = None) -> str:
     """What a program prints.
+
+    Args:
+        env: variables that it has beside those of :func:`environment`.
 
     Raises:
         UsageError: it failed, or does not answer; with what it said.
@@ -48,7 +51,7 @@ def ask(*words: str, timeout: float = ANSWER) -> str:
     try:
         done = subprocess.run(
             words,
-            env=environment(),
+            env=environment(env),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
