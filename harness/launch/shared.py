@@ -17,6 +17,7 @@ from typing import Final
 
 #: Seconds that a folder is waited for; NFS forgets what it knows of a folder after 60 s at the latest.
 WAIT: Final = 90.0
+_VARIABLE: Final = "HARNESS_SHARED_WAIT"
 _LOOK: Final = 0.25  # s between two looks
 #: Files of a phase that are compared: a cache of data may lie there too.
 _MOST: Final = 100_000
@@ -71,10 +72,13 @@ def lacking(wanted: Listing, seen: Listing) -> list[str]:
 
 
 def wait_for_folders(
-    folders: Iterable[str | Path], *, seconds: float = WAIT, meanwhile: Callable[[], object] | None = None
+    folders: Iterable[str | Path],
+    *,
+    seconds: float | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> list[str]:
     """Wait until folders that another machine has made are there; those that are not, in the end."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + (_patience() if seconds is None else seconds)
     left = [str(path) for path in folders]
     while left := [path for path in left if not os.path.isdir(path)]:
         if time.monotonic() > end:
@@ -89,7 +93,7 @@ def wait_for(
     wanted: Listing,
     folders: Iterable[str | Path],
     *,
-    seconds: float = WAIT,
+    seconds: float | None = None,
     meanwhile: Callable[[], object] | None = None,
 ) -> list[str]:
     """Wait until this machine sees all of ``wanted``; what it does not see in the end.
@@ -97,11 +101,11 @@ def wait_for(
     Args:
         wanted: what others see.
         folders: where that is.
-        seconds: how long at most.
+        seconds: how long at most; None: ``HARNESS_SHARED_WAIT``, or :data:`WAIT`.
         meanwhile: called between two looks.
     """
     folders = list(folders)
-    end = time.monotonic() + seconds
+    end = time.monotonic() + (_patience() if seconds is None else seconds)
     while True:
         left = lacking(wanted, listing(folders))
         if not left or time.monotonic() > end:
@@ -109,3 +113,9 @@ def wait_for(
         if meanwhile is not None:
             meanwhile()
         time.sleep(_LOOK)
+
+
+def _patience() -> float:
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(os.environ.get(_VARIABLE, WAIT)))
+    return WAIT
