@@ -70,7 +70,7 @@ class Step:
             env |= FORK_ENV
             if "GLOO_SOCKET_IFNAME" not in os.environ and len(nodes) > 1:
                 del env["GLOO_SOCKET_IFNAME"]  # by the node's name, which the others know it by
-        env |= {"PYTHONDONTWRITEBYTECODE": "1", **launch.env}
+        env |= launch.env
         self._process = subprocess.Popen(
             words,
             env=env,
