@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from harness.ablation import Alterable
 from harness.commands.cli import main
-from harness.protocol.certificate import Certificate, Line, kind
+from harness.protocol.certificate import Certificate, Line, grouped, kind
 from harness.verdict.reading import read_verdict
 from tests.plain_case import write_case
 
@@ -96,3 +97,26 @@ def test_a_sentence_and_a_page() -> None:
     page = found.page("cpu/dev/one")
     assert "| weights | layers.#.weight (3) | caught | 6 | resume: loss |" in page
     assert "| optimizer | a\\|b | not caught |  |  |" in page
+
+
+def test_short_of_time_tensors_are_not_altered_with_flags() -> None:
+    """A trainer that refuses another ``amsgrad`` would say nothing of the moments altered with it."""
+    entries = [
+        Alterable(name, component, dtype, 8, "ckpt.pt")
+        for name, component, dtype in (
+            ("model.0.weight", "weights", "float32"),
+            ("model.0.bias", "weights", "float32"),
+            ("optimizer.state.0.exp_avg", "optimizer", "float32"),
+            ("optimizer.state.0.exp_avg_sq", "optimizer", "float32"),
+            ("optimizer.amsgrad", "optimizer", "Python bool"),
+            ("optimizer.decoupled", "optimizer", "Python bool"),
+            ("rng.0", "rng", "text"),
+        )
+    ]
+    assert len(grouped(entries, 7)) == 7
+    assert grouped(entries, 1) == [
+        ("rng", ("rng.0",)),
+        ("optimizer", ("optimizer.state.0.exp_avg", "optimizer.state.0.exp_avg_sq")),
+        ("optimizer", ("optimizer.amsgrad", "optimizer.decoupled")),
+        ("weights", ("model.0.weight", "model.0.bias")),
+    ]

@@ -36,6 +36,8 @@ _WORDS: dict[Outcome, str] = {
 #: What is tried first: where the seconds do not suffice, what a loss of weights would show is tried last.
 _FIRST = ("rng", "data-order", "lr-schedule", "grad-scaler", "iteration", "optimizer", "buffers")
 _NUMBER = re.compile(r"\d+")
+#: A component, and whether they are plain values.
+_Part = tuple[str, bool]
 #: Of the iterations of a run that resumes and is compared, how much longer the next one may take.
 _SLOWER = 1.25
 
@@ -196,20 +198,7 @@ class _Certifying:
                 said = f"{', '.join(unknown[:3])}: no entry of the checkpoint of {self._plan.k}"
                 raise UsageError(said, "harness checkpoint alter --list prints them")
             return [(can[name].component, (name,)) for name in dict.fromkeys(only) if name in can]
-        found: dict[tuple[str, str], dict[str, None]] = {}
-        placed: set[str] = set()
-        for name, entry in can.items():
-            if name in placed:
-                continue  # in the bytes of one that has its group
-            group = found.setdefault((entry.component, kind(name)), {})
-            for each in (name, *entry.together):
-                if each in can and each not in placed:
-                    group[each] = None
-                    placed.add(each)
-        groups = [(component, tuple(names)) for (component, _), names in found.items() if names]
-        groups.sort(key=lambda group: _FIRST.index(group[0]) if group[0] in _FIRST else len(_FIRST))
-        most = max(1, int(self._seconds / self._longest))
-        return _merged(groups, most) if len(groups) > most else groups
+        return grouped(entries, max(1, int(self._seconds / self._longest)))
 
     def _line(self, component: str, names: tuple[str, ...]) -> Line:
         from harness.ablation import alter
@@ -275,16 +264,47 @@ def _first_bad(check: Check) -> tuple[float, bool]:
     return (float("inf") if step is None else step, check.metric is None)
 
 
-def _merged(groups: Iterable[tuple[str, tuple[str, ...]]], most: int) -> list[tuple[str, tuple[str, ...]]]:
-    """Groups of one component as one, the smallest first, until there are no more than ``most``."""
-    by_component: dict[str, list[tuple[str, ...]]] = {}
-    for component, names in groups:
-        by_component.setdefault(component, []).append(names)
-    while sum(map(len, by_component.values())) > most:
-        largest = max(by_component.values(), key=len)
+def grouped(entries: Iterable[Alterable], most: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Entries that are altered together: by component and kind, fewer where time is short.
+
+    Tensors and plain values stay apart: a trainer may refuse a flag that says otherwise (``amsgrad``), and
+    then nothing would be known of the moments altered with it.
+
+    Args:
+        entries: those that cannot be altered are passed over.
+        most: how many groups there may be; there are more where even a group a part is more.
+
+    Returns:
+        Component and names, in the order in which they are tried.
+    """
+    can = {entry.name: entry for entry in entries if not entry.reason}
+    found: dict[_Part, dict[str, dict[str, None]]] = {}
+    placed: set[str] = set()
+    for name, entry in can.items():
+        if name in placed:
+            continue  # in the bytes of one that has its group
+        part = found.setdefault((entry.component, _plain(entry)), {})
+        group = part.setdefault(kind(name), {})
+        for each in (name, *entry.together):
+            if each in can and each not in placed:
+                group[each] = None
+                placed.add(each)
+    parts = {part: [tuple(names) for names in found[part].values()] for part in sorted(found, key=_rank)}
+    while sum(map(len, parts.values())) > most:
+        largest = max(parts.values(), key=len)
         if len(largest) == 1:
             break
         largest[:] = [
-            tuple(name for part in largest[i : i + 2] for name in part) for i in range(0, len(largest), 2)
+            tuple(name for group in largest[i : i + 2] for name in group) for i in range(0, len(largest), 2)
         ]
-    return [(component, names) for component, parts in by_component.items() for names in parts]
+    return [(component, names) for (component, _), groups in parts.items() for names in groups]
+
+
+def _plain(entry: Alterable) -> bool:
+    """Whether it is a value, no tensor."""
+    return entry.dtype.startswith("Python ") or entry.dtype in {"text", "bytes", "big int"}
+
+
+def _rank(part: _Part) -> tuple[int, bool]:
+    component, plain = part
+    return (_FIRST.index(component) if component in _FIRST else len(_FIRST), plain)
