@@ -38,7 +38,7 @@ _FIRST = ("rng", "data-order", "lr-schedule", "grad-scaler", "iteration", "optim
 _NUMBER = re.compile(r"\d+")
 #: A component, and whether they are plain values.
 _Part = tuple[str, bool]
-#: Of the iterations of a run that resumes and is compared, how much longer the next one may take.
+#: How much longer than the mean of those before it, or than the unaltered one, a resumed run may take.
 _SLOWER = 1.25
 
 
@@ -93,10 +93,14 @@ class Certificate:
         altered = counts["caught"] + counts["missed"] + counts["unread"]
         parts = [f"of {altered} groups {counts['caught'] + counts['missed']} matter"]
         parts[0] += " and are caught" if not counts["missed"] else f", {counts['caught']} of them are caught"
-        for outcome in ("unread", "cannot", "untried"):
-            if counts[outcome]:
-                is_ = "" if outcome == "cannot" else "is " if counts[outcome] == 1 else "are "
-                parts.append(f"{counts[outcome]} {is_}{_WORDS[outcome]}")
+        rest: tuple[Outcome, ...] = ("unread", "untried")
+        parts += [
+            f"{counts[each]} {'is' if counts[each] == 1 else 'are'} {_WORDS[each]}"
+            for each in rest
+            if counts[each]
+        ]
+        if cannot := sum(len(line.names) for line in self.lines if line.outcome == "cannot"):
+            parts.append(f"{cannot} {'entry' if cannot == 1 else 'entries'} {_WORDS['cannot']}")
         return ", ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
@@ -171,8 +175,8 @@ class _Certifying:
         self._steps, self._plan, self._phases = steps, steps.plan, steps.phases
         self._source, self._resumed, self._reference = source, resumed, reference
         self._seconds, self._began = seconds, time.monotonic()
-        self._longest = max(0.1, steps.phases.timing().get("resumed", 0.1)) * _SLOWER
-        self._tried = 0
+        self._unaltered = max(0.1, steps.phases.timing().get("resumed", 0.1))
+        self._took: list[float] = []
 
     def all(self, only: Collection[str]) -> Certificate:
         from harness.ablation import alterable
@@ -181,11 +185,14 @@ class _Certifying:
         entries = alterable(saved, self._steps.states.rules)
         lines = [self._line(*group) for group in self._groups(entries, only)]
         wanted = set(only)
-        cannot = [entry for entry in entries if entry.reason and (not wanted or entry.name in wanted)]
-        lines += [Line(entry.component, (entry.name,), "cannot", None, entry.reason) for entry in cannot]
+        cannot: dict[tuple[str, str], list[str]] = {}  # a script's settings may have a hundred that are None
+        for entry in entries:
+            if entry.reason and (not wanted or entry.name in wanted):
+                cannot.setdefault((entry.component, entry.reason), []).append(entry.name)
+        lines += [Line(part, tuple(names), "cannot", None, why) for (part, why), names in cannot.items()]
         each = self._plan.n - self._plan.k
         spent = time.monotonic() - self._began
-        return Certificate(self._plan.k, self._plan.n, tuple(lines), self._tried * each, spent)
+        return Certificate(self._plan.k, self._plan.n, tuple(lines), len(self._took) * each, spent)
 
     def _groups(
         self, entries: Sequence[Alterable], only: Collection[str]
@@ -198,16 +205,15 @@ class _Certifying:
                 said = f"{', '.join(unknown[:3])}: no entry of the checkpoint of {self._plan.k}"
                 raise UsageError(said, "harness checkpoint alter --list prints them")
             return [(can[name].component, (name,)) for name in dict.fromkeys(only) if name in can]
-        return grouped(entries, max(1, int(self._seconds / self._longest)))
+        return grouped(entries, max(1, int(self._seconds / self._next)))
 
     def _line(self, component: str, names: tuple[str, ...]) -> Line:
         from harness.ablation import alter
 
-        if self._tried and time.monotonic() - self._began + self._longest > self._seconds:
-            return Line(component, names, "untried", None, f"{self._seconds:.0f} s were used up")
         began = time.monotonic()
-        self._tried += 1
-        folder = f"altered-{self._tried}"
+        if self._took and began - self._began + self._next > self._seconds:
+            return Line(component, names, "untried", None, f"no time was left for it of {self._seconds:g} s")
+        folder = f"altered-{len(self._took) + 1}"
         load = self._phases.folder.checkpoints(f"{folder}-from")
         trainer = self._plan.trainer
         try:
@@ -218,7 +224,7 @@ class _Certifying:
         except CheckpointError as error:
             return Line(component, names, "cannot", None, error.message)
         finally:
-            self._longest = max(self._longest, time.monotonic() - began)
+            self._took.append(time.monotonic() - began)
             for path in (load, self._phases.folder.checkpoints(folder)):
                 shutil.rmtree(path, ignore_errors=True)
         if failed:
@@ -226,6 +232,11 @@ class _Certifying:
             step = first.first_bad_step
             return Line(component, names, "caught", step, first.name)
         return Line(component, names, "unread" if self._exact else "missed")
+
+    @property
+    def _next(self) -> float:
+        """How many seconds the next one may take: a busy machine is not busy for ever, so not the longest."""
+        return _SLOWER * (sum(self._took) / len(self._took) if self._took else self._unaltered)
 
     @property
     def _exact(self) -> bool:
