@@ -131,3 +131,5 @@ def test_where_there_is_no_time(place: Path, capsys: pytest.CaptureFixture[str])
     tried = [group for group in groups if group["outcome"] != "cannot"]
     assert [group["outcome"] for group in tried] == ["caught"] + ["untried"] * (len(tried) - 1)
     assert {group["said"] for group in tried[1:]} == {"no time was left for it of 0.1 s"}
+    left = (place / "results" / "cpu" / "dev" / "one" / "checkpoints").iterdir()
+    assert not [path.name for path in left if "altered" in path.name]

@@ -226,7 +226,8 @@ class _Certifying:
         finally:
             self._took.append(time.monotonic() - began)
             for path in (load, self._phases.folder.checkpoints(folder)):
-                shutil.rmtree(path, ignore_errors=True)
+                for each in (path, *path.parent.glob(f".{path.name}.*")):  # and where its files were gathered
+                    shutil.rmtree(each, ignore_errors=True)
         if failed:
             first = min(failed, key=_first_bad)
             step = first.first_bad_step
