@@ -224,10 +224,10 @@ class _Certifying:
         except CheckpointError as error:
             return Line(component, names, "cannot", None, error.message)
         finally:
-            self._took.append(time.monotonic() - began)
             for path in (load, self._phases.folder.checkpoints(folder)):
                 for each in (path, *path.parent.glob(f".{path.name}.*")):  # and where its files were gathered
                     shutil.rmtree(each, ignore_errors=True)
+        self._took.append(time.monotonic() - began)
         if failed:
             first = min(failed, key=_first_bad)
             step = first.first_bad_step
