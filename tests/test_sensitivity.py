@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from harness.ablation import Alterable
 from harness.commands.cli import main
-from harness.protocol.certificate import Certificate, Line, kind
+from harness.protocol.certificate import Certificate, Line, grouped, kind
 from harness.verdict.reading import read_verdict
 from tests.plain_case import write_case
 
@@ -26,7 +27,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     saved = 'state["rng_state"] = noise.getstate()'
     assert saved in text
     script.write_text(
-        text.replace(saved, f'{saved}\n            state["notes"] = {{"by": "me", "of": None}}')
+        text.replace(saved, f'{saved}\n            state["notes"] = {{"by": "me", "of": None, "at": None}}')
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_LEASES", str(tmp_path / "leases"))
@@ -56,8 +57,10 @@ def test_a_sound_case(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "rng_state.2": ("cannot", None),
         "notes.by": ("unread", None),
         "notes.of": ("cannot", None),
+        "notes.at": ("cannot", None),
     }
-    said = "of 5 groups 4 matter and are caught, 1 is not read, 3 cannot be altered"
+    assert groups["notes.of"] is groups["notes.at"]  # a line for all of which the same is to be said
+    said = "of 5 groups 4 matter and are caught, 1 is not read, 4 entries cannot be altered"
     assert json.loads(out)["sentence"] == said
     folder = place / "results" / "cpu" / "dev" / "one"
     assert said in (folder / "sensitivity.md").read_text("utf-8").replace("Of", "of")
@@ -96,3 +99,37 @@ def test_a_sentence_and_a_page() -> None:
     page = found.page("cpu/dev/one")
     assert "| weights | layers.#.weight (3) | caught | 6 | resume: loss |" in page
     assert "| optimizer | a\\|b | not caught |  |  |" in page
+
+
+def test_short_of_time_tensors_are_not_altered_with_flags() -> None:
+    """A trainer that refuses another ``amsgrad`` would say nothing of the moments altered with it."""
+    entries = [
+        Alterable(name, component, dtype, 8, "ckpt.pt")
+        for name, component, dtype in (
+            ("model.0.weight", "weights", "float32"),
+            ("model.0.bias", "weights", "float32"),
+            ("optimizer.state.0.exp_avg", "optimizer", "float32"),
+            ("optimizer.state.0.exp_avg_sq", "optimizer", "float32"),
+            ("optimizer.amsgrad", "optimizer", "Python bool"),
+            ("optimizer.decoupled", "optimizer", "Python bool"),
+            ("rng.0", "rng", "text"),
+        )
+    ]
+    assert len(grouped(entries, 7)) == 7
+    assert grouped(entries, 1) == [
+        ("rng", ("rng.0",)),
+        ("optimizer", ("optimizer.state.0.exp_avg", "optimizer.state.0.exp_avg_sq")),
+        ("optimizer", ("optimizer.amsgrad", "optimizer.decoupled")),
+        ("weights", ("model.0.weight", "model.0.bias")),
+    ]
+
+
+def test_where_there_is_no_time(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One is tried always, so that there is something to show; of the others it is said why they are not."""
+    assert main(["sensitivity", "one", *CPU, "--json", "--budget", "0.1"]) == 1  # and there is no golden
+    groups = json.loads(capsys.readouterr().out)["groups"]
+    tried = [group for group in groups if group["outcome"] != "cannot"]
+    assert [group["outcome"] for group in tried] == ["caught"] + ["untried"] * (len(tried) - 1)
+    assert {group["said"] for group in tried[1:]} == {"no time was left for it of 0.1 s"}
+    left = (place / "results" / "cpu" / "dev" / "one" / "checkpoints").iterdir()
+    assert not [path.name for path in left if "altered" in path.name]

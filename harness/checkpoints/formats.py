@@ -21,4 +21,5 @@ RULES = (
     Rule("trainer", "*_timestamp_nsecs", "when the checkpoint was written", "*_CHECKPOINT_METADATA"),
     Rule("trainer", "performance_metrics*", "how fast the checkpoint was written", "*_CHECKPOINT_METADATA"),
     Rule("trainer", "line *", "that, and under which name, the save was finished", "*commit_success.txt"),
+    Rule("trainer", "line *", "DeepSpeed's program, which it puts beside the checkpoint", "*zero_to_fp32.py"),
 )

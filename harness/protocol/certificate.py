@@ -36,7 +36,9 @@ _WORDS: dict[Outcome, str] = {
 #: What is tried first: where the seconds do not suffice, what a loss of weights would show is tried last.
 _FIRST = ("rng", "data-order", "lr-schedule", "grad-scaler", "iteration", "optimizer", "buffers")
 _NUMBER = re.compile(r"\d+")
-#: Of the iterations of a run that resumes and is compared, how much longer the next one may take.
+#: A component, and whether they are plain values.
+_Part = tuple[str, bool]
+#: How much longer than the mean of those before it, or than the unaltered one, a resumed run may take.
 _SLOWER = 1.25
 
 
@@ -91,10 +93,14 @@ class Certificate:
         altered = counts["caught"] + counts["missed"] + counts["unread"]
         parts = [f"of {altered} groups {counts['caught'] + counts['missed']} matter"]
         parts[0] += " and are caught" if not counts["missed"] else f", {counts['caught']} of them are caught"
-        for outcome in ("unread", "cannot", "untried"):
-            if counts[outcome]:
-                is_ = "" if outcome == "cannot" else "is " if counts[outcome] == 1 else "are "
-                parts.append(f"{counts[outcome]} {is_}{_WORDS[outcome]}")
+        rest: tuple[Outcome, ...] = ("unread", "untried")
+        parts += [
+            f"{counts[each]} {'is' if counts[each] == 1 else 'are'} {_WORDS[each]}"
+            for each in rest
+            if counts[each]
+        ]
+        if cannot := sum(len(line.names) for line in self.lines if line.outcome == "cannot"):
+            parts.append(f"{cannot} {'entry' if cannot == 1 else 'entries'} {_WORDS['cannot']}")
         return ", ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
@@ -169,8 +175,8 @@ class _Certifying:
         self._steps, self._plan, self._phases = steps, steps.plan, steps.phases
         self._source, self._resumed, self._reference = source, resumed, reference
         self._seconds, self._began = seconds, time.monotonic()
-        self._longest = max(0.1, steps.phases.timing().get("resumed", 0.1)) * _SLOWER
-        self._tried = 0
+        self._unaltered = max(0.1, steps.phases.timing().get("resumed", 0.1))
+        self._took: list[float] = []
 
     def all(self, only: Collection[str]) -> Certificate:
         from harness.ablation import alterable
@@ -179,11 +185,14 @@ class _Certifying:
         entries = alterable(saved, self._steps.states.rules)
         lines = [self._line(*group) for group in self._groups(entries, only)]
         wanted = set(only)
-        cannot = [entry for entry in entries if entry.reason and (not wanted or entry.name in wanted)]
-        lines += [Line(entry.component, (entry.name,), "cannot", None, entry.reason) for entry in cannot]
+        cannot: dict[tuple[str, str], list[str]] = {}  # a script's settings may have a hundred that are None
+        for entry in entries:
+            if entry.reason and (not wanted or entry.name in wanted):
+                cannot.setdefault((entry.component, entry.reason), []).append(entry.name)
+        lines += [Line(part, tuple(names), "cannot", None, why) for (part, why), names in cannot.items()]
         each = self._plan.n - self._plan.k
         spent = time.monotonic() - self._began
-        return Certificate(self._plan.k, self._plan.n, tuple(lines), self._tried * each, spent)
+        return Certificate(self._plan.k, self._plan.n, tuple(lines), len(self._took) * each, spent)
 
     def _groups(
         self, entries: Sequence[Alterable], only: Collection[str]
@@ -196,29 +205,15 @@ class _Certifying:
                 said = f"{', '.join(unknown[:3])}: no entry of the checkpoint of {self._plan.k}"
                 raise UsageError(said, "harness checkpoint alter --list prints them")
             return [(can[name].component, (name,)) for name in dict.fromkeys(only) if name in can]
-        found: dict[tuple[str, str], dict[str, None]] = {}
-        placed: set[str] = set()
-        for name, entry in can.items():
-            if name in placed:
-                continue  # in the bytes of one that has its group
-            group = found.setdefault((entry.component, kind(name)), {})
-            for each in (name, *entry.together):
-                if each in can and each not in placed:
-                    group[each] = None
-                    placed.add(each)
-        groups = [(component, tuple(names)) for (component, _), names in found.items() if names]
-        groups.sort(key=lambda group: _FIRST.index(group[0]) if group[0] in _FIRST else len(_FIRST))
-        most = max(1, int(self._seconds / self._longest))
-        return _merged(groups, most) if len(groups) > most else groups
+        return grouped(entries, max(1, int(self._seconds / self._next)))
 
     def _line(self, component: str, names: tuple[str, ...]) -> Line:
         from harness.ablation import alter
 
-        if self._tried and time.monotonic() - self._began + self._longest > self._seconds:
-            return Line(component, names, "untried", None, f"{self._seconds:.0f} s were used up")
         began = time.monotonic()
-        self._tried += 1
-        folder = f"altered-{self._tried}"
+        if self._took and began - self._began + self._next > self._seconds:
+            return Line(component, names, "untried", None, f"no time was left for it of {self._seconds:g} s")
+        folder = f"altered-{len(self._took) + 1}"
         load = self._phases.folder.checkpoints(f"{folder}-from")
         trainer = self._plan.trainer
         try:
@@ -229,14 +224,20 @@ class _Certifying:
         except CheckpointError as error:
             return Line(component, names, "cannot", None, error.message)
         finally:
-            self._longest = max(self._longest, time.monotonic() - began)
             for path in (load, self._phases.folder.checkpoints(folder)):
-                shutil.rmtree(path, ignore_errors=True)
+                for each in (path, *path.parent.glob(f".{path.name}.*")):  # and where its files were gathered
+                    shutil.rmtree(each, ignore_errors=True)
+        self._took.append(time.monotonic() - began)
         if failed:
             first = min(failed, key=_first_bad)
             step = first.first_bad_step
             return Line(component, names, "caught", step, first.name)
         return Line(component, names, "unread" if self._exact else "missed")
+
+    @property
+    def _next(self) -> float:
+        """How many seconds the next one may take: a busy machine is not busy for ever, so not the longest."""
+        return _SLOWER * (sum(self._took) / len(self._took) if self._took else self._unaltered)
 
     @property
     def _exact(self) -> bool:
@@ -275,16 +276,47 @@ def _first_bad(check: Check) -> tuple[float, bool]:
     return (float("inf") if step is None else step, check.metric is None)
 
 
-def _merged(groups: Iterable[tuple[str, tuple[str, ...]]], most: int) -> list[tuple[str, tuple[str, ...]]]:
-    """Groups of one component as one, the smallest first, until there are no more than ``most``."""
-    by_component: dict[str, list[tuple[str, ...]]] = {}
-    for component, names in groups:
-        by_component.setdefault(component, []).append(names)
-    while sum(map(len, by_component.values())) > most:
-        largest = max(by_component.values(), key=len)
+def grouped(entries: Iterable[Alterable], most: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Entries that are altered together: by component and kind, fewer where time is short.
+
+    Tensors and plain values stay apart: a trainer may refuse a flag that says otherwise (``amsgrad``), and
+    then nothing would be known of the moments altered with it.
+
+    Args:
+        entries: those that cannot be altered are passed over.
+        most: how many groups there may be; there are more where even a group a part is more.
+
+    Returns:
+        Component and names, in the order in which they are tried.
+    """
+    can = {entry.name: entry for entry in entries if not entry.reason}
+    found: dict[_Part, dict[str, dict[str, None]]] = {}
+    placed: set[str] = set()
+    for name, entry in can.items():
+        if name in placed:
+            continue  # in the bytes of one that has its group
+        part = found.setdefault((entry.component, _plain(entry)), {})
+        group = part.setdefault(kind(name), {})
+        for each in (name, *entry.together):
+            if each in can and each not in placed:
+                group[each] = None
+                placed.add(each)
+    parts = {part: [tuple(names) for names in found[part].values()] for part in sorted(found, key=_rank)}
+    while sum(map(len, parts.values())) > most:
+        largest = max(parts.values(), key=len)
         if len(largest) == 1:
             break
         largest[:] = [
-            tuple(name for part in largest[i : i + 2] for name in part) for i in range(0, len(largest), 2)
+            tuple(name for group in largest[i : i + 2] for name in group) for i in range(0, len(largest), 2)
         ]
-    return [(component, names) for component, parts in by_component.items() for names in parts]
+    return [(component, names) for (component, _), groups in parts.items() for names in groups]
+
+
+def _plain(entry: Alterable) -> bool:
+    """Whether it is a value, no tensor."""
+    return entry.dtype.startswith("Python ") or entry.dtype in {"text", "bytes", "big int"}
+
+
+def _rank(part: _Part) -> tuple[int, bool]:
+    component, plain = part
+    return (_FIRST.index(component) if component in _FIRST else len(_FIRST), plain)

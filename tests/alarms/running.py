@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 from tests.faults.bank import CASES, FAULTS
 from tests.faults.cells import judge
 from tests.faults.running import WARM, Bench, prepare, record
+from tests.pools import spawned
 
 PROTOCOLS = ("full", "fast")
 #: The clean twin of each case of the bank, and the protocol that it needs, where that is another one.
@@ -79,9 +79,7 @@ def busy(count: int) -> Iterator[None]:
 def run_all(bench: Bench, rounds: int, workers: int) -> Iterator[Clean | str]:
     """Goldens, then verdict after verdict."""
     number = 0
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=prepare, initargs=(bench.root,)
-    ) as pool:
+    with spawned(workers, prepare, bench.root) as pool:
         for future in as_completed(
             [pool.submit(record, bench, case, SPECIAL.get(case, "full")) for case in NAMES]
         ):

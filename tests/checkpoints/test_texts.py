@@ -93,3 +93,18 @@ def test_a_key_that_holds_itself_many_times_over_is_refused(tmp_path: Path) -> N
     # Made by a pickle of references, the key takes a few hundred bytes, and its text two million parts.
     with pytest.raises(CheckpointError, match=r"a key of more than 1000000 parts"):
         open_checkpoint(save({key: 1}, tmp_path / "a.pt"))
+
+
+def test_the_program_that_deepspeed_puts_beside_is_no_state(tmp_path: Path) -> None:
+    """Its lines would be a thousand entries, of weights and optimizers by the words in them."""
+    one, two = tmp_path / "a", tmp_path / "b"
+    for folder, code in ((one, "def weights():\n    return None\n"), (two, "def optimizer():\n    pass\n")):
+        (folder / "beside").mkdir(parents=True)
+        save({"w": torch.ones(2)}, folder / "state.pt")
+        (folder / "beside" / "zero_to_fp32.py").write_text(code)
+        (folder / "beside" / "latest").write_text("global_step20")
+    found = diff(one, two)
+    assert found.equal
+    assert [rule.file for rule in found.coverage.rules] == ["*zero_to_fp32.py"]
+    (two / "beside" / "latest").write_text("global_step40")
+    assert not diff(one, two).equal

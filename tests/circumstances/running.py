@@ -7,15 +7,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.circumstances import alone
 from tests.circumstances.bank import MANY, Fault, Sound, write_case
+from tests.pools import spawned
 
 if TYPE_CHECKING:
     from harness.verdict import Verdict
@@ -176,7 +176,7 @@ def missed(fault: Fault, verdict: Verdict) -> list[str]:
 
 def run_all(root: Path, cases: Sequence[Sound], faults: Sequence[Fault], workers: int) -> Iterator[Found]:
     """Everything about ``cases``, or about ``faults`` with the goldens that they need."""
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with spawned(workers) as pool:
         if faults:
             needed = dict.fromkeys(fault.case for fault in faults)
             yield from _as_they_come(pool.submit(record, root, sound) for sound in needed)

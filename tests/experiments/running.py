@@ -6,13 +6,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tests.experiments.bank import BY_NAME, FAULTS, Edits, Fault, Script
+from tests.pools import spawned
 
 if TYPE_CHECKING:
     from harness.checks import Check
@@ -162,7 +162,7 @@ def run_all(
     Raises:
         RuntimeError: a script is not sound.
     """
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with spawned(workers) as pool:
         for proved in as_completed([pool.submit(prove, root, script.name) for script in scripts]):
             yield proved.result()
         tried = [pool.submit(try_fault, root, fault.name, keep=keep) for fault in faults]

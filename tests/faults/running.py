@@ -6,14 +6,14 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tests.faults.bank import FAULTS, Fault
 from tests.faults.cells import WarmLauncher, judge
+from tests.pools import spawned
 
 if TYPE_CHECKING:
     from harness.checks import Check
@@ -119,9 +119,7 @@ def run_all(bench: Bench, faults: Sequence[Fault], workers: int) -> Iterator[Out
         The name of each case whose golden was recorded, then an :class:`Outcome` a fault.
     """
     cases = _longest_first({(fault.case, fault.protocol) for fault in faults})
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=prepare, initargs=(bench.root,)
-    ) as pool:
+    with spawned(workers, prepare, bench.root) as pool:
         goldens = [pool.submit(record, bench, *case) for case in cases]
         yield from _as_they_come(goldens)
         order = sorted(faults, key=lambda fault: (fault.case not in _HEAVY, fault.number))

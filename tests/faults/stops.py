@@ -10,9 +10,8 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from tests.faults.bank import Acts, Plant
 from tests.faults.cells import judge
 from tests.faults.plants import stops
 from tests.faults.running import WARM, Bench, prepare, record
+from tests.pools import spawned
 
 if TYPE_CHECKING:
     from harness.verdict import Verdict
@@ -148,9 +148,7 @@ class StopOutcome:
 
 def try_stops(bench: Bench, faults: Sequence[StopFault], workers: int) -> Iterable[StopOutcome]:
     """Record the clean case's golden, then try each; outcomes as they come."""
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=prepare, initargs=(bench.root,)
-    ) as pool:
+    with spawned(workers, prepare, bench.root) as pool:
         pool.submit(record, bench, CASE, "full").result()
         for done in as_completed([pool.submit(try_one, bench, fault.number) for fault in faults]):
             yield done.result()
