@@ -51,6 +51,14 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--crash-rank", {"metavar": "RANK", "default": "all", "help": "protocol crash: all, any, a number"}),
     ("--crash-times", {"metavar": "N", "type": int, "default": 1, "help": "protocol crash: how often"}),
     ("--crash-seed", {"metavar": "SEED", "type": int, "default": 0, "help": "of what is drawn of that"}),
+    ("--engine", {"metavar": "NAME", "default": "local", "help": "local, or slurm: the nodes of a cluster"}),
+    ("--nodes", {"metavar": "N", "type": int, "help": "slurm: that each phase runs on"}),
+    ("--no-rotation", {"action": "store_true", "default": False,
+                       "help": "slurm: ranks are resumed on the nodes that they were saved on"}),
+    ("--new-job-per-phase", {"action": "store_true", "default": False,
+                             "help": "slurm: an allocation for each phase"}),
+    ("--time-limit", {"metavar": "MINUTES", "type": int, "default": 60, "help": "slurm: of an allocation"}),
+    ("--slurm-option", {"metavar": "WORD", "action": "append", "default": [], "help": "a word for salloc"}),
     ("--heartbeat-timeout", {"metavar": "SECONDS", "type": float,
                              "help": "a rank without an iteration for so long has hung"}),
     ("--keep-checkpoints", {"action": "store_true", "default": False,
@@ -252,7 +260,7 @@ class CellPlugin:
         """Run ``cell``; the verdict's checks go with the item's report."""
         from harness.errors import HarnessError
         from harness.launch.launcher import Launcher
-        from harness.protocol.plan import Options, stops_of
+        from harness.protocol.asked import options_of
         from harness.protocol.refusal import status_of
         from harness.protocol.run import run_cell
         from harness.report.html import write_report_of
@@ -269,21 +277,7 @@ class CellPlugin:
                     cases=cases,
                     goldens=Path(goldens) if goldens else cases.parent / "goldens",
                     results=Path(_option(self.config, "--results")),
-                    options=Options(
-                        protocol=_option(self.config, "--protocol"),
-                        golden_update=_option(self.config, "--golden-update"),
-                        repeats=_option(self.config, "--repeats"),
-                        keep_checkpoints=_option(self.config, "--keep-checkpoints"),
-                        heartbeat_timeout=_option(self.config, "--heartbeat-timeout"),
-                        crash_at=_option(self.config, "--crash-at"),
-                        crash_rank=_option(self.config, "--crash-rank"),
-                        crash_times=_option(self.config, "--crash-times"),
-                        crash_seed=_option(self.config, "--crash-seed"),
-                        trainer=_option(self.config, "--trainer"),
-                        resume_at=_option(self.config, "--resume-at"),
-                        stops=stops_of(_option(self.config, "--stops") or ""),
-                        budget=_option(self.config, "--budget"),
-                    ),
+                    options=options_of(lambda name: _option(self.config, name)),
                     observer=observer,
                     launcher=self.launcher,
                     report=write_report_of,

@@ -210,7 +210,8 @@ def test_the_other_sessions_are_there_but_not_by_default(project: Path) -> None:
 
 def test_the_list_says_what_each_other_session_is_for(project: Path) -> None:
     names = (
-        "tests", "minimums", "faults", "alarms", "circumstances", "slurm", "megatron", "bench", "pages", "docs"
+        "tests", "minimums", "faults", "alarms", "circumstances", "slurm",
+        "megatron", "bench", "pages", "docs"
     )  # fmt: skip
     text = (ROOT / "noxfile.py").read_text()
     for entry in listed(project, "-s", *names):

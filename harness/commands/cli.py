@@ -16,6 +16,7 @@ from harness.commands import (
     alarm,
     cases,
     checkpoint,
+    clean,
     cross,
     github,
     gitlab,
@@ -40,8 +41,20 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
-        run, sweep, cross, sensitivity, init, cases, goldens, checkpoint, report, github, gitlab, alarm,
-    ):  # fmt: skip
+        run,
+        sweep,
+        cross,
+        sensitivity,
+        init,
+        cases,
+        goldens,
+        checkpoint,
+        report,
+        github,
+        gitlab,
+        alarm,
+        clean,
+    ):
         module.add(commands)
     return top
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shlex
 import sys
@@ -22,7 +23,6 @@ from harness.errors import (
 
 if TYPE_CHECKING:
     from harness.cases import Case
-    from harness.engines import Where
     from harness.launch.launcher import Launcher
     from harness.matrix import Cell
     from harness.protocol.plan import Options
@@ -272,37 +272,9 @@ def _cell(asked: str, hardware: str, track: str, arguments: argparse.Namespace) 
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from harness.protocol.plan import Options, stops_of
+    from harness.protocol.asked import options_of
 
-    return Options(
-        protocol=arguments.protocol,
-        golden_update=arguments.golden_update,
-        repeats=arguments.repeats,
-        keep_checkpoints=arguments.keep_checkpoints,
-        heartbeat_timeout=arguments.heartbeat_timeout,
-        crash_at=arguments.crash_at,
-        crash_rank=arguments.crash_rank,
-        crash_times=arguments.crash_times,
-        crash_seed=arguments.crash_seed,
-        trainer=arguments.trainer,
-        resume_at=arguments.resume_at,
-        stops=stops_of(arguments.stops),
-        budget=arguments.budget,
-        where=_where(arguments),
-    )
-
-
-def _where(arguments: argparse.Namespace) -> Where:
-    from harness.engines import Where
-
-    return Where(
-        engine=arguments.engine,
-        nodes=arguments.nodes,
-        rotate=not arguments.no_rotation,
-        new_job=arguments.new_job_per_phase,
-        minutes=arguments.time_limit,
-        options=tuple(arguments.slurm_option),
-    )
+    return options_of(functools.partial(getattr, arguments))
 
 
 def _one(

@@ -147,5 +147,9 @@ class Engine(Protocol):
         """End all that was started, wait for its end, and give back what was allocated."""
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of what the ranks ran on, each once; empty where this machine knows."""
+
+    @property
     def provenance(self) -> dict[str, object]:
         """Where the phases ran; empty for this machine."""

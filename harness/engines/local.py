@@ -36,6 +36,7 @@ _TAIL_LINES, _TAIL_BYTES = 40, 65536
 class Local:
     """Keeps the warm parent between phases that can share it."""
 
+    devices: tuple[str, ...] = ()
     provenance: dict[str, object] = {}  # noqa: RUF012 - never written to
 
     def __init__(self, wanted: Wanted | None = None) -> None:  # noqa: ARG002 - as every engine is made

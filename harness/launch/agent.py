@@ -3,8 +3,8 @@
 ``python -m harness.launch.agent`` is started once on each node of a phase by an engine, which gives every one
 the same lines (:mod:`harness.engines.lines`). Beyond what :mod:`harness.launch.parent` speaks:
 
-* ``ready`` has the ``host`` too, and what ``devices`` there are; the request has all ``hosts`` in the order
-  of their ranks;
+* ``ready`` has the ``host`` too, and its ``device``, or what is ``missing``; the request has all ``hosts`` in
+  the order of their ranks;
 * where there are several, the first answers ``{event: bound, address, port}``, and all are told ``{event:
   store, address, port}`` before any rank is forked;
 * the request names the folders that it ``reads`` and ``writes``, and what it ``expects`` to find there
@@ -106,11 +106,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _ended)
     try:
         first = channel.wait()
-        preload(first)
+        has = _device(first["hardware"])
+        if "missing" not in has:  # else it need not be imported
+            preload(first)
         channel.heard_now()
-        channel.send(
-            event="ready", host=host(), pid=os.getpid(), devices=_devices(first.get("hardware", "cpu"))
-        )
+        channel.send(event="ready", host=host(), pid=os.getpid(), **has)
         while True:
             request = channel.wait()
             if "kind" in request:
@@ -178,18 +178,17 @@ def _not_visible(unseen: list[str], request: dict[str, Any], suspicion: int = OW
     }
 
 
-def _devices(hardware: str) -> dict[str, Any]:
-    """What there is of the hardware; empty where any machine will do."""
-    if hardware == "cpu":
-        return {}
+def _device(hardware: str) -> dict[str, str]:
+    """What this node has of the hardware, or why it has none."""
     from harness.errors import HarnessError
+    from harness.machine.environment import device
     from harness.machine.hardware import require
 
     try:
         require(hardware, 1)
     except HarnessError as error:
         return {"missing": error.message}
-    return {}
+    return {"device": device(hardware)}
 
 
 def _silence() -> float:

@@ -167,7 +167,7 @@ class Phase:
             self._look()
             bad = [e for e in self.endings.values() if not self._well(e)]
             if self.asked is not None and not bad and self._settled():
-                return self._well_until_ended()
+                return self._answer(0, "was running", None, WELL)  # what has failed is on another node
             if bad:
                 now = time.monotonic()
                 first_bad = first_bad if first_bad is not None else now
@@ -186,10 +186,7 @@ class Phase:
             self._sleep(0.01 if bad else _TICK)
 
     def _settled(self) -> bool:
-        """Whether what has failed elsewhere would have come through to here by now.
-
-        A launcher takes a while to end what it has started.
-        """
+        """Whether what has failed on another node would have come through to here by now."""
         waited = time.monotonic() - (self.asked or 0.0)
         return waited > (_SETTLE if self.request["kind"] == "fork" else _SETTLE_EXEC)
 
@@ -252,10 +249,6 @@ class Phase:
             "status": first.status,
             "ago": max(0.0, time.monotonic() - first.when),
         }
-
-    def _well_until_ended(self) -> dict[str, Any]:
-        """The answer where something has failed on another node, and nothing here."""
-        return self._answer(0, "was running", None, WELL)
 
     def _answer(self, rank: int, reason: str, error: dict[str, Any] | None, suspicion: int) -> dict[str, Any]:
         exec_ = self.request["kind"] == "exec"

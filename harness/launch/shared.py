@@ -1,8 +1,8 @@
 """A folder that several machines share: what one has written, another sees later.
 
 Over NFS a file that was just written is not there for another machine, or is shorter, until its caches are
-revalidated. So whoever has read too early lists anew, and opens anew, until names and sizes agree. No time of a
-file is compared with a clock: they are of different machines.
+revalidated. So whoever has read too early lists anew, and opens anew, until names and sizes agree. No time of
+a file is compared with a clock: they are of different machines.
 """
 
 from __future__ import annotations

@@ -253,6 +253,11 @@ class Phases:
         self.observer.phase_ended(name, outcome.seconds)
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of what the ranks ran on, where that is on other machines."""
+        return self._launcher.engine.devices
+
+    @property
     def where(self) -> Mapping[str, object]:
         """On which nodes they ran; empty for this machine."""
         return self._launcher.engine.provenance

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import NotRun, UsageError
+from harness.protocol import claims
 from harness.text import one_line
 from harness.verdict import Run
 from harness.verdict.sweep import JOB, MARKER, VERDICT
@@ -71,7 +72,14 @@ class ResultsFolder:
 
 @contextlib.contextmanager
 def claim(
-    root: Path, hardware: str, track: str, case: str, *, run: Run, waiting: Callable[[str], None]
+    root: Path,
+    hardware: str,
+    track: str,
+    case: str,
+    *,
+    run: Run,
+    waiting: Callable[[str], None],
+    shared: bool = False,
 ) -> Iterator[ResultsFolder]:
     """Empty the cell's folder and keep others off it until the block ends.
 
@@ -80,6 +88,7 @@ def claim(
     Args:
         run: the invocation; its id and its start are written into the folder before anything else.
         waiting: told once, in one sentence, when another run has the folder.
+        shared: whether other machines have it too: then it is claimed by a file, and not by a lock.
 
     Raises:
         UsageError: there is something of that name which no run of the harness made.
@@ -91,8 +100,13 @@ def claim(
     locks = [folder.parent / f".{case}.lock"]
     if folder.is_symlink():  # two links may point to one folder
         locks.append(folder.resolve() / _LOCK)
+    by_file = folder.parent / f".{case}.claim"
     with contextlib.ExitStack() as held:
-        for path in locks:
+        if shared:
+            held.enter_context(claims.claimed(by_file, waiting))
+        else:
+            claims.wait_for(by_file, waiting)
+        for path in () if shared else locks:
             held.enter_context(
                 _locked(path, lambda: waiting(_WAITING.format(f"{hardware}/{track}/{case}", folder)))
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import traceback
 import uuid
 from collections.abc import Callable, Mapping
@@ -89,7 +90,10 @@ def run_cell(
     options = options or Options()
     Cell.parse(cell.id)  # what cannot be a folder has none
     observer = observer or Silent()
-    with claim(results, cell.hardware, cell.track, cell.case, run=run, waiting=observer.note) as folder:
+    shared = options.where.engine != "local" or "SLURM_JOB_ID" in os.environ
+    with claim(
+        results, cell.hardware, cell.track, cell.case, run=run, waiting=observer.note, shared=shared
+    ) as folder:
         with ExitStack() as held:
             try:
                 _check_protocol(options)

@@ -284,8 +284,11 @@ class Steps:
 
     def fingerprint(self, run: Recorded) -> dict[str, Any]:
         """What decided the bits of a run."""
+        found = self.plan.trainer.provenance(run.phase)
+        if self.phases.devices and self.plan.trainer.name != "native":  # its ranks have said it themselves
+            found["device"] = ", ".join(self.phases.devices)
         return {
-            **self.plan.trainer.provenance(run.phase),
+            **found,
             "platform": self.plan.platform,
             "deterministic": self.plan.deterministic,
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -44,12 +43,43 @@ HARNESS: {{trainer: native, world_size: 2, nodes: 2}}
 """
 
 
+#: One torchrun on each of two nodes, of two ranks each.
+_SCRIPT = """
+TEST_TYPE: ckpt-resume
+MODEL_ARGS: {{--train-iters: 8, --save-interval: 4}}
+HARNESS:
+  trainer: command
+  world_size: 4
+  nodes: 2
+  command:
+    train: [torchrun, --nproc-per-node=2, {script}, --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
+            --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl"{more}]
+    resume: [torchrun, --nproc-per-node=2, {script}, --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
+             --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl",
+             --load, "${{CHECKPOINT_LOAD_PATH}}"{more}]
+"""
+
+
+def scripted(folder: Path, *, keep: str = "") -> Path:
+    """A case of a user's script; the folder.
+
+    Args:
+        keep: where the files of a checkpoint go, beside what names the last one.
+    """
+    case = folder / "cases" / "gpt" / "scripted"
+    case.mkdir(parents=True)
+    more = f', --keep, "{keep}"' if keep else ""
+    script = Path(__file__).with_name("script.py")
+    (case / "model_config.yaml").write_text(_SCRIPT.format(script=script, more=more))
+    return folder
+
+
 def tiny(folder: Path, *, iterations: int = 20) -> Path:
-    """A case of two ranks on two nodes; the folder of cases."""
+    """A case of two ranks on two nodes; the folder."""
     case = folder / "cases" / "gpt" / "tiny"
     case.mkdir(parents=True)
     (case / "model_config.yaml").write_text(_TINY.format(iterations=iterations, save=iterations // 2))
-    return folder / "cases"
+    return folder
 
 
 @dataclass
@@ -58,23 +88,31 @@ class Cell:
 
     Args:
         cluster: whose head.
-        cases: the folder of cases.
+        folder: gets its results.
         words: more of the command line.
+        cases, goldens, results: their folders; None: those of ``folder``.
+        hardware: of the cell.
         env: more variables.
     """
 
     cluster: Cluster
-    cases: Path
+    folder: Path
     words: tuple[str, ...] = ()
+    cases: Path | None = None
+    goldens: Path | None = None
+    results: Path | None = None
+    hardware: str = "cpu"
     env: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.results = self.cases.parent / "results"
+        self.results = self.results or self.folder / "results"
+        cases, goldens = self.cases or self.folder / "cases", self.goldens or self.folder / "goldens"
         self.process = self.cluster.popen(
-            sys.executable, "-m", "harness", "run", "--cases", str(self.cases), "--results", str(self.results),
-            "--goldens", str(self.cases.parent / "goldens"), "--engine", "slurm", "--hardware", "cpu",
-            "--track", "dev", *self.words, cwd=ROOT, PYTHONPATH=str(ROOT), COLUMNS="1000", **self.env,
+            sys.executable, "-m", "harness", "run", *self.words, "--cases", str(cases),
+            "--goldens", str(goldens), "--results", str(self.results), "--engine", "slurm",
+            "--hardware", self.hardware, "--track", "dev", cwd=ROOT, PYTHONPATH=str(ROOT), COLUMNS="1000",
+            **self.env,
         )  # fmt: skip
 
     def __enter__(self) -> Cell:
@@ -107,6 +145,7 @@ class Cell:
     @property
     def verdict(self) -> dict[str, Any]:
         """Of its only cell."""
+        assert self.results
         (path,) = self.results.glob("*/*/*/verdict.json")
         found: dict[str, Any] = json.loads(path.read_text())
         return found
@@ -117,14 +156,9 @@ def trained(cell: Cell, phase: str = "continuous", at: int = 20) -> None:
     end = time.monotonic() + 120
     while time.monotonic() < end:
         assert cell.process.poll() is None, cell.end()
+        assert cell.results
         logs = [*cell.results.glob(f"*/*/*/{phase}/tensorboard/*")]
         if logs and logs[0].stat().st_size > 1000 * at:
             return
         time.sleep(0.05)
     raise AssertionError(f"{phase} did not come to iteration {at}")
-
-
-def run(cell: Cell, seconds: float = 300) -> subprocess.CompletedProcess[str]:
-    """All of it."""
-    status = cell.end(seconds)
-    return subprocess.CompletedProcess([], status, cell.told, "")

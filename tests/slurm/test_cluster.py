@@ -192,7 +192,7 @@ def by_hand(folder: Path) -> tuple[subprocess.Popen[str], list[str]]:
 
 
 def mentioning(word: str) -> list[str]:
-    done = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True)
+    done = subprocess.run(["ps", "-wweo", "args="], capture_output=True, text=True, check=True)
     return [line for line in done.stdout.splitlines() if word in line]
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import IO, Final
 
 from harness.engines.base import Wanted
 from harness.engines.slurm import programs
 from harness.errors import NotRun, UsageError
+from harness.machine.processes import born
 from harness.text import one_line
 
 #: What the names of our jobs begin with: ``harness clean`` finds them by it.
@@ -31,6 +34,19 @@ _TAKEN: Final = {
     "REQUEUED": "was requeued",
     "REVOKED": "was revoked",
 }
+
+
+@dataclass(frozen=True)
+class Taken:
+    """How a job ended that those who ran it did not end.
+
+    Args:
+        why: as a clause; empty: it did not.
+        others: whether its nodes were wanted for others.
+    """
+
+    why: str = ""
+    others: bool = False
 
 
 class Allocation:
@@ -83,19 +99,29 @@ class Allocation:
         if self.name:
             cancel(self.name)
 
-    def taken(self) -> str:
-        """Why it is no longer there, as a clause; empty where nobody took it away."""
-        try:
-            state = programs.fields(programs.ask("scontrol", "show", "job", "-o", self.job)).get(
-                "JobState", ""
-            )
-        except UsageError:
-            return ""
-        return _TAKEN.get(state, "")
+    def taken(self, seconds: float = 0.0) -> Taken:
+        """Why it is no longer there; nothing where nobody took it away.
 
-    def preempted(self) -> bool:
-        """Whether others were let before it."""
-        return "preempted" in self.taken() or "requeued" in self.taken()
+        Args:
+            seconds: for which its end is waited for: steps are ended before their job is.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                found = programs.fields(programs.ask("scontrol", "show", "job", "-o", self.job))
+            except UsageError:
+                return Taken()
+            state = found.get("JobState", "")
+            # Within its time of grace a job that is preempted runs.
+            if state == "RUNNING" and found.get("PreemptTime", "None") not in ("None", "Unknown"):
+                state = "PREEMPTED"
+            if state == "PENDING" and found.get("Restarts", "0") != os.environ.get(
+                "SLURM_RESTART_COUNT", "0"
+            ):
+                state = "REQUEUED"
+            if state not in ("RUNNING", "COMPLETING") or time.monotonic() > end:
+                return Taken(_TAKEN.get(state, ""), others=state in ("PREEMPTED", "REQUEUED", "REVOKED"))
+            time.sleep(_LOOK)
 
 
 def cancel(name: str) -> bool:
@@ -153,13 +179,11 @@ def _wait(
         )
         raise UsageError(
             f"salloc gives no {nodes} nodes: {what}",
-            "one is more than a phase has, for no rank to come back to its node: --no-rotation asks for none; "
-            "--slurm-option passes words on to salloc",
+            "one is more than a phase has, so that no rank comes back to its node; --no-rotation: none, "
+            "and --slurm-option passes words on",
         )
 
 
 def comment() -> str:
     """Whose it is: found again when that process is gone."""
-    import socket
-
-    return f"harness {socket.gethostname()} {os.getpid()}"
+    return f"harness {socket.gethostname()} {os.getpid()} {born(os.getpid())}"

@@ -35,6 +35,7 @@ class Slurm:
         self._allocation: Allocation | None = None
         self._step: Step | None = None
         self._turn = 0
+        self._devices: set[str] = set()
         self._ran: dict[str, dict[str, Any]] = {}
 
     def agents(
@@ -47,6 +48,7 @@ class Slurm:
         gpus = 0 if self._wanted.hardware == "cpu" else self._wanted.ranks // self._wanted.nodes
         self._step = Step(allocation, nodes, launch, self._wanted.hardware, gpus)
         self._step.wait_ready(phase, timeout)
+        self._devices |= self._step.devices
         return self._step
 
     def release(self, agents: object) -> None:  # noqa: ARG002 - there is one at a time
@@ -68,6 +70,11 @@ class Slurm:
         finally:
             if allocation is not None:
                 allocation.give_back()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names of what the nodes have, each once."""
+        return tuple(sorted(self._devices))
 
     @property
     def provenance(self) -> dict[str, object]:

@@ -26,6 +26,7 @@ from harness.trainers.base import Launch
 #: Seconds without a word after which an agent counts as gone. It beats every 5 s.
 SILENCE: Final = 15.0
 _ENDING: Final = 10.0  # s that agents have to end their ranks, and srun to notice
+_CANCELLED: Final = 30.0  # s from the end of a step to that of its job
 _TAIL: Final = 40  # lines
 
 
@@ -51,6 +52,8 @@ class Step:
         #: The place of each task among the nodes; srun numbers its tasks by the names of theirs.
         self._place: dict[int, int] = {}
         self._unpackers: dict[int, Unpacker] = {}
+        #: Names of what the nodes have.
+        self.devices: set[str] = set()
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._said: deque[str] = deque(maxlen=_TAIL)
         words = ["srun", f"--jobid={allocation.job}", f"--job-name={self._name}", f"--nodes={len(nodes)}"]
@@ -133,14 +136,13 @@ class Step:
             if found is None or found[1].get("event") != "ready":
                 continue
             task, event = found
-            if missing := event.get("devices", {}).get("missing"):
-                raise UsageError(
-                    f"{event['host']}: {missing}", "--slurm-option=--partition names other nodes"
-                )
+            if absent := event.get("missing"):
+                raise UsageError(f"{event['host']}: {absent}", "--slurm-option=--partition names other nodes")
             if event["host"] not in self.hosts:
                 said = f"an agent runs on {event['host']}, expected one of {', '.join(self.hosts)}"
                 raise TrainerFailed(phase=phase, rank=None, reason=said, log_tail=self._tail())
             hosts[task] = event["host"]
+            self.devices.add(event["device"])
         self._place = {task: self.hosts.index(name) for task, name in hosts.items()}
 
     def hear(self, seconds: float | None) -> tuple[int, dict[str, Any]] | None:
@@ -180,11 +182,12 @@ class Step:
             self._process.wait(5)
         for one in self._readers:
             one.join(1)
-        if self._allocation.preempted():
-            why = self._allocation.taken()
-            return NotRun(f"job {self._allocation.job} {why} before the cell had ended", "run it again")
-        if taken := self._allocation.taken():
-            return Gone(f"lost its nodes: job {self._allocation.job} {taken}", self._tail())
+        cancelled = any("CANCELLED" in line for line in self._said)
+        taken = self._allocation.taken(_CANCELLED if cancelled else 0.0)
+        if taken.others:
+            return NotRun(f"job {self._allocation.job} {taken.why} before the cell had ended", "run it again")
+        if taken.why:
+            return Gone(f"lost its nodes: job {self._allocation.job} {taken.why}", self._tail())
         status = self._process.returncode
         if status is not None and status < 0:
             return Gone(f"lost srun, killed by {signal.Signals(-status).name}", self._tail())

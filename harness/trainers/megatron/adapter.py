@@ -154,21 +154,23 @@ class MegatronTrainer(IterFolders):
         """How many GPUs, and which script: the case's own word, or the recipe's, or the default.
 
         Raises:
-            CaseError: the recipe wants several nodes.
+            CaseError: the recipe wants several nodes, and the case says nothing of them.
         """
         case = self.case
-        said = case.harness.world_size or _number_of(os.environ.get("GPUS_PER_NODE"))
+        nodes = case.harness.nodes
+        said = case.harness.world_size or nodes * _number_of(os.environ.get("GPUS_PER_NODE"))
         if self.stand_in and not said:
             said = least_world(case, self.hardware)
         product = _product(case, self.hardware)
-        if product is not None and product.nodes > 1 and not said:
+        if product is not None and product.nodes > 1 and nodes == 1 and not said:
             raise CaseError(
                 f"{case.name}: {product.recipe} runs it on {product.nodes} nodes",
-                "the harness starts one node; HARNESS: world_size says with how many GPUs all the same",
+                f"--engine slurm --nodes {product.nodes}, or HARNESS: nodes; HARNESS: world_size says with "
+                "how many GPUs it is run on one all the same",
             )
         script = product.script if product else None
         return Node(
-            gpus=said or (product.gpus if product else _GPUS),
+            gpus=said or nodes * (product.gpus if product else _GPUS),
             script=script_of(checkout(), case.family, script),
         )
 
@@ -200,10 +202,13 @@ class MegatronTrainer(IterFolders):
 
     def launch(self, phase: Phase) -> Launch:
         """What torchrun (or ft_launcher) is given, as an argument list; raises CaseError."""
-        case, root, node = self.case, checkout(), self.node
+        case, root, node, nodes = self.case, checkout(), self.node, self.case.harness.nodes
         values = {**os.environ, **paths(case, phase)}
         starter = _ON_CPU if self.stand_in else launcher(case)
-        command = [*starter.words, *distributed(starter, node.gpus, phase.folder / "logs" / "1")]
+        command = [
+            *starter.words,
+            *distributed(starter, node.gpus // nodes, phase.folder / "logs" / "1", nodes),
+        ]
         command += [node.script, *arguments(case, self.hardware, phase, values, script=node.script)]
         beside = on_cpu.variables() if self.stand_in else {}
         return Launch(

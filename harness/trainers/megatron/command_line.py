@@ -172,14 +172,21 @@ def converted(given: Mapping[str, object]) -> str:
     return found
 
 
-def distributed(launcher: Launcher, gpus: int, logs: Path) -> list[str]:
-    """What the launcher is told: ``gpus`` processes on this node, logs by rank below ``logs``."""
-    return [
-        "--nproc_per_node", str(gpus),
+def distributed(launcher: Launcher, gpus: int, logs: Path, nodes: int = 1) -> list[str]:
+    """What the launcher is told: ``gpus`` processes on each node, logs by rank below ``logs``.
+
+    On several nodes, which of them this is and where they meet is told by whoever starts it there
+    (``PET_NODE_RANK`` and others).
+    """
+    one = [
         "--nnodes", "1",
         "--master_addr", os.environ.get("MASTER_ADDR", "localhost"),
         "--master_port", os.environ.get("MASTER_PORT") or str(_free_port()),
         "--node_rank", "0",
+    ]  # fmt: skip
+    return [
+        "--nproc_per_node", str(gpus),
+        *(one if nodes == 1 else []),
         "--log-dir", str(logs),
         "--tee", f"0:3,{gpus - 1}:3",
         "--redirects", "3",

@@ -1,0 +1,135 @@
+"""Who has a folder that several machines share: a file says so, since no lock can be trusted over NFS.
+
+It is made by an exclusive create, which NFS does at once or not at all, and says which process of which
+machine has it, in which job of Slurm. Whoever finds it takes the folder over only where that one is known to
+be gone: its job has left the queue, or was started again since (requeued), or its process is gone from here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.errors import HarnessError
+from harness.machine.processes import born
+
+_LOOK: Final = 2.0  # s
+_TORN: Final = 30.0  # s after which a file that says nothing is nobody's
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process that has a folder.
+
+    Args:
+        host, pid, born: the process, and when it was started: another one may get its number.
+        job: of Slurm; empty outside of any.
+        restart: how often the job was requeued before.
+    """
+
+    host: str
+    pid: int
+    born: str = ""
+    job: str = ""
+    restart: int = 0
+
+    @classmethod
+    def here(cls, environ: Mapping[str, str] | None = None) -> Owner:
+        """This process."""
+        env = os.environ if environ is None else environ
+        count = env.get("SLURM_RESTART_COUNT", "0")
+        return cls(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            born=born(os.getpid()),
+            job=env.get("SLURM_JOB_ID", ""),
+            restart=int(count) if count.isdigit() else 0,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Owner | None:
+        """Of a file; None where it says nothing (yet)."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return cls(**json.loads(path.read_text()))
+        return None
+
+    def words(self) -> str:
+        """For a sentence."""
+        job = f", job {self.job}" if self.job else ""
+        return f"process {self.pid} on {self.host}{job}"
+
+    def gone(self, me: Owner) -> bool:
+        """Whether it cannot have the folder any more."""
+        if self.job and self.job == me.job:
+            return self.restart < me.restart
+        if self.host == me.host and self.born:
+            return born(self.pid) != self.born
+        return bool(self.job) and _left(self.job, self.restart)
+
+
+@contextlib.contextmanager
+def claimed(path: Path, waiting: Callable[[str], object]) -> Iterator[None]:
+    """Hold the file ``path`` while the block runs; wait for whoever holds it.
+
+    Args:
+        waiting: told, once, who has it.
+    """
+    me, told, torn = Owner.here(), False, time.monotonic() + _TORN
+    while not _made(path, me):
+        owner = Owner.read(path)
+        if (owner is None and path.exists() and time.monotonic() > torn) or (owner and owner.gone(me)):
+            # Of several that see it, one renames it.
+            with contextlib.suppress(OSError):
+                aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+                path.rename(aside)
+                aside.unlink()
+            continue
+        if owner is not None and not told:
+            told = True
+            waiting(f"{owner.words()} has {path.parent}, waiting for its end; if it is gone: rm {path}")
+        time.sleep(_LOOK)
+    try:
+        yield
+    finally:
+        if Owner.read(path) == me:
+            path.unlink(missing_ok=True)
+
+
+def wait_for(path: Path, waiting: Callable[[str], object]) -> None:
+    """Wait until nobody holds the file ``path`` by such a claim."""
+    if path.exists():
+        with claimed(path, waiting):
+            pass
+
+
+def _made(path: Path, me: Owner) -> bool:
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w") as file:
+        file.write(json.dumps(asdict(me)))
+    return True
+
+
+def _left(job: str, restart: int) -> bool:
+    """Whether a job has left the queue, or was started again since; False where Slurm does not say."""
+    from harness.engines.slurm import programs
+
+    try:
+        if not programs.ask("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").strip():
+            return True
+        found = programs.fields(programs.ask("scontrol", "show", "job", "-o", job))
+    except HarnessError as error:
+        return "Invalid job id" in str(error)
+    over = found.get("JobState", "") not in ("RUNNING", "PENDING", "SUSPENDED", "COMPLETING", "CONFIGURING")
+    restarts = found.get("Restarts", "0")
+    return over or (restarts.isdigit() and int(restarts) > restart)
