@@ -89,6 +89,10 @@ class HardwareMissing(HarnessError):
     """The machine does not have what the cell needs."""
 
 
+class NotAllocated(UsageError):
+    """Nodes that a cluster does not give, as they were asked for."""
+
+
 class NotRun(HarnessError):
     """A cell whose machines were taken away before it had ended: neither passed nor failed."""
 

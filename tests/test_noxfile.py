@@ -258,7 +258,7 @@ def said(project: Path, folder: Path, *words: str) -> list[str]:
         ("faults", ["python -m tests.faults"]),
         ("alarms(lts)", ["python -m tests.alarms"]),
         ("circumstances", ["python -m tests.circumstances"]),
-        ("slurm", ["python -m pytest tests/slurm"]),
+        ("slurm", ["pytest -n 3 --dist worksteal tests/slurm"]),
         (
             "cross(cpu)",
             [

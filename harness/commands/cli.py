@@ -41,20 +41,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
-        run,
-        sweep,
-        cross,
-        sensitivity,
-        init,
-        cases,
-        goldens,
-        checkpoint,
-        report,
-        github,
-        gitlab,
-        alarm,
+        run, sweep, cross, sensitivity, init, cases, goldens, checkpoint, report, github, gitlab, alarm,
         clean,
-    ):
+    ):  # fmt: skip
         module.add(commands)
     return top
 

@@ -136,7 +136,8 @@ class Engine(Protocol):
 
         Raises:
             TrainerFailed: they could not be started, or not import.
-            UsageError: nothing could be allocated.
+            NotAllocated: there are no such nodes.
+            HardwareMissing: a node has not what it should.
             NotRun: it was taken away again.
         """
 

@@ -20,6 +20,7 @@ from typing import Final
 
 from harness.errors import HarnessError
 from harness.machine.processes import born
+from harness.verdict.sweep import JOB
 
 _LOOK: Final = 2.0  # s
 _TORN: Final = 30.0  # s after which a file that says nothing is nobody's
@@ -45,12 +46,13 @@ class Owner:
     def here(cls, environ: Mapping[str, str] | None = None) -> Owner:
         """This process."""
         env = os.environ if environ is None else environ
-        count = env.get("SLURM_RESTART_COUNT", "0")
+        job, _, count = env.get(JOB, "").partition(".")  # of a sweep's task, which has no more of Slurm's
+        count = count or env.get("SLURM_RESTART_COUNT", "0")
         return cls(
             host=socket.gethostname(),
             pid=os.getpid(),
             born=born(os.getpid()),
-            job=env.get("SLURM_JOB_ID", ""),
+            job=job or env.get("SLURM_JOB_ID", ""),
             restart=int(count) if count.isdigit() else 0,
         )
 

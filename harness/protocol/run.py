@@ -17,8 +17,10 @@ from harness.cases import find_case
 from harness.engines import engine_of
 from harness.errors import (
     CheckpointError,
+    HardwareMissing,
     HarnessError,
     MetricsError,
+    NotAllocated,
     NotRun,
     TrainerFailed,
     Unforeseen,
@@ -40,12 +42,15 @@ from harness.protocol.searching import at_least, of_one_run, told
 from harness.protocol.steps import Steps
 from harness.text import utc_now
 from harness.verdict import Run
+from harness.verdict.sweep import JOB
 
 if TYPE_CHECKING:
     from harness.cases import Case
     from harness.diagnosis import Diagnosis
     from harness.verdict import Verdict
 
+#: What keeps a cell of a cluster from being run, which is known when it is asked for nodes.
+_NO_NODES = (NotRun, NotAllocated, HardwareMissing)
 #: Shows a finished cell to people; given its plan, the folder of its results, and its verdict.
 Report = Callable[[Plan, Path, "Verdict"], object]
 
@@ -90,9 +95,15 @@ def run_cell(
     options = options or Options()
     Cell.parse(cell.id)  # what cannot be a folder has none
     observer = observer or Silent()
-    shared = options.where.engine != "local" or "SLURM_JOB_ID" in os.environ
+    in_a_job = "SLURM_JOB_ID" in os.environ or JOB in os.environ
     with claim(
-        results, cell.hardware, cell.track, cell.case, run=run, waiting=observer.note, shared=shared
+        results,
+        cell.hardware,
+        cell.track,
+        cell.case,
+        run=run,
+        waiting=observer.note,
+        shared=in_a_job or options.where.engine != "local",
     ) as folder:
         with ExitStack() as held:
             try:
@@ -103,7 +114,9 @@ def run_cell(
                 )
                 protocol = choose(plan)
                 devices: Mapping[str, str] = {}
-                if plan.options.where.engine == "local":
+                if plan.options.where.engine == "local" and in_a_job:
+                    pass  # what is here is the job's, and nobody else's
+                elif plan.options.where.engine == "local":
                     devices = held.enter_context(lease(cell.hardware, plan.world_size, observer.note))
                 else:  # its nodes are this cell's alone
                     engine = engine_of(plan.wanted)
@@ -119,7 +132,7 @@ def run_cell(
             steps, findings = Steps(phases), Findings()
             try:
                 diagnosis, failure = _judge(protocol, steps, findings)
-            except (NotRun, UsageError) as error:  # nodes that were not given, or taken away
+            except _NO_NODES as error:  # nodes that were not given, or taken away
                 refused(error, cell, run, folder.path, plan.reproduce).write(folder.verdict)
                 raise
             more = afterwards(steps, findings) if afterwards is not None and failure is None else {}
@@ -158,7 +171,7 @@ def _judge(protocol: str, steps: Steps, findings: Findings) -> tuple[Diagnosis |
     except MetricsError as error:  # it has trained to its end: a check failed, and nothing has crashed
         findings.add(Found(checks=(judge.not_logged(error),)))
         return None, None
-    except (NotRun, UsageError):
+    except _NO_NODES:
         raise
     except HarnessError as error:
         from harness.diagnosis import crash

@@ -16,7 +16,7 @@ from typing import IO, Final
 
 from harness.engines.base import Wanted
 from harness.engines.slurm import programs
-from harness.errors import NotRun, UsageError
+from harness.errors import NotAllocated, NotRun, UsageError
 from harness.machine.processes import born
 from harness.text import one_line
 
@@ -177,7 +177,7 @@ def _wait(
         what = (
             one_line(lines[-1].removeprefix("salloc: error: ")) if lines else f"status {process.returncode}"
         )
-        raise UsageError(
+        raise NotAllocated(
             f"salloc gives no {nodes} nodes: {what}",
             "one is more than a phase has, so that no rank comes back to its node; --no-rotation: none, "
             "and --slurm-option passes words on",

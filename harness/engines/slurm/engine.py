@@ -10,7 +10,7 @@ from harness.engines.base import Agents, Wanted
 from harness.engines.slurm import programs
 from harness.engines.slurm.allocation import Allocation
 from harness.engines.slurm.step import Step
-from harness.errors import UsageError
+from harness.errors import NotAllocated, UsageError
 from harness.trainers.base import Launch
 
 
@@ -99,11 +99,11 @@ class Slurm:
         around = Allocation.around()
         if around is not None:
             if wanted.where.new_job:
-                raise UsageError(
+                raise NotAllocated(
                     "--new-job-per-phase: found a job around this one", "start it on a login node"
                 )
             if len(around.hosts) < wanted.nodes:
-                raise UsageError(
+                raise NotAllocated(
                     f"--nodes {wanted.nodes}: job {around.job} has {len(around.hosts)}",
                     f"sbatch -N {wanted.nodes + 1}: one more than a phase has, for no rank to come back",
                 )

@@ -19,7 +19,7 @@ from harness.engines.environment import FOREIGN, FORK_ENV
 from harness.engines.lines import Unpacker, packed
 from harness.engines.slurm import programs
 from harness.engines.slurm.allocation import Allocation
-from harness.errors import NotRun, TrainerFailed, UsageError
+from harness.errors import HardwareMissing, NotRun, TrainerFailed, UsageError
 from harness.text import one_line
 from harness.trainers.base import Launch
 
@@ -137,7 +137,9 @@ class Step:
                 continue
             task, event = found
             if absent := event.get("missing"):
-                raise UsageError(f"{event['host']}: {absent}", "--slurm-option=--partition names other nodes")
+                raise HardwareMissing(
+                    f"{event['host']}: {absent}", "--slurm-option=--partition names other nodes"
+                )
             if event["host"] not in self.hosts:
                 said = f"an agent runs on {event['host']}, expected one of {', '.join(self.hosts)}"
                 raise TrainerFailed(phase=phase, rank=None, reason=said, log_tail=self._tail())
