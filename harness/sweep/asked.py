@@ -106,7 +106,8 @@ def asked_for(
     )
     for name in names.keys() - {one.cell.case for one in wishes}:
         raise UsageError(
-            f"{name}: is no case that nox lists for {', '.join(hardware)}", from_the_root(folder) or "nox -l"
+            f"{name}: is no case that nox lists for {', '.join(hardware)}",
+            from_the_root(folder) or "nox -l lists them",
         )
     if not wishes:
         said = "nox lists no cell" if by_nox else f"{folder}: holds no case"

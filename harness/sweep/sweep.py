@@ -95,7 +95,8 @@ class Sweep:
         self._folder = Folder(how.results, self.name)
         self._open: dict[Key, _Seat] = {}
         self._codes: set[int] = set()
-        self._submitted = False
+        #: Whether Slurm was asked for a job, and how many it has taken.
+        self._submitting, self._jobs = False, 0
         self._heard = time.monotonic()
         #: Whether jobs are in the queue that could not be cancelled.
         self.left = False
@@ -127,12 +128,12 @@ class Sweep:
         return bad.pop() if len(bad) == 1 else EXIT_FAILED
 
     def _end(self) -> None:
-        if not self._submitted:
-            self._folder.remove()
-            return
-        self.left = True
+        self.left = self._submitting
         with undisturbed():
-            self.left = not cancel(self.name)
+            if self._submitting:
+                self.left = not cancel(self.name)
+            if not self._jobs:
+                self._folder.remove()  # nothing stands there that anybody has run
 
     # -- before ------------------------------------------------------------------------------
 
@@ -203,8 +204,9 @@ class Sweep:
         every += [f"--time={how.minutes}", "--requeue" if how.requeue else "--no-requeue"]
         every += [f"--chdir={os.getcwd()}", *words, *how.options, str(script)]
         with undisturbed():  # what is half submitted could not be cancelled
-            self._submitted = True
+            self._submitting = True
             said = programs.ask(*every)
+            self._jobs += 1
         number = said.strip().partition(";")[0]
         if not number.isdigit():
             raise UsageError(f"sbatch: found {said.strip()!r}, expected the number of a job")

@@ -12,9 +12,14 @@ import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness.verdict.sweep import JOB, MARKER
+
+#: Which job it is, by which it claims its folder, and where Slurm is.
+_KEPT: Final = (
+    "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT",
+)  # fmt: skip
 
 
 def main(words: list[str]) -> int:
@@ -38,7 +43,11 @@ def main(words: list[str]) -> int:
     beside.replace(record)
     env = dict(os.environ)
     if not array["engine"]:  # it runs as on any machine: frameworks take these for a launch of their own
-        env = {name: value for name, value in env.items() if not name.startswith(("SLURM_", "SLURMD_"))}
+        env = {
+            name: value
+            for name, value in env.items()
+            if name in _KEPT or not name.startswith(("SLURM_", "SLURMD_"))
+        }
     number = f"{os.environ.get('SLURM_ARRAY_JOB_ID', '')}_{task}"
     env[JOB] = f"{number}.{restart}"
     command = [*array["prefix"], array["python"], "-u", "-m", "harness", *cell["words"]]

@@ -135,6 +135,16 @@ def test_a_preempted_task_begins_anew_where_that_was_asked_for(
     assert first["id"] != second["id"] == sweep.verdict("a")["run"]["id"]
 
 
+def test_what_slurm_refuses_is_one_sentence_and_leaves_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    case(repository(tmp_path), "a")
+    with Sweep(cluster, tmp_path, ["--slurm-option=--partition=nowhere"]) as sweep:
+        status = sweep.end()
+    assert status == 2, sweep.said
+    assert len(sweep.said.splitlines()) == 1, sweep.said
+    assert "invalid partition specified: nowhere" in sweep.said
+    assert not (tmp_path / "results" / ".sweep").exists()
+
+
 _NOXFILE = """
 import nox
 from harness.environment import tell_python
