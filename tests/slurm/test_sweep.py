@@ -10,10 +10,12 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.slurm import cells
 from tests.slurm.cluster import Cluster
 from tests.slurm.sweeps import (
+    CPUS,
     EVERYWHERE,
     ROOT,
     Sweep,
@@ -70,6 +72,33 @@ def test_an_interrupt_cancels_all_and_waits_until_they_are_gone(cluster: Cluster
     assert status == 130, sweep.said
     assert "are cancelled" in sweep.said
     assert not (sweep.folder("a") / "verdict.json").exists()
+
+
+def test_a_cancelled_workflow_leaves_nothing_in_the_queue(cluster: Cluster, tmp_path: Path) -> None:
+    for name in NAMES:
+        case(repository(tmp_path), name, pause=5)
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "cluster.yml").read_text())
+    (text,) = (one["run"] for one in workflow["jobs"]["cluster"]["steps"] if one.get("id") == "sweep")
+    (tmp_path / "step.sh").write_text(text)
+    program = tmp_path / ".venv" / "bin" / "harness"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m harness "$@"\n')
+    program.chmod(0o755)
+    shell = cluster.popen(
+        "bash", "--noprofile", "--norc", "-eo", "pipefail", "step.sh", cwd=tmp_path,
+        RUNNER_TEMP=str(tmp_path), HARDWARE="cpu", TRACKS="here",
+        OPTIONS=f"--slurm-option=--cpus-per-task={CPUS}", **environment(),
+    )  # fmt: skip
+    try:
+        cluster.wait("a task runs", lambda: "RUNNING" in cluster.queue().values(), 120)
+        shell.send_signal(signal.SIGINT)  # as GitHub's runner: the shell that it started, nobody else
+        said, _ = shell.communicate(timeout=100)
+    finally:
+        shell.kill()
+        shell.communicate()
+    assert cluster.queue() == {}
+    assert shell.returncode == 130, said
+    assert "are cancelled" in said
 
 
 def test_a_task_that_is_killed_without_a_verdict_is_red(
