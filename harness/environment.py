@@ -14,7 +14,7 @@ from typing import Any
 import nox
 from nox.virtualenv import UV
 
-from harness.machine.hardware import devices_of, driver_here, of_amd
+from harness.machine.hardware import devices_of, driver_here, of_amd, require
 from harness.matrix import GPU_PYTHON, Cell
 from harness.repository import DISTRIBUTION, Repository, installed_as, repository
 from harness.verdict.sweep import PYTHON_FILE
@@ -87,7 +87,7 @@ def make(session: nox.Session, here: Repository, cell: Cell, at: str = "") -> tu
         with_rocm = {} if _SAID & set(os.environ) else {"UV_TORCH_BACKEND": "auto"}
         session.install(*to, *repository().words(), *pins(session, track.group), env=with_rocm)
         return ("pytest",)
-    install(session, group=track.group, at=at)
+    install(session, group=track.group, at=at, gpu=cell.hardware != "cpu")
     if cell.hardware != "cpu" and track.gpu_group:
         if track.build_group:
             session.install(*to, *pins(session, track.build_group))  # first: the others are compiled with it
@@ -123,7 +123,7 @@ def _python_here(session: nox.Session, track: str) -> str:
     )
 
 
-def install(session: nox.Session, *words: str, group: str, at: str = "") -> None:
+def install(session: nox.Session, *words: str, group: str, at: str = "", gpu: bool = False) -> None:
     """Install ``words`` and a dependency group; where no GPU can be, torch without CUDA. ``at``: as of make.
 
     PyPI's torch for Linux brings CUDA, some GB of it. PyTorch's own index has one without: uv knows it, and
@@ -132,7 +132,7 @@ def install(session: nox.Session, *words: str, group: str, at: str = "") -> None
     pinned = pins(session, group)
     torch = [pin for pin in pinned if pin.startswith("torch==")]
     to = ("--python", at) if at else ()
-    free = sys.platform == "linux" and not driver_here() and _SAID.isdisjoint(os.environ)
+    free = sys.platform == "linux" and not (gpu or driver_here()) and _SAID.isdisjoint(os.environ)
     if torch and free and session.venv_backend == "uv":
         env = {"UV_TORCH_BACKEND": "cpu"}
         plan = [UV, "pip", "install", "--dry-run", "--python", at or session.virtualenv.location, *torch]
@@ -167,9 +167,20 @@ def _listed(words: list[str]) -> bool:
     return bool(listing) and not any(word.startswith(_CHOOSES) for word in words)
 
 
+def only_made() -> bool:
+    """Whether an environment is made for other machines: on a login node, which has none of the hardware."""
+    return bool(os.environ.get(PYTHON_FILE))
+
+
+def require_here(hardware: str) -> None:
+    """Raise HardwareMissing where this machine has none, and is not only to make the environment."""
+    if not only_made():
+        require(hardware, 1)
+
+
 def is_here(hardware: str) -> bool:
     """Whether this machine has it."""
-    return hardware == "cpu" or (driver_here(hardware) and bool(devices_of(hardware)))
+    return hardware == "cpu" or only_made() or (driver_here(hardware) and bool(devices_of(hardware)))
 
 
 def one_line(here: Repository, hardware: str, names: list[str]) -> bool:

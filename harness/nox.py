@@ -28,12 +28,12 @@ from harness.environment import (
     make,
     one_line,
     pins,
+    require_here,
     session_for,
     settings,
     tell_python,
-)
+)  # fmt: skip
 from harness.errors import EXIT_NOTHING, EXIT_USAGE, HardwareMissing, HarnessError
-from harness.machine.hardware import require
 from harness.matrix import Cell, cases_by_name
 from harness.repository import Repository, repository
 from harness.verdict.sweep import Sweep, leave, was_skipped
@@ -78,7 +78,7 @@ def _session(here: Repository, hardware: str, cases: str, names: list[str], swee
         sweep.tried()
         cell, began = Cell(hardware, track, case), time.time()
         try:
-            require(hardware, 1)
+            require_here(hardware)
         except HardwareMissing as missing:
             leave(cell, "refused" if os.environ.get("CI") else "skipped", str(missing))
             if os.environ.get("CI"):

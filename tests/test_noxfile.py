@@ -138,6 +138,17 @@ def test_absent_hardware_is_skipped_with_a_sentence_a_verdict_and_no_environment
     shutil.rmtree(project / "results")
 
 
+def test_a_login_node_makes_an_environment_for_hardware_that_it_has_not(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, session = tmp_path / "python.txt", "case(h100)(dev,gpt3_tp1_pp1_resume_torch_dist)"
+    words = ("-s", session, "--no-venv", "--no-install", "--install-only")
+    assert nox(project, *words).returncode == 3  # to be run there
+    monkeypatch.setenv("HARNESS_PYTHON_FILE", str(told))
+    assert nox(project, *words).returncode == 0
+    assert told.read_text().strip()
+
+
 def test_absent_hardware_is_no_success_in_processes_of_their_own_either(project: Path) -> None:
     done = nox(project, "-j", "2", "-s", "case(h100)")
     assert done.returncode == 3, done.stderr
