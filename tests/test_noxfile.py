@@ -141,7 +141,7 @@ def test_absent_hardware_is_skipped_with_a_sentence_a_verdict_and_no_environment
 def test_a_login_node_makes_an_environment_for_hardware_that_it_has_not(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, session = tmp_path / "python.txt", "case(h100)(dev,gpt3_tp1_pp1_resume_torch_dist)"
+    told, session = tmp_path / "python.txt", sessions(project, "-t", "h100")[0]
     words = ("-s", session, "--no-venv", "--no-install", "--install-only")
     assert nox(project, *words).returncode == 3  # to be run there
     monkeypatch.setenv("HARNESS_PYTHON_FILE", str(told))
