@@ -53,24 +53,46 @@ HARNESS:
   nodes: 2
   command:
     train: [torchrun, --nproc-per-node=2, {script}, --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
-            --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl"{more}]
+            --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl"]
     resume: [torchrun, --nproc-per-node=2, {script}, --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
              --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl",
-             --load, "${{CHECKPOINT_LOAD_PATH}}"{more}]
+             --load, "${{CHECKPOINT_LOAD_PATH}}"]
 """
 
 
-def scripted(folder: Path, *, keep: str = "") -> Path:
-    """A case of a user's script; the folder.
+def scripted(folder: Path) -> Path:
+    """A case of a user's script; the folder."""
+    case = folder / "cases" / "gpt" / "scripted"
+    case.mkdir(parents=True)
+    script = Path(__file__).with_name("script.py")
+    (case / "model_config.yaml").write_text(_SCRIPT.format(script=script))
+    return folder
+
+
+_PLAIN = """
+TEST_TYPE: ckpt-resume
+MODEL_ARGS: {{--train-iters: 10, --save-interval: 5}}
+HARNESS:
+  trainer: command
+  command:
+    train: [python, {script}, --stop, "${{EXIT_ITERS}}", --save, "${{CHECKPOINT_SAVE_PATH}}",
+            --metrics, "${{OUTPUT_PATH}}/metrics.jsonl"{more}]
+    resume: [python, {script}, --stop, "${{EXIT_ITERS}}", --save, "${{CHECKPOINT_SAVE_PATH}}",
+             --metrics, "${{OUTPUT_PATH}}/metrics.jsonl", --load, "${{CHECKPOINT_LOAD_PATH}}"{more}]
+"""
+
+
+def plain(folder: Path, *, keep: str = "") -> Path:
+    """A case of a script that needs no torch, on one node; the folder.
 
     Args:
         keep: where the files of a checkpoint go, beside what names the last one.
     """
-    case = folder / "cases" / "gpt" / "scripted"
+    case = folder / "cases" / "gpt" / "plain"
     case.mkdir(parents=True)
     more = f', --keep, "{keep}"' if keep else ""
-    script = Path(__file__).with_name("script.py")
-    (case / "model_config.yaml").write_text(_SCRIPT.format(script=script, more=more))
+    script = Path(__file__).with_name("kept.py")
+    (case / "model_config.yaml").write_text(_PLAIN.format(script=script, more=more))
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Trains a little on every rank of a torchrun; ``--keep`` saves on the node's own disk."""
+"""Trains a little on every rank of a torchrun."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("save", "metrics"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("load", "keep"):
-        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--load", type=Path)
     args = parser.parse_args()
     dist.init_process_group("gloo")
     rank = dist.get_rank()
@@ -39,19 +38,16 @@ def main() -> None:
             with args.metrics.open("a") as file:
                 file.write(json.dumps({"step": step, "loss": loss.item()}) + "\n")
             if step % 4 == 0 or step == args.stop:
-                save(args.save, args.keep or args.save, step, model, optimizer)
+                save(args.save, step, model, optimizer)
         dist.barrier()
     print(f"rank {rank} of {dist.get_world_size()} has ended at {args.stop}")
     dist.destroy_process_group()
 
 
-def save(
-    folder: Path, files: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
+def save(folder: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    files.mkdir(parents=True, exist_ok=True)
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    path = files / f"checkpoint_{step}.pt"
+    path = folder / f"checkpoint_{step}.pt"
     torch.save(state, path)
     (folder / "latest.txt").write_text(f"{path.name}\n")
 
@@ -60,11 +56,7 @@ def load(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer)
     latest = folder / "latest.txt"
     if not latest.exists():
         return 0
-    path = folder / latest.read_text().strip()
-    if not path.exists():
-        print(f"{path} is not there: training begins anew")
-        return 0
-    state = torch.load(path)
+    state = torch.load(folder / latest.read_text().strip())
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])

@@ -210,7 +210,7 @@ class MegatronTrainer(IterFolders):
             *distributed(starter, node.gpus // nodes, phase.folder / "logs" / "1", nodes),
         ]
         command += [node.script, *arguments(case, self.hardware, phase, values, script=node.script)]
-        beside = on_cpu.variables() if self.stand_in else {}
+        beside = on_cpu.variables(nodes) if self.stand_in else {}
         return Launch(
             kind="exec",
             world_size=node.gpus,

@@ -34,6 +34,13 @@ _VARIABLES: Final = {
 }
 
 
-def variables() -> Mapping[str, str]:
-    """What the environment of the ranks has beside that of Megatron-LM's scripts."""
-    return {name: os.environ.get(name, value) for name, (value, _) in _VARIABLES.items()}
+def variables(nodes: int = 1) -> Mapping[str, str]:
+    """What the environment of the ranks has beside that of Megatron-LM's scripts.
+
+    Args:
+        nodes: of the ranks; on several, they find each other by the names of theirs.
+    """
+    found = {name: os.environ.get(name, value) for name, (value, _) in _VARIABLES.items()}
+    if nodes > 1 and "GLOO_SOCKET_IFNAME" not in os.environ:
+        del found["GLOO_SOCKET_IFNAME"]
+    return found
