@@ -82,7 +82,7 @@ for row in (
     ("faults", "dev", "python -m tests.faults", "Plant every known resume bug, and see it caught and named."),
     ("circumstances", "dev", "python -m tests.circumstances",
      "Run sound scripts that save the time, the host, the job: none may fail; ``--faults``: each must."),
-    ("slurm", "slurm", "pytest -n 3 --dist worksteal tests/slurm", "Run what needs a cluster on a real Slurm."),
+    ("slurm", "slurm", "pytest -n 3 --dist worksteal tests/slurm", "Run what needs a cluster on a Slurm."),
     ("frameworks", "frameworks", "python -m tests.frameworks", "Run the newest releases of five frameworks."),
     ("museum", "museum", "python -m tests.museum", "Run real releases with real bugs, and sound ones."),
     ("bench", "bench", "python -m benchmarks", "Measure every speed claim against its rival."),

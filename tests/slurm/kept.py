@@ -1,4 +1,4 @@
-"""Trains one number, and saves on the disk of its node; only what names the last file is on the shared folder."""
+"""Trains one number, and saves on the disk of its node; on the shared folder is what names the last file."""
 
 from __future__ import annotations
 
