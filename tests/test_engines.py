@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.commands.cli import main
@@ -24,6 +24,7 @@ from harness.protocol import claims
 # -- lines -----------------------------------------------------------------------------------------
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text())), st.integers(1, 400))
 def test_a_message_comes_through_in_short_lines(message: dict[str, Any], cut: int) -> None:
     data = packed(message) * 2
