@@ -74,12 +74,15 @@ class Wanted:
         nodes: on how many of them each phase runs.
         ranks: of a phase, all together.
         hardware: on what.
+        apart: so many phases, one after the other, must have other nodes: what any of them has left on a node
+            could be found by the one that is resumed.
     """
 
     where: Where = field(default_factory=Where)
     nodes: int = 1
     ranks: int = 1
     hardware: str = "cpu"
+    apart: int = 2
 
 
 class Gone(Exception):

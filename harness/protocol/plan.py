@@ -173,7 +173,9 @@ class Plan:
     @property
     def wanted(self) -> Wanted:
         """What it asks of an engine."""
-        return Wanted(self.options.where, self.nodes, self.world_size, self.cell.hardware)
+        # Of one that cannot be put back to k, the uninterrupted run has saved at k too.
+        apart = 2 if self.trainer.can_rewind else 3
+        return Wanted(self.options.where, self.nodes, self.world_size, self.cell.hardware, apart)
 
     @property
     def resumes(self) -> bool:

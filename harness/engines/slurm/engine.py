@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -83,16 +82,20 @@ class Slurm:
 
     def _moved(self) -> str:
         """By what was, not by what was asked for."""
-        runs = [one["nodes"] for one in self._ran.values()]
-        back = any(
-            before == after
-            for one, other in itertools.pairwise(runs)
-            for before, after in zip(one, other, strict=True)
-        )
+        runs = [(name, one["nodes"]) for name, one in self._ran.items()]
+        back = [
+            name
+            for number, (name, nodes) in enumerate(runs)
+            if any(
+                here == there
+                for _, before in runs[:number]
+                for here, there in zip(nodes, before, strict=True)
+            )
+        ]
         apart = "each phase had a job of its own; " if self._wanted.where.new_job else ""
         if back:
-            return f"{apart}ranks came back to the node of the phase before"
-        return f"{apart}no rank came back to the node of the phase before"
+            return f"{apart}ranks came back to nodes that they had been on, in {', '.join(back)}"
+        return f"{apart}no rank came back to a node that it had been on"
 
     def _allocate(self, note: Callable[[str], object] | None) -> Allocation:
         wanted = self._wanted
@@ -108,8 +111,9 @@ class Slurm:
                     f"sbatch -N {wanted.nodes + 1}: one more than a phase has, for no rank to come back",
                 )
             return around
-        spare = 1 if wanted.where.rotate and not wanted.where.new_job else 0
-        return Allocation.asked_for(wanted, wanted.nodes + spare, note)
+        if not wanted.where.rotate or wanted.where.new_job:
+            return Allocation.asked_for(wanted, wanted.nodes, note)
+        return Allocation.asked_for(wanted, max(wanted.nodes + 1, wanted.apart), note)
 
     def _next(self, allocation: Allocation) -> tuple[str, ...]:
         """The next in the round: with one node more than a phase has, each rank comes to its neighbour's."""
