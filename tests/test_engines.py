@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,9 @@ from harness.errors import UsageError
 from harness.launch import shared
 from harness.launch.blame import HANGS, KILLED, OWN, PEER, WAITS, WELL, Failures
 from harness.launch.place import Place, bound
+from harness.machine import signals
 from harness.protocol import claims
+from tests.plain_case import write_case
 
 # -- lines -----------------------------------------------------------------------------------------
 
@@ -147,6 +152,66 @@ def test_without_slurm_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tm
 def test_every_engine_of_the_table_can_be_made() -> None:
     assert sorted(ENGINES) == ["local", "slurm"]
     assert engine_of(Wanted()).provenance == {}
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+def test_signals_can_be_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (signals.stacks(), signals.preemption()) == (signal.SIGUSR1, None)
+    monkeypatch.setenv("HARNESS_STACK_SIGNAL", "usr2")
+    monkeypatch.setenv("HARNESS_PREEMPT_SIGNAL", "SIGUSR1")
+    assert (signals.stacks(), signals.preemption()) == (signal.SIGUSR2, signal.SIGUSR1)
+    signals.check()
+
+
+@pytest.mark.parametrize(
+    ("stacks", "preemption", "said"),
+    [
+        ("KILL", "", "HARNESS_STACK_SIGNAL: found 'KILL', expected the name of a signal"),
+        ("", "nothing", "HARNESS_PREEMPT_SIGNAL: found 'nothing'"),
+        ("", "USR1", "HARNESS_PREEMPT_SIGNAL: found SIGUSR1, by which ranks are asked for their stacks"),
+    ],
+)
+def test_a_signal_that_cannot_be_taken_is_one_sentence(
+    stacks: str,
+    preemption: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HARNESS_STACK_SIGNAL", stacks)
+    monkeypatch.setenv("HARNESS_PREEMPT_SIGNAL", preemption)
+    assert main(["clean"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_that_is_told_by_the_signal_of_preemption_is_interrupted(tmp_path: Path) -> None:
+    write_case(tmp_path / "cases" / "gpt" / "plain")
+    words = [
+        sys.executable,
+        "-m",
+        "harness",
+        "run",
+        "plain",
+        "--hardware",
+        "cpu",
+        "--cases",
+        str(tmp_path / "cases"),
+    ]
+    words += ["--results", str(tmp_path / "results"), "--goldens", str(tmp_path / "goldens")]
+    env = {**os.environ, "HARNESS_PREEMPT_SIGNAL": "USR2", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "iterations 0 to" in line:
+                break
+        process.send_signal(signal.SIGUSR2)
+        rest = process.stdout.read()
+    assert process.returncode == 130, rest
+    assert "nothing is left running" in rest
 
 
 # -- where ranks meet ------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from harness.commands import (
     sweep,
 )
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, HarnessError
+from harness.machine import signals
 from harness.text import guarded
 
 
@@ -57,6 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     # Whoever ends us politely wants what an interrupt does: nothing left running.
     signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        signals.check()
+        if (told := signals.preemption()) is not None:
+            signal.signal(told, _interrupt)
+    except HarnessError as error:
+        print(f"harness: {error}", file=guarded(sys.stderr))
+        return error.exit_code
     out = sys.stdout if getattr(arguments, "workflow_commands", False) else guarded(sys.stdout)
     with redirect_stdout(out), redirect_stderr(guarded(sys.stderr)):
         return _done(arguments)

@@ -22,9 +22,10 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.launch import peers
+from harness.machine import signals
 
 STARTING, RUNNING, RETURNED, RAISED = range(4)
-STACK_SIGNAL = signal.SIGUSR1
+STACK_SIGNAL = signals.stacks()
 _PR_SET_PDEATHSIG = 1
 _CELLS = 4  # state, iteration, time of the last beat, time of the exception
 _TEXT = 32768  # one exception as JSON; the most that _describe makes, every character escaped

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness.cases import Case, find_case
 from harness.engines import Wanted, Where
 from harness.errors import CaseError, UsageError
-from harness.machine import environment, portable
+from harness.machine import environment, portable, signals
 from harness.machine.hardware import require
 from harness.matrix import HARDWARE, TRACKS, Cell
 from harness.metrics.known import about
@@ -291,6 +291,7 @@ def prepare(
             raise UsageError(f"{kind} {name!r}: expected one of {', '.join(table)}")
     case = case or find_case(cell.case, cases)
     hardware = cell.hardware
+    signals.check()
     if options.trainer:
         case = case.trained_by(options.trainer, hardware)
     case = _on_nodes(case, options.where)
