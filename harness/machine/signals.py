@@ -1,4 +1,4 @@
-"""Which signals mean what: a cluster or a library may have a use of its own for one. Standard library only."""
+"""Which signals mean what: a cluster or a library may have its own use of one. Standard library only."""
 
 from __future__ import annotations
 
