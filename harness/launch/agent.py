@@ -143,7 +143,7 @@ def _phase(request: dict[str, Any], wake: int, channel: Stdio) -> dict[str, Any]
         finally:
             phase.end()
         if answer["event"] == "done":
-            answer["files"] = shared.listing(request["writes"])
+            answer["files"] = shared.listing(request["writes"], meanwhile=channel.during)
         elif (log := Path(answer["log"])).is_file():
             answer["log_size"] = log.stat().st_size
         return answer

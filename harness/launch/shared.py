@@ -19,6 +19,7 @@ from typing import Final
 WAIT: Final = 90.0
 _VARIABLE: Final = "HARNESS_SHARED_WAIT"
 _LOOK: Final = 0.25  # s between two looks
+_SOME: Final = 100  # files
 #: Files of a phase that are compared: a cache of data may lie there too.
 _MOST: Final = 100_000
 
@@ -26,8 +27,15 @@ _MOST: Final = 100_000
 Listing = Mapping[str, int]
 
 
-def listing(folders: Iterable[str | Path]) -> dict[str, int]:
-    """What is below some folders, as this machine sees it: bytes by path, of regular files."""
+def listing(
+    folders: Iterable[str | Path], *, meanwhile: Callable[[], object] | None = None
+) -> dict[str, int]:
+    """What is below some folders, as this machine sees it: bytes by path, of regular files.
+
+    Args:
+        folders: which.
+        meanwhile: called now and then: over a network many files take long.
+    """
     found: dict[str, int] = {}
     for top in folders:
         for here, below, names in os.walk(top):
@@ -37,6 +45,8 @@ def listing(folders: Iterable[str | Path]) -> dict[str, int]:
                 with contextlib.suppress(OSError):
                     if stat.S_ISREG(os.stat(path).st_mode):
                         found[path] = _size(path)
+                if meanwhile is not None and len(found) % _SOME == 0:
+                    meanwhile()
                 if len(found) >= _MOST:
                     return found
     return found
@@ -107,7 +117,7 @@ def wait_for(
     folders = list(folders)
     end = time.monotonic() + (_patience() if seconds is None else seconds)
     while True:
-        left = lacking(wanted, listing(folders))
+        left = lacking(wanted, listing(folders, meanwhile=meanwhile))
         if not left or time.monotonic() > end:
             return left
         if meanwhile is not None:
