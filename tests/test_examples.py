@@ -34,6 +34,8 @@ SMALLEST = DOCS / "examples/plain/smallest"
 BLOCKS = {
     ("README.md", "text"): ["shown: what nox printed, shortened", "shown: class 15 of the bank, shortened"],
     ("README.md", "yaml"): ["here: run"],
+    ("docs/cluster.md", "text"): ["test_cluster_sweep.py: is what a summary says, with other figures"],
+    ("docs/cluster.md", "yaml"): ["test_cluster_workflow.py: is checked, and run"],
     ("docs/command-trainer.md", "yaml"): ["test_docs.py: is the file that ships", "here: read", "here: read"],
     ("docs/command-trainer.md", "python"): [
         "test_docs.py: is the file that ships", "test_log.py: is called so",
@@ -77,6 +79,8 @@ NOT_RUN = {
     "pytest": "takes a minute; below, and test_docs.py, look at what it is given",
     "MEGATRON_LM_PATH=": "needs a checkout of Megatron-LM, and minutes",
     "python -m tests.megatron": "needs a checkout of Megatron-LM, and minutes",
+    "harness run <case> --engine slurm": "needs a cluster; tests/slurm has one",
+    "harness sweep": "needs a cluster; tests/slurm has one",
     "harness run <case> --trainer megatron": "needs a checkout of Megatron-LM",
     "export ": "sets variables of the reader's machine",
     "CASES=": "sets a variable of the reader's machine",

@@ -109,6 +109,10 @@ class Agents(Protocol):
     def silence(self) -> float:
         """Seconds without a word after which one of them counts as gone; 0: its end is always noticed."""
 
+    @property
+    def tail(self) -> str:
+        """The last lines that they have said beside their answers."""
+
     def send(self, **message: Any) -> None:
         """Tell all of them; that they are gone shows when an answer is read."""
 

@@ -123,6 +123,11 @@ class Parent:
         """None is too long: its end is noticed."""
         return 0.0
 
+    @property
+    def tail(self) -> str:
+        """It is said where its end is."""
+        return ""
+
     def about(self, node: int) -> str:  # noqa: ARG002 - as all agents
         """Nothing that is not known here anyway."""
         return ""

@@ -7,8 +7,9 @@ the same lines (:mod:`harness.engines.lines`). Beyond what :mod:`harness.launch.
   the order of their ranks;
 * where there are several, the first answers ``{event: bound, address, port}``, and all are told ``{event:
   store, address, port}`` before any rank is forked;
-* the request names the folders that it ``reads`` and ``writes``, and what it ``expects`` to find there
-  (:mod:`harness.launch.shared`), which is waited for before any rank is forked; ``done`` has the ``files``;
+* the request names the folders that it ``reads``, and what it ``expects`` to find there
+  (:mod:`harness.launch.shared`), which is waited for before any rank is forked; ``{event: list, folders}``, when
+  all are done, is answered by ``{event: listed, files}``;
 * ``{event: ping}`` and ``{event: beat}`` are signs of life. An agent that hears none for :data:`SILENCE` ends
   its ranks and itself: a step of Slurm's lives on when its srun is killed, or its cable is pulled;
 * ``{event: report}`` asks what is known here, because something has failed elsewhere: answered by ``failed``,
@@ -24,6 +25,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,12 +70,15 @@ class Stdio:
                 raise EOFError
             self._heard = time.monotonic()
             self._waiting += [one for one in self._unpacker.feed(data) if one.get("event") != "ping"]
-        now = time.monotonic()
-        if now - self._heard > self._silence:
+        if time.monotonic() - self._heard > self._silence:
             raise EOFError
-        if now - self._said > BEAT:
-            self.send(event="beat")
+        self.beat()
         return self._waiting.pop(0) if self._waiting else None
+
+    def beat(self) -> None:
+        """Say that this node is there, where it has said nothing for a while."""
+        if time.monotonic() - self._said > BEAT:
+            self.send(event="beat")
 
     def wait(self) -> dict[str, Any]:
         """The next request."""
@@ -108,15 +113,38 @@ def main() -> int:
         first = channel.wait()
         has = _device(first["hardware"])
         if "missing" not in has:  # else it need not be imported
-            preload(first)
+            try:
+                preload(first)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the harness is told
+                traceback.print_exc()
+                channel.send(event="ready", host=host(), unable=_words(error))
+                return 1
         channel.heard_now()
         channel.send(event="ready", host=host(), pid=os.getpid(), **has)
         while True:
             request = channel.wait()
             if "kind" in request:
-                channel.send(**_phase(request, wake, channel))
+                channel.send(**_answer(request, wake, channel))
+            elif request.get("event") == "list":
+                files = shared.listing(request["folders"], meanwhile=channel.during)
+                channel.send(event="listed", files=files)
     except (EOFError, BrokenPipeError):
         return 0
+
+
+def _answer(request: dict[str, Any], wake: int, channel: Stdio) -> dict[str, Any]:
+    """What has come of a phase here; a fault of this node's own is told as such."""
+    try:
+        return _phase(request, wake, channel)
+    except (EOFError, BrokenPipeError):
+        raise
+    except Exception as error:  # noqa: BLE001 - else the node would count as lost
+        traceback.print_exc()
+        return _failed(f"could not be run: {_words(error)}", request, OWN)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _phase(request: dict[str, Any], wake: int, channel: Stdio) -> dict[str, Any]:
@@ -131,6 +159,8 @@ def _phase(request: dict[str, Any], wake: int, channel: Stdio) -> dict[str, Any]
                 channel.send(event="bound", address=hosts[0], port=held.getsockname()[1])
             told = channel.wait()
             while told.get("event") != "store":
+                if told.get("event") == "report":  # the first node will not say where they meet
+                    return _not_visible(["it waited for the first node"], request, WELL)
                 told = channel.wait()
             descriptor = held.fileno() if held is not None else -1
             place = Place(node, len(hosts), told["address"], told["port"], descriptor)
@@ -142,9 +172,7 @@ def _phase(request: dict[str, Any], wake: int, channel: Stdio) -> dict[str, Any]
             answer = phase.watch()
         finally:
             phase.end()
-        if answer["event"] == "done":
-            answer["files"] = shared.listing(request["writes"], meanwhile=channel.during)
-        elif (log := Path(answer["log"])).is_file():
+        if answer["event"] == "failed" and (log := Path(answer["log"])).is_file():
             answer["log_size"] = log.stat().st_size
         return answer
     finally:
@@ -168,10 +196,14 @@ def _unseen(request: dict[str, Any], channel: Stdio) -> list[str]:
 def _not_visible(unseen: list[str], request: dict[str, Any], suspicion: int = OWN) -> dict[str, Any]:
     """The answer: it is not lost, and not on this node either."""
     more = f", and {len(unseen) - 1} more" if len(unseen) > 1 else ""
+    return _failed(f"found its files not visible from this node: {unseen[0]}{more}", request, suspicion)
+
+
+def _failed(reason: str, request: dict[str, Any], suspicion: int) -> dict[str, Any]:
     return {
         "event": "failed",
         "rank": None,
-        "reason": f"found its files not visible from this node: {unseen[0]}{more}",
+        "reason": reason,
         "log": str(Path(request["folder"]) / "logs"),
         "error": None,
         "suspicion": suspicion,

@@ -72,10 +72,21 @@ class Failures:
             return True
         return bool(self) and not any(self.waits_for(node) for node in range(self._count))
 
+    def certain(self) -> bool:
+        """Whether one has failed of itself, and not only been told of another's end."""
+        return any(one.get("suspicion", OWN) in (KILLED, OWN, HANGS) for one in self._answers.values())
+
     def blame(self) -> Found:
         """Where it began: a node that is gone, else the rank that least likely tells of another's end."""
         told = {node: one for node, one in self._answers.items() if one.get("suspicion", OWN) < WELL}
-        if self._gone and not any(one.get("suspicion", OWN) == KILLED for one in told.values()):
+        # Whose last word came after a rank had failed of itself was there when that happened.
+        lost = min(self._gone.values(), default=0.0)
+        before = any(
+            one.get("suspicion", OWN) == KILLED
+            or (one.get("suspicion", OWN) == OWN and self._when[node] < lost)
+            for node, one in told.items()
+        )
+        if self._gone and not before:
             first = min(self._gone, key=lambda node: (self._gone[node], node))
             return Found(first, None, told)
         first = min(told, key=self._order)

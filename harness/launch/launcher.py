@@ -115,14 +115,14 @@ class Launcher:
                 folder=str(folder.absolute()),
                 timeout=limit,
                 startup_timeout=starting,
-                **_shared(agents, folder, reads, writes),
+                **_shared(agents, reads),
             )
             try:
                 watch = _Watch(agents, on_progress, on_started if agents.hosts == ("",) else None)
                 failure = watch.to_the_end()
                 if failure is not None:
                     raise _failure(phase, failure, launch, folder, agents)
-                watch.see(phase, folder, writes)
+                watch.see(phase, [path.absolute() for path in (folder, writes) if path is not None])
             except Gone as gone:
                 raise TrainerFailed(phase=phase, rank=None, reason=gone.reason, log_tail=gone.tail) from None
             finally:
@@ -135,15 +135,14 @@ class Launcher:
             raise  # somebody holds on to this object
 
 
-def _shared(agents: Agents, folder: Path, reads: Path | None, writes: Path | None) -> dict[str, Any]:
-    """What agents on other machines are told of the folders that they share with this one."""
+def _shared(agents: Agents, reads: Path | None) -> dict[str, Any]:
+    """What agents on other machines are told of where they are, and of the folder that they share with this one."""
     if agents.hosts == ("",):
         return {}
     from harness.launch.shared import listing
 
     read = [str(reads.absolute())] if reads is not None else []
-    written = [str(path.absolute()) for path in (folder, writes) if path is not None]
-    return {"hosts": list(agents.hosts), "reads": read, "writes": written, "expects": listing(read)}
+    return {"hosts": list(agents.hosts), "reads": read, "expects": listing(read)}
 
 
 class _Watch:
@@ -165,28 +164,51 @@ class _Watch:
         self._told: int | None = None
         self._heard = [time.monotonic()] * count
         self._asked = False
-        self._files: list[dict[str, int]] = []
+        self._pinged = time.monotonic()
 
-    def see(self, phase: str, folder: Path, writes: Path | None) -> None:
-        """Wait until this machine sees all that the nodes have written; raises TrainerFailed."""
+    def see(self, phase: str, folders: list[Path]) -> None:
+        """Wait until this machine sees all that the nodes see now; raises TrainerFailed and Gone."""
         from harness.launch.shared import together, wait_for
 
-        if not self._files:
+        silence = self._agents.silence
+        if not silence:
             return
-        left = wait_for(together(self._files), [path for path in (folder, writes) if path is not None])
+        self._agents.send(event="list", folders=[str(path) for path in folders])
+        files: dict[int, dict[str, int]] = {}
+        heard = [time.monotonic()] * len(self._heard)
+        while len(files) < len(heard):
+            found, now = self._agents.hear(1.0), time.monotonic()
+            self._ping(now)
+            if found is not None:
+                heard[found[0]] = now
+                if found[1]["event"] == "listed":
+                    files[found[0]] = found[1]["files"]
+            for node, last in enumerate(heard):
+                if node not in files and now - last > silence:
+                    host = self._agents.hosts[node]
+                    raise Gone(
+                        f"lost its node {host} when it had ended: nothing was heard of it for {silence:.0f} s"
+                    )
+        left = wait_for(together(files.values()), folders, meanwhile=lambda: self._ping(time.monotonic()))
         if left:
             more = f", and {len(left) - 1} more" if len(left) > 1 else ""
             said = f"ended well, and its files are not visible from this node: {left[0]}{more}"
             raise TrainerFailed(phase=phase, rank=None, reason=said, evidence=(_NOT_SHARED,))
 
+    def _ping(self, now: float) -> None:
+        if now - self._pinged >= BEAT:
+            self._pinged = now
+            self._agents.send(event="ping")
+
     def to_the_end(self) -> Found | None:
         """None: every rank has returned; else how it failed. Raises Gone."""
-        silence, pinged = self._agents.silence, time.monotonic()
+        silence = self._agents.silence
         while True:
             try:
                 heard = self._agents.hear(1.0 if silence else None)
             except Gone:
-                if self._failures:
+                # Where all only tell of another's end, the engine knows better what that was.
+                if self._failures and self._failures.certain():
                     return self._failures.blame()
                 raise
             now = time.monotonic()
@@ -195,9 +217,8 @@ class _Watch:
                 self._take(*heard, now)
             if len(self._done) == len(self._heard):
                 return None
-            if silence and now - pinged >= BEAT:
-                pinged = now
-                self._agents.send(event="ping")
+            if silence:
+                self._ping(now)
             for node, last in enumerate(self._heard):
                 if silence and now - last > silence and self._failures.waits_for(node):
                     self._failures.gone(node, last)
@@ -224,8 +245,6 @@ class _Watch:
             self._done.add(node)
             self._failures.done(node)
             self.startup = max(self.startup, event["startup"])
-            if "files" in event:
-                self._files.append(event["files"])
         elif kind == "failed":
             self._failures.add(node, event, now)
 
@@ -256,7 +275,9 @@ def _of_node(phase: str, found: Found, agents: Agents, secrets: Secrets) -> Trai
     for node, answer in found.others.items():
         who = "the trainer" if answer["rank"] is None else f"rank {answer['rank']}"
         evidence.append(secrets.text(f"{agents.hosts[node]}: {who} {answer['reason']}"))
-    return TrainerFailed(phase=phase, rank=None, reason=reason, evidence=tuple(evidence))
+    return TrainerFailed(
+        phase=phase, rank=None, reason=reason, log_tail=secrets.text(agents.tail), evidence=tuple(evidence)
+    )
 
 
 def _of_answer(

@@ -54,6 +54,9 @@ class Channel:
         """Nothing is said while ranks run: what can be read then is the end."""
         raise EOFError
 
+    def beat(self) -> None:
+        """Its end is noticed anyway."""
+
     def requests(self) -> Iterator[dict[str, Any]]:
         """What the harness asks, until it is gone."""
         for line in self._file:

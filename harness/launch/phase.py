@@ -44,6 +44,9 @@ class Channel(Protocol):
     def during(self) -> dict[str, Any] | None:
         """What the harness says while ranks run; None: nothing. Raises EOFError when it is gone."""
 
+    def beat(self) -> None:
+        """A sign of life, while something takes long."""
+
     def close(self) -> None:
         """Forget it (in a rank: only the parent speaks)."""
 
@@ -310,6 +313,7 @@ class Phase:
         newest, size = 0.0, 0
         # os.walk: unlike rglob, it minds no folder that is removed meanwhile.
         for here, _, files in os.walk(self.folder):
+            self.channel.beat()
             for path in (here, *(os.path.join(here, name) for name in files)):
                 with contextlib.suppress(OSError):
                     found = os.stat(path)

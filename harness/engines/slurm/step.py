@@ -25,6 +25,8 @@ from harness.trainers.base import Launch
 
 #: Seconds without a word after which an agent counts as gone. It beats every 5 s.
 SILENCE: Final = 15.0
+BEAT: Final = 5.0  # s
+_SILENCE_VARIABLE: Final = "HARNESS_NODE_SILENCE"
 _ENDING: Final = 10.0  # s that agents have to end their ranks, and srun to notice
 _CANCELLED: Final = 30.0  # s from the end of a step to that of its job
 _TAIL: Final = 40  # lines
@@ -41,12 +43,11 @@ class Step:
         gpus: of each node.
     """
 
-    silence = SILENCE
-
     def __init__(
         self, allocation: Allocation, nodes: tuple[str, ...], launch: Launch, hardware: str, gpus: int
     ) -> None:
         self.hosts = nodes
+        self.silence = _silence()
         self._allocation = allocation
         self._name = f"phase-{os.urandom(4).hex()}"
         #: The place of each task among the nodes; srun numbers its tasks by the names of theirs.
@@ -54,13 +55,14 @@ class Step:
         self._unpackers: dict[int, Unpacker] = {}
         #: Names of what the nodes have.
         self.devices: set[str] = set()
+        self._to_say: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._said: deque[str] = deque(maxlen=_TAIL)
         words = ["srun", f"--jobid={allocation.job}", f"--job-name={self._name}", f"--nodes={len(nodes)}"]
         words += [f"--nodelist={','.join(nodes)}", f"--ntasks={len(nodes)}", "--ntasks-per-node=1"]
         # Each has all of its node. Whether one has ended well, it says itself.
         words += ["--cpu-bind=none", "--mem=0", "--kill-on-bad-exit=0", "--no-kill", "--wait=0", "--mpi=none"]
-        words += ["--input=all", "--label", f"--chdir={Path(__file__).parents[3]}"]
+        words += ["--overlap", "--input=all", "--label", f"--chdir={Path(__file__).parents[3]}"]
         if gpus:
             words.append(f"--gpus-per-node={gpus}")
         words += [launch.python or sys.executable, "-m", "harness.launch.agent"]
@@ -85,6 +87,7 @@ class Step:
         self._readers = [
             threading.Thread(target=self._read, args=(stdout,), daemon=True),
             threading.Thread(target=self._keep, args=(stderr,), daemon=True),
+            threading.Thread(target=self._say, daemon=True),
         ]
         for one in self._readers:
             one.start()
@@ -104,12 +107,19 @@ class Step:
         for line in stream:
             self._said.append(line.decode(errors="replace").rstrip("\n"))
 
+    def _say(self) -> None:
+        """Of a thread of its own: srun takes nothing while it waits for a node."""
+        assert self._stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            while (data := self._to_say.get()) is not None:
+                self._stdin.write(data)
+                self._stdin.flush()
+        with contextlib.suppress(OSError, ValueError):
+            self._stdin.close()
+
     def send(self, **message: Any) -> None:
         """Tell all agents; as Agents."""
-        with contextlib.suppress(BrokenPipeError, ValueError, OSError):
-            assert self._stdin is not None
-            self._stdin.write(packed(message))
-            self._stdin.flush()
+        self._to_say.put(packed(message))
 
     def wait_ready(self, phase: str, timeout: float) -> None:
         """Wait until all have imported the trainer.
@@ -120,6 +130,7 @@ class Step:
         """
         end = time.monotonic() + timeout
         hosts: dict[int, str] = {}
+        pinged = time.monotonic()
         while len(hosts) < len(self.hosts):
             left = end - time.monotonic()
             try:
@@ -131,18 +142,23 @@ class Step:
             if left <= 0:
                 missing = ", ".join(sorted(set(self.hosts) - set(hosts.values())))
                 reason = f"took more than {timeout:.0f} s to import on {missing}"
-                raise TrainerFailed(phase=phase, rank=None, reason=reason, log_tail=self._tail())
-            self.send(event="ping")
+                raise TrainerFailed(phase=phase, rank=None, reason=reason, log_tail=self.tail)
+            if time.monotonic() - pinged > BEAT:
+                pinged = time.monotonic()
+                self.send(event="ping")
             if found is None or found[1].get("event") != "ready":
                 continue
             task, event = found
+            if unable := event.get("unable"):
+                reason = f"could not be loaded on {event['host']}: {one_line(unable)}"
+                raise TrainerFailed(phase=phase, rank=None, reason=reason, log_tail=self.tail)
             if absent := event.get("missing"):
                 raise HardwareMissing(
                     f"{event['host']}: {absent}", "--slurm-option=--partition names other nodes"
                 )
             if event["host"] not in self.hosts:
                 said = f"an agent runs on {event['host']}, expected one of {', '.join(self.hosts)}"
-                raise TrainerFailed(phase=phase, rank=None, reason=said, log_tail=self._tail())
+                raise TrainerFailed(phase=phase, rank=None, reason=said, log_tail=self.tail)
             hosts[task] = event["host"]
             self.devices.add(event["device"])
         self._place = {task: self.hosts.index(name) for task, name in hosts.items()}
@@ -176,29 +192,31 @@ class Step:
                 continue
             task = int(label)
             found = self._unpackers.setdefault(task, Unpacker()).line(text.removeprefix(" "))
-            if found is not None:
-                return task, found
+            # A piece of a long answer is a sign of life, too.
+            return task, found if found is not None else {"event": "beat"}
 
     def _gone(self) -> Exception:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         for one in self._readers:
             one.join(1)
-        cancelled = any("CANCELLED" in line for line in self._said)
+        cancelled = any("CANCELLED" in line for line in list(self._said))
         taken = self._allocation.taken(_CANCELLED if cancelled else 0.0)
         if taken.others:
             return NotRun(f"job {self._allocation.job} {taken.why} before the cell had ended", "run it again")
         if taken.why:
-            return Gone(f"lost its nodes: job {self._allocation.job} {taken.why}", self._tail())
+            return Gone(f"lost its nodes: job {self._allocation.job} {taken.why}", self.tail)
         status = self._process.returncode
         if status is not None and status < 0:
-            return Gone(f"lost srun, killed by {signal.Signals(-status).name}", self._tail())
-        last = next((line for line in reversed(self._said) if line.strip()), "")
+            return Gone(f"lost srun, killed by {signal.Signals(-status).name}", self.tail)
+        last = next((line for line in reversed(list(self._said)) if line.strip()), "")
         said = f": {one_line(last)}" if last else ""
-        return Gone(f"lost its agents: srun ended with status {status}{said}", self._tail())
+        return Gone(f"lost its agents: srun ended with status {status}{said}", self.tail)
 
-    def _tail(self) -> str:
-        return "\n".join(self._said)
+    @property
+    def tail(self) -> str:
+        """What agents and srun have said last."""
+        return "\n".join(list(self._said))
 
     def about(self, node: int) -> str:
         """What Slurm says of it."""
@@ -207,7 +225,7 @@ class Step:
             state = programs.ask("sinfo", "-h", "-N", "-n", host, "-o", "%T", timeout=10).split()
         except UsageError as error:
             return str(error)
-        said = next((line for line in self._said if host in line and "srun:" in line), "")
+        said = next((line for line in list(self._said) if host in line and "srun:" in line), "")
         found = f"Slurm says that {host} is {state[0]}" if state else ""
         return "; ".join(filter(None, (found, one_line(said))))
 
@@ -215,9 +233,7 @@ class Step:
 
     def end(self) -> None:
         """No more is wanted: agents end when their stdin does; then make sure of it."""
-        with contextlib.suppress(OSError, ValueError):
-            assert self._stdin is not None
-            self._stdin.close()
+        self._to_say.put(None)
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_ENDING)
@@ -240,3 +256,9 @@ class Step:
         except UsageError:
             return []
         return [line.split()[0] for line in lines.splitlines() if line.split()[1:] == [self._name]]
+
+
+def _silence() -> float:
+    with contextlib.suppress(ValueError):
+        return max(2 * BEAT, float(os.environ.get(_SILENCE_VARIABLE, SILENCE)))
+    return SILENCE
