@@ -191,11 +191,23 @@ def test_a_verdict_of_a_run_before_is_none_of_a_task(tmp_path: Path) -> None:
     verdict.write(endings.place(tmp_path, CELL) / VERDICT)
     assert verdict.run is not None
     record = Record("n1", 0.0, 0, before=verdict.run.id)
-    assert endings.left_by(tmp_path, CELL, record) is None
-    assert endings.left_by(tmp_path, CELL, None) is None
-    found = endings.left_by(tmp_path, CELL, replace(record, before="another"))
+    assert endings.left_by(tmp_path, CELL, record, (1, 0)) is None
+    assert endings.left_by(tmp_path, CELL, None, (1, 0)) is None
+    found = endings.left_by(tmp_path, CELL, replace(record, before="another"), (1, 0))
     assert found is not None
     assert found.green
+
+
+def test_a_verdict_of_another_job_is_none_of_a_task_and_its_folder_is_left_to_it(tmp_path: Path) -> None:
+    verdict, folder = green(CELL.id), endings.place(tmp_path, CELL)
+    verdict.write(folder / VERDICT)
+    record = Record("n1", 0.0, 0, before="one before")
+    for job, left, over in (("12_0", True, False), ("13_0", False, True)):
+        (folder / MARKER).write_text(json.dumps({"id": "this one", "job": job, "restart": 0}))
+        assert (endings.left_by(tmp_path, CELL, record, (12, 0)) is not None) is left
+        assert endings.taken_over(tmp_path, CELL, record, (12, 0)) is over
+    (folder / MARKER).write_text(json.dumps({"id": "one before", "job": "9_0", "restart": 0}))
+    assert not endings.taken_over(tmp_path, CELL, record, (12, 0))  # it was there when the task began
 
 
 @pytest.mark.parametrize(

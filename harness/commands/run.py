@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from harness.errors import (
     EXIT_FAILED,
@@ -147,6 +147,9 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
 
 
 class _Raising(argparse.ArgumentParser):
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**{**how, "add_help": False, "allow_abbrev": False})
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"harness run: {message}", "harness run --help has its options")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.commands import run
+from harness.engines.base import OURS
 from harness.errors import EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
@@ -101,6 +102,10 @@ def _sweep(arguments: argparse.Namespace) -> int:
         told = "are left in the queue: scancel --name=" if sweep.left else "are cancelled: "
         print(f"harness: interrupted; its jobs {told}{sweep.name}", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Exception:
+        if sweep.left:
+            print(f"harness: its jobs are left in the queue: scancel --name={sweep.name}", file=sys.stderr)
+        raise
 
 
 def _how(arguments: argparse.Namespace) -> How:
@@ -127,6 +132,9 @@ def _how(arguments: argparse.Namespace) -> How:
         for word in words:
             if not word.startswith("-"):
                 raise UsageError(f"{option} {word}: expected an option", f"as in {example}")
+    for word in arguments.slurm_option:
+        if word.startswith(OURS):
+            raise UsageError(f"--slurm-option {word}: expected another option", "our jobs are found by it")
     for word in arguments.run_option:
         if word.partition("=")[0] in (*_OURS, "--dry-run", "--new-job-per-phase"):
             raise UsageError(

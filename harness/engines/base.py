@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: By name: ``module:class``, which is imported when it is asked for; it is made of a :class:`Wanted`.
 ENGINES: Final = {"local": "harness.engines.local:Local", "slurm": "harness.engines.slurm:Slurm"}
+#: Options of Slurm's by which a job is found again, and which say what it is.
+OURS: Final = ("-J", "--job-name", "--comment", "-a", "--array", "--no-shell", "-W", "--wait", "--parsable")
 _MOST_NODES: Final = 10_000
 _MOST_MINUTES: Final = 30 * 24 * 60
 
@@ -48,6 +50,8 @@ class Where:
             if not one.startswith("-"):
                 said = f"--slurm-option {one}: expected an option of salloc"
                 raise UsageError(said, "as in --slurm-option=--partition=gpu")
+            if one.startswith(OURS):
+                raise UsageError(f"--slurm-option {one}: expected another option", "our jobs are found by it")
         given = [word.partition("=")[0] for word in self.words]
         if self.engine == "local" and given:
             raise UsageError(

@@ -8,8 +8,8 @@ the same lines (:mod:`harness.engines.lines`). Beyond what :mod:`harness.launch.
 * where there are several, the first answers ``{event: bound, address, port}``, and all are told ``{event:
   store, address, port}`` before any rank is forked;
 * the request names the folders that it ``reads``, and what it ``expects`` to find there
-  (:mod:`harness.launch.shared`), which is waited for before any rank is forked; ``{event: list, folders}``, when
-  all are done, is answered by ``{event: listed, files}``;
+  (:mod:`harness.launch.shared`), which is waited for before any rank is forked; when all are done,
+  ``{event: list, folders}`` is answered by ``{event: listed, files}``;
 * ``{event: ping}`` and ``{event: beat}`` are signs of life. An agent that hears none for :data:`SILENCE` ends
   its ranks and itself: a step of Slurm's lives on when its srun is killed, or its cable is pulled;
 * ``{event: report}`` asks what is known here, because something has failed elsewhere: answered by ``failed``,

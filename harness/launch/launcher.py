@@ -136,7 +136,7 @@ class Launcher:
 
 
 def _shared(agents: Agents, reads: Path | None) -> dict[str, Any]:
-    """What agents on other machines are told of where they are, and of the folder that they share with this one."""
+    """What agents on other machines are told of their places and of what they share with this one."""
     if agents.hosts == ("",):
         return {}
     from harness.launch.shared import listing

@@ -296,7 +296,9 @@ class Phase:
         where = f"last iteration {last}" if last >= 0 else "it never came to an iteration"
         where = "" if self.request["kind"] == "exec" else f" ({where})"
         said = f"gave no sign of life for {quiet:.0f} s{where}"
-        if self.request["kind"] == "exec" and (stopped := self._find_stopped()) is not None:
+        from harness.launch import victims
+
+        if self.request["kind"] == "exec" and (stopped := victims.stopped_below(self.pids[0])) is not None:
             said = f"is stopped, and gave no sign of life for {quiet:.0f} s"
             return {**self._answer(0, said, None, HANGS), "rank": stopped}
         return self._answer(rank, said, None, WAITS if waits else HANGS)
@@ -345,13 +347,6 @@ class Phase:
             if not waits:
                 return rank, False
         return min(candidates, key=lambda r: (self.board.last_beat(r), r)), True
-
-    def _find_stopped(self) -> int | None:
-        """A rank below an executed command that somebody has stopped."""
-        from harness.launch import victims
-
-        ranks = victims.ranks_below(self.pids[0])
-        return next((rank for rank, pid in sorted(ranks.items()) if victims.is_stopped(pid)), None)
 
     def _size(self, rank: int) -> int:
         try:

@@ -31,8 +31,12 @@ def ranks_below(root: int) -> dict[int, int]:
     return found
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether a process has been stopped by a signal."""
+def stopped_below(root: int) -> int | None:
+    """A rank that ``root`` has started, and somebody has stopped by a signal."""
+    return next((rank for rank, pid in sorted(ranks_below(root).items()) if _is_stopped(pid)), None)
+
+
+def _is_stopped(pid: int) -> bool:
     with contextlib.suppress(OSError, IndexError):
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
     return False

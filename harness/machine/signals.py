@@ -18,7 +18,10 @@ _NOT: Final = ("SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGBUS", "SIGFPE", "
 
 def stacks() -> signal.Signals:
     """The signal of :data:`STACKS`; SIGUSR1 where nothing is said. Raises UsageError."""
-    return _named(STACKS) or signal.SIGUSR1
+    found = _named(STACKS) or signal.SIGUSR1
+    if found in (signal.SIGTERM, signal.SIGINT):
+        raise UsageError(f"{STACKS}: found {found.name}, which ends a rank", "take USR1 or USR2")
+    return found
 
 
 def preemption() -> signal.Signals | None:

@@ -37,7 +37,7 @@ def options_of(said: Callable[[str], Any]) -> Options:
             nodes=said("nodes"),
             rotate=not said("no_rotation"),
             new_job=said("new_job_per_phase"),
-            minutes=said("time_limit") or Where.minutes,
+            minutes=Where.minutes if said("time_limit") is None else said("time_limit"),
             options=tuple(said("slurm_option") or ()),
         ),
     )

@@ -23,6 +23,11 @@ from harness.machine.processes import born
 from harness.verdict.sweep import JOB
 
 _LOOK: Final = 2.0  # s
+#: States of a job that has ended; in others, some of which are rare, it may still run.
+_OVER: Final = (
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+    "REVOKED", "TIMEOUT",
+)  # fmt: skip
 _TORN: Final = 30.0  # s after which a file that says nothing is nobody's
 
 
@@ -70,11 +75,12 @@ class Owner:
 
     def gone(self, me: Owner) -> bool:
         """Whether it cannot have the folder any more."""
+        here = self.host == me.host and bool(self.born)
+        if here and born(self.pid) != self.born:
+            return True
         if self.job and self.job == me.job:
             return self.restart < me.restart
-        if self.host == me.host and self.born:
-            return born(self.pid) != self.born
-        return bool(self.job) and _left(self.job, self.restart)
+        return not here and bool(self.job) and _left(self.job, self.restart)
 
 
 @contextlib.contextmanager
@@ -88,11 +94,7 @@ def claimed(path: Path, waiting: Callable[[str], object]) -> Iterator[None]:
     while not _made(path, me):
         owner = Owner.read(path)
         if (owner is None and path.exists() and time.monotonic() > torn) or (owner and owner.gone(me)):
-            # Of several that see it, one renames it.
-            with contextlib.suppress(OSError):
-                aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-                path.rename(aside)
-                aside.unlink()
+            _put_aside(path, owner)
             continue
         if owner is not None and not told:
             told = True
@@ -113,13 +115,26 @@ def wait_for(path: Path, waiting: Callable[[str], object]) -> None:
 
 
 def _made(path: Path, me: Owner) -> bool:
+    """Whether the file is ours now. It is linked there, whole: nobody ever sees one that says nothing yet."""
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    beside.write_text(json.dumps(asdict(me)))
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        os.link(beside, path)
     except FileExistsError:
         return False
-    with os.fdopen(descriptor, "w") as file:
-        file.write(json.dumps(asdict(me)))
+    finally:
+        beside.unlink(missing_ok=True)
     return True
+
+
+def _put_aside(path: Path, owner: Owner | None) -> None:
+    """Take away the claim of one that is gone; that of whoever has taken it over meanwhile is put back."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    with contextlib.suppress(OSError):
+        path.rename(aside)
+        if Owner.read(aside) != owner:
+            os.link(aside, path)
+    aside.unlink(missing_ok=True)
 
 
 def _left(job: str, restart: int) -> bool:
@@ -132,6 +147,6 @@ def _left(job: str, restart: int) -> bool:
         found = programs.fields(programs.ask("scontrol", "show", "job", "-o", job))
     except HarnessError as error:
         return "Invalid job id" in str(error)
-    over = found.get("JobState", "") not in ("RUNNING", "PENDING", "SUSPENDED", "COMPLETING", "CONFIGURING")
+    over = found.get("JobState", "") in _OVER
     restarts = found.get("Restarts", "0")
     return over or (restarts.isdigit() and int(restarts) > restart)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import GoldenError, HarnessError
+from harness.errors import GoldenError, HarnessError, NotAllocated, NotRun
 from harness.protocol import judge
 from harness.protocol.findings import AgainstGolden, Findings, Found, NotResumed, Probed, Recorded, SavedState
 from harness.protocol.refusal import sentence
@@ -56,6 +56,8 @@ def _trains_from_it(steps: Steps, findings: Findings) -> list[Check]:
     experiments = steps.experiments(source, resumed)
     try:
         trial = experiments.trained_from
+    except (NotRun, NotAllocated):
+        raise
     except HarnessError as error:
         steps.phases.say(f"whether it trains from the checkpoint was not tried: {error.message}")
         return []

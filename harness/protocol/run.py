@@ -114,8 +114,8 @@ def run_cell(
                 )
                 protocol = choose(plan)
                 devices: Mapping[str, str] = {}
-                if plan.options.where.engine == "local" and in_a_job:
-                    pass  # what is here is the job's, and nobody else's
+                if plan.options.where.engine == "local" and JOB in os.environ:
+                    pass  # a sweep's task: what is here is its own, and nobody else's
                 elif plan.options.where.engine == "local":
                     devices = held.enter_context(lease(cell.hardware, plan.world_size, observer.note))
                 else:  # its nodes are this cell's alone
@@ -133,6 +133,7 @@ def run_cell(
             try:
                 diagnosis, failure = _judge(protocol, steps, findings)
             except _NO_NODES as error:  # nodes that were not given, or taken away
+                folder.still_ours()
                 refused(error, cell, run, folder.path, plan.reproduce).write(folder.verdict)
                 raise
             more = afterwards(steps, findings) if afterwards is not None and failure is None else {}

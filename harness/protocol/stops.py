@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.checkpoints.folders import iter_dir
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, NotAllocated, NotRun, UsageError
 from harness.metrics import join
 from harness.protocol import continuation
 from harness.protocol.findings import Found, NotResumed, Recorded, SavedState
@@ -234,6 +234,8 @@ class Stops:
             try:
                 for one in self._resumed(steps, source):
                     found.append(one)  # noqa: PERF402 - what was found before an error counts
+            except (NotRun, NotAllocated):
+                raise
             except HarnessError as raised:
                 error = raised
             self.steps.phases.notes = steps.phases.notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ from harness.diagnosis import Diagnosis
 from harness.matrix import Cell
 from harness.night.outcome import Outcome, read_outcome
 from harness.sweep.folder import Record
-from harness.sweep.queue import TAKEN, Task
-from harness.verdict.sweep import leave
+from harness.sweep.queue import TAKEN, Key, Task
+from harness.verdict.sweep import MARKER, leave
 
 #: Slurm's words, as what happened to a task.
 _SAID: Final = {
@@ -34,15 +35,28 @@ def place(results: Path, cell: Cell) -> Path:
     return results / cell.hardware / cell.track / cell.case
 
 
-def left_by(results: Path, cell: Cell, record: Record | None) -> Outcome | None:
-    """What a task has left of its own; None where there is no verdict, or that of a run before."""
-    if record is None:
+def left_by(results: Path, cell: Cell, record: Record | None, key: Key) -> Outcome | None:
+    """What a task has left of its own; None where there is no verdict, or one of before or of another."""
+    if record is None or taken_over(results, cell, record, key):
         return None
     found = read_outcome(cell, place(results, cell))
     if found.verdict is None:  # none, or one that nobody can read
         return found if found.state == "unreadable" else None
     run = found.verdict.run
-    return None if run is not None and run.id == record.before else found
+    # Without a run it is of a harness that told none: of before.
+    return found if run is not None and run.id and run.id != record.before else None
+
+
+def taken_over(results: Path, cell: Cell, record: Record | None, key: Key) -> bool:
+    """Whether the folder of a cell is another job's by now, of a sweep or by hand: it is left to that."""
+    try:
+        marker = json.loads((place(results, cell) / MARKER).read_bytes())
+        job, run = marker.get("job", ""), marker.get("id", "")
+    except (OSError, ValueError, AttributeError):
+        return False
+    if record is None or run == record.before:
+        return False  # what stood there when the task began
+    return bool(job != f"{key[0]}_{key[1]}")
 
 
 def taken(task: Task | None) -> bool:

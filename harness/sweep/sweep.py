@@ -249,7 +249,7 @@ class Sweep:
                 continue
             seat.out = seat.out or now
             record = self._folder.record(seat.array, seat.task)
-            found = endings.left_by(self.how.results, seat.wish.cell, record)
+            found = endings.left_by(self.how.results, seat.wish.cell, record, key)
             if found is not None and found.state != "error":
                 self._close(key, found, record.host if record is not None else "")
             elif found is not None or now > seat.out + LATE:
@@ -270,7 +270,10 @@ class Sweep:
                 seat.out = 0.0  # it was started again
                 continue
             record = self._folder.record(seat.array, seat.task)
-            if found is None or endings.taken(task):
+            if found is None and endings.taken_over(self.how.results, seat.wish.cell, record, key):
+                folder = endings.place(self.how.results, seat.wish.cell)
+                found = Outcome(seat.wish.cell, folder, None, _TAKEN_OVER, expected=True)
+            elif found is None or endings.taken(task):
                 endings.write(
                     self.how.results, seat.wish.cell, task=task, record=record, words=self._words(seat.wish),
                     last=self._folder.last_words(f"{seat.array}-{seat.task}"),
@@ -286,6 +289,9 @@ class Sweep:
     def _ended(self, found: Outcome, host: str) -> None:
         self._codes.add(EXIT_FAILED if found.verdict is None else found.verdict.exit_code)
         self._board.ended(Line.of(found), host)
+
+
+_TAKEN_OVER = "no verdict: another job has taken its folder"
 
 
 def _room(nodes: int, ranks: int, gpus: int, *, whole: bool = False) -> list[str]:

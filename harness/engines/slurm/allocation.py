@@ -27,6 +27,7 @@ _LONGER: Final = 5.0  # s; and while one waits
 _LEAVING: Final = 60.0  # s that a job may take to leave the queue once it was cancelled
 #: How Slurm calls a job that was ended by none of those who ran it.
 _TAKEN: Final = {
+    "CANCELLED": "was cancelled",
     "PREEMPTED": "was preempted",
     "NODE_FAIL": "lost a node",
     "TIMEOUT": "came to its time limit",
@@ -60,6 +61,8 @@ class Allocation:
 
     def __init__(self, job: str, hosts: tuple[str, ...], name: str = "") -> None:
         self.job, self.hosts, self.name = job, hosts, name
+        #: What Slurm is asked by.
+        self.asked = job
 
     @classmethod
     def around(cls) -> Allocation | None:
@@ -67,7 +70,11 @@ class Allocation:
         job = os.environ.get("SLURM_JOB_ID", "")
         if not job:
             return None
-        return cls(job, programs.hosts(os.environ.get("SLURM_JOB_NODELIST", "")))
+        found = cls(job, programs.hosts(os.environ.get("SLURM_JOB_NODELIST", "")))
+        array, task = (os.environ.get(f"SLURM_ARRAY_{name}", "") for name in ("JOB_ID", "TASK_ID"))
+        if array and task:  # the number of one of the tasks is that of all of them
+            found.asked = f"{array}_{task}"
+        return found
 
     @classmethod
     def asked_for(cls, wanted: Wanted, nodes: int, note: Callable[[str], object] | None) -> Allocation:
@@ -83,16 +90,20 @@ class Allocation:
         if wanted.hardware != "cpu":
             words.append(f"--gpus-per-node={max(1, wanted.ranks // wanted.nodes)}")
         words += list(wanted.where.options)
-        with tempfile.TemporaryFile() as said:
-            try:
+        try:
+            with tempfile.TemporaryFile() as said:
                 _wait(words, said, name, nodes, note)
-            except BaseException:
-                cancel(name)
-                raise
-        job, _, nodelist = programs.ask("squeue", "-h", "-n", name, "-o", "%A %N").strip().partition(" ")
-        if not job:
-            raise NotRun(f"job {name} left the queue as soon as it had come to its nodes", "run it again")
-        return cls(job, programs.hosts(nodelist.strip()), name)
+            found = programs.ask("squeue", "-h", "-n", name, "-o", "%A %N").strip()
+            job, _, nodelist = found.partition(" ")
+            if not job:
+                said_so = f"job {name} left the queue as soon as it had come to its nodes"
+                raise NotRun(said_so, "run it again")  # noqa: TRY301 - the cleanup below is for this too
+            return cls(job, programs.hosts(nodelist.strip()), name)
+        except BaseException as error:
+            cancel(name)
+            if type(error) is UsageError:  # of a program that did not answer: no verdict on the trainer
+                raise NotAllocated(error.message, error.advice) from None
+            raise
 
     def give_back(self) -> None:
         """Cancel it, and wait until it has left the queue; what is another's stays."""
@@ -108,7 +119,7 @@ class Allocation:
         end = time.monotonic() + seconds
         while True:
             try:
-                found = programs.fields(programs.ask("scontrol", "show", "job", "-o", self.job))
+                found = programs.fields(programs.ask("scontrol", "show", "job", "-o", self.asked))
             except UsageError:
                 return Taken()
             state = found.get("JobState", "")
@@ -129,11 +140,9 @@ def cancel(name: str) -> bool:
     programs.tell("scancel", "-Q", f"--name={name}")
     end = time.monotonic() + _LEAVING
     while time.monotonic() < end:
-        try:
+        with contextlib.suppress(UsageError):  # a controller that is busy is asked again
             if not programs.ask("squeue", "-h", "-n", name, "-o", "%A").strip():
                 return True
-        except UsageError:
-            return False
         time.sleep(_LOOK)
         if time.monotonic() > end - _LEAVING + 10:  # whoever caught the first signal does not catch this
             programs.tell("scancel", "-Q", f"--name={name}", "--signal=KILL", "--full")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from harness.engines.base import Agents, Wanted
 from harness.engines.slurm import programs
 from harness.engines.slurm.allocation import Allocation
 from harness.engines.slurm.step import Step
-from harness.errors import NotAllocated, UsageError
+from harness.errors import NotAllocated, TrainerFailed, UsageError
 from harness.trainers.base import Launch
 
 
@@ -33,7 +33,6 @@ class Slurm:
         self._wanted = wanted
         self._allocation: Allocation | None = None
         self._step: Step | None = None
-        self._turn = 0
         self._devices: set[str] = set()
         self._ran: dict[str, dict[str, Any]] = {}
 
@@ -42,11 +41,15 @@ class Slurm:
     ) -> Agents:
         """A step on the next nodes; as an Engine."""
         allocation = self._allocation = self._allocation or self._allocate(note)
-        nodes = self._next(allocation)
-        self._ran[phase] = {"job": allocation.job, "nodes": list(nodes)}
+        nodes = self._next(allocation, phase)
+        self._ran[_unused(phase, self._ran)] = {"job": allocation.job, "nodes": list(nodes)}
         gpus = 0 if self._wanted.hardware == "cpu" else self._wanted.ranks // self._wanted.nodes
         self._step = Step(allocation, nodes, launch, self._wanted.hardware, gpus)
-        self._step.wait_ready(phase, timeout)
+        try:
+            self._step.wait_ready(phase, timeout)
+        except TrainerFailed:
+            self.release(self._step)
+            raise
         self._devices |= self._step.devices
         return self._step
 
@@ -115,10 +118,30 @@ class Slurm:
             return Allocation.asked_for(wanted, wanted.nodes, note)
         return Allocation.asked_for(wanted, max(wanted.nodes + 1, wanted.apart), note)
 
-    def _next(self, allocation: Allocation) -> tuple[str, ...]:
-        """The next in the round: with one node more than a phase has, each rank comes to its neighbour's."""
+    def _next(self, allocation: Allocation, phase: str) -> tuple[str, ...]:
+        """The nodes of a phase: of all turns of the round, the one in which the fewest ranks come back.
+
+        A repeat resumes nothing, and takes no node from the phases that do.
+        """
         hosts, count = allocation.hosts, self._wanted.nodes
-        rotates = self._wanted.where.rotate and len(hosts) > count
-        begin = self._turn if rotates else 0
-        self._turn += 1
-        return tuple(hosts[(begin + place) % len(hosts)] for place in range(count))
+        turns = [
+            tuple(hosts[(begin + place) % len(hosts)] for place in range(count))
+            for begin in range(len(hosts))
+        ]
+        if not self._wanted.where.rotate or len(hosts) == count or phase.startswith("repeat"):
+            return turns[0]
+        before = [one["nodes"] for one in self._ran.values()]
+        return min(turns, key=lambda nodes: sum(_shared(nodes, ran) for ran in before))
+
+
+def _shared(nodes: Sequence[str], before: Sequence[str]) -> int:
+    """How many places have the same node."""
+    return sum(here == there for here, there in zip(nodes, before, strict=True))
+
+
+def _unused(name: str, names: Container[str]) -> str:
+    """The name, with a number where it is taken."""
+    found, number = name, 2
+    while found in names:
+        found, number = f"{name} ({number})", number + 1
+    return found
