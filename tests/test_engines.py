@@ -24,6 +24,7 @@ from harness.launch.blame import HANGS, KILLED, OWN, PEER, WAITS, WELL, Failures
 from harness.launch.place import Place, bound
 from harness.machine import signals
 from harness.protocol import claims
+from harness.verdict.reading import read_verdict
 from tests.plain_case import write_case
 
 # -- lines -----------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ def test_a_signal_that_cannot_be_taken_is_one_sentence(
     assert said in capsys.readouterr().err
 
 
-def test_a_run_that_is_told_by_the_signal_of_preemption_is_interrupted(tmp_path: Path) -> None:
+def test_a_cell_that_is_told_by_the_signal_of_preemption_was_not_run(tmp_path: Path) -> None:
     write_case(tmp_path / "cases" / "gpt" / "plain")
     words = [
         sys.executable,
@@ -210,8 +211,11 @@ def test_a_run_that_is_told_by_the_signal_of_preemption_is_interrupted(tmp_path:
                 break
         process.send_signal(signal.SIGUSR2)
         rest = process.stdout.read()
-    assert process.returncode == 130, rest
-    assert "nothing is left running" in rest
+    assert process.returncode == 3, rest
+    verdict = read_verdict(tmp_path / "results" / "cpu" / "dev" / "plain" / "verdict.json")
+    assert (verdict.status, verdict.message) == ("skipped", "its job was to be taken away: SIGUSR2 came")
+    assert verdict.message in rest
+    assert "Traceback" not in rest
 
 
 # -- where ranks meet ------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         signals.check()
         if (told := signals.preemption()) is not None:
-            signal.signal(told, _interrupt)
+            signal.signal(told, _taken_away)
     except HarnessError as error:
         print(f"harness: {error}", file=guarded(sys.stderr))
         return error.exit_code
@@ -93,3 +93,7 @@ def _done(arguments: argparse.Namespace) -> int:
 
 def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
+
+
+def _taken_away(number: int, _frame: object) -> None:
+    raise signals.TakenAway(signal.Signals(number).name)

@@ -16,6 +16,10 @@ PREEMPTION: Final = "HARNESS_PREEMPT_SIGNAL"
 _NOT: Final = ("SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
 
 
+class TakenAway(KeyboardInterrupt):
+    """The signal of :data:`PREEMPTION` came: an interrupt; how the cell would have ended, nobody knows."""
+
+
 def stacks() -> signal.Signals:
     """The signal of :data:`STACKS`; SIGUSR1 where nothing is said. Raises UsageError."""
     found = _named(STACKS) or signal.SIGUSR1

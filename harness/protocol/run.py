@@ -7,7 +7,7 @@ import json
 import os
 import traceback
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from harness.errors import (
     UsageError,
 )
 from harness.launch.launcher import Launcher
+from harness.machine import signals
 from harness.machine.leases import lease
 from harness.matrix import Cell
 from harness.protocol import judge
@@ -90,6 +91,7 @@ def run_cell(
         HarnessError, OSError: the cell cannot be run at all; raised before anything is started. Then its
             verdict is ``refused``, or ``skipped``, unless its folder is none that could be written to.
         KeyboardInterrupt: nothing is left running, and no verdict is written.
+        NotRun: the job is taken away, as a signal said: nothing is left running; its verdict is ``skipped``.
     """
     run = Run(uuid.uuid4().hex, started=utc_now(), finished="")
     options = options or Options()
@@ -105,7 +107,14 @@ def run_cell(
         waiting=observer.note,
         shared=in_a_job or options.where.engine != "local",
     ) as folder:
-        with ExitStack() as held:
+
+        def again() -> str:
+            folders = [("cases", cases, Path("test_cases")), ("goldens", goldens, Path("goldens")),
+                       ("results", results, Path("results"))]  # fmt: skip
+            named = asked or (str(case.directory) if case else cell.case)
+            return command_line(cell, named, options, folders)
+
+        with _taken_away(cell, run, folder, again), ExitStack() as held:
             try:
                 _check_protocol(options)
                 case = case or find_case(asked or cell.case, cases)
@@ -123,11 +132,7 @@ def run_cell(
                     launcher = held.enter_context(Launcher(engine, observer.note))
                 phases = held.enter_context(Phases(plan, folder, observer, devices, launcher))
             except Exception as error:
-                folders = [("cases", cases, Path("test_cases")), ("goldens", goldens, Path("goldens")),
-                           ("results", results, Path("results"))]  # fmt: skip
-                named = asked or (str(case.directory) if case else cell.case)
-                again = command_line(cell, named, options, folders)
-                refused(error, cell, run, folder.path, again).write(folder.verdict)
+                refused(error, cell, run, folder.path, again()).write(folder.verdict)
                 raise
             steps, findings = Steps(phases), Findings()
             try:
@@ -154,6 +159,18 @@ def run_cell(
         if verdict.passed and not options.keep_checkpoints:
             folder.remove_checkpoints()
     return verdict
+
+
+@contextlib.contextmanager
+def _taken_away(cell: Cell, run: Run, folder: ResultsFolder, again: Callable[[], str]) -> Iterator[None]:
+    """A job that is told that it will be taken away: its cell was not run, neither green nor red."""
+    try:
+        yield
+    except signals.TakenAway as told:
+        error = NotRun(f"its job was to be taken away: {told} came")
+        folder.still_ours()
+        refused(error, cell, run, folder.path, again()).write(folder.verdict)
+        raise error from None
 
 
 def _check_protocol(options: Options) -> None:
