@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from harness.launch.blame import HANGS, KILLED, OWN, PEER, WAITS, WELL, Failures
 from harness.launch.place import Place, bound
 from harness.machine import signals
 from harness.protocol import claims
+from harness.protocol.results import claim
+from harness.verdict import Run
 from harness.verdict.reading import read_verdict
 from tests.plain_case import write_case
 
@@ -304,7 +307,37 @@ def test_who_is_elsewhere_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monk
         path.unlink()  # it has ended
 
     began = time.monotonic()
-    claims.wait_for(path, told)
+    with claims.claimed(path, told):
+        assert claims.Owner.read(path) == claims.Owner.here()
     assert time.monotonic() - began < 10
     assert said[0].startswith("process 7 on elsewhere has ")
+    assert not path.exists()
+
+
+def test_a_job_sees_the_run_on_one_machine_that_came_before_it(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def folder(shared: bool, told: Callable[[str], None]) -> Any:
+        run = Run("one", "2026-11-27T01:02:03Z", "")
+        return claim(tmp_path, "cpu", "dev", "plain", run=run, waiting=told, shared=shared)
+
+    def told(text: str) -> None:
+        said.append(text)
+        raise KeyboardInterrupt  # it would wait for this process
+
+    with folder(False, print), pytest.raises(KeyboardInterrupt), folder(True, told):
+        pytest.fail("both have it")
+    assert said[0].startswith(f"process {os.getpid()} on ")
+    with folder(True, print) as free:
+        assert free.path.is_dir()
+
+
+def test_what_a_run_with_the_lock_has_left_is_no_claim_for_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "cpu" / "dev" / ".plain.claim"
+    path.parent.mkdir(parents=True)
+    left = {"host": "a-container", "pid": 7, "born": "1", "job": "", "restart": 0, "locked": True}
+    path.write_text(json.dumps(left))
+    run = Run("one", "2026-11-27T01:02:03Z", "")
+    with claim(tmp_path, "cpu", "dev", "plain", run=run, waiting=pytest.fail):
+        assert claims.Owner.read(path) == claims.Owner.here(locked=True)
     assert not path.exists()

@@ -1,7 +1,8 @@
 """Who has a folder that several machines share: a file says so, since no lock can be trusted over NFS.
 
 It is made by an exclusive create, which NFS does at once or not at all, and says which process of which
-machine has it, in which job of Slurm. Whoever finds it takes the folder over only where that one is known to
+machine has it, in which job of Slurm. A run on one machine takes a lock first and this after it: a job that
+comes later sees it then. Whoever finds it takes the folder over only where that one is known to
 be gone: its job has left the queue, or was started again since (requeued), or its process is gone from here.
 """
 
@@ -39,6 +40,7 @@ class Owner:
         host, pid, born: the process, and when it was started: another one may get its number.
         job: of Slurm; empty outside of any.
         restart: how often the job was requeued before.
+        locked: whether it has the folder's lock too, which ends with the process.
     """
 
     host: str
@@ -46,9 +48,10 @@ class Owner:
     born: str = ""
     job: str = ""
     restart: int = 0
+    locked: bool = False
 
     @classmethod
-    def here(cls, environ: Mapping[str, str] | None = None) -> Owner:
+    def here(cls, environ: Mapping[str, str] | None = None, *, locked: bool = False) -> Owner:
         """This process."""
         env = os.environ if environ is None else environ
         job, _, count = env.get(JOB, "").partition(".")  # of a sweep's task, which has no more of Slurm's
@@ -59,6 +62,7 @@ class Owner:
             born=born(os.getpid()),
             job=job or env.get("SLURM_JOB_ID", ""),
             restart=int(count) if count.isdigit() else 0,
+            locked=locked,
         )
 
     @classmethod
@@ -75,6 +79,8 @@ class Owner:
 
     def gone(self, me: Owner) -> bool:
         """Whether it cannot have the folder any more."""
+        if self.locked and me.locked:
+            return True  # or its lock would not be ours
         here = self.host == me.host and bool(self.born)
         if here and born(self.pid) != self.born:
             return True
@@ -84,13 +90,14 @@ class Owner:
 
 
 @contextlib.contextmanager
-def claimed(path: Path, waiting: Callable[[str], object]) -> Iterator[None]:
+def claimed(path: Path, waiting: Callable[[str], object], *, locked: bool = False) -> Iterator[None]:
     """Hold the file ``path`` while the block runs; wait for whoever holds it.
 
     Args:
         waiting: told, once, who has it.
+        locked: whether the folder's lock is held already.
     """
-    me, told, torn = Owner.here(), False, time.monotonic() + _TORN
+    me, told, torn = Owner.here(locked=locked), False, time.monotonic() + _TORN
     while not _made(path, me):
         owner = Owner.read(path)
         if (owner is None and path.exists() and time.monotonic() > torn) or (owner and owner.gone(me)):
@@ -107,13 +114,6 @@ def claimed(path: Path, waiting: Callable[[str], object]) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def wait_for(path: Path, waiting: Callable[[str], object]) -> None:
-    """Wait until nobody holds the file ``path`` by such a claim."""
-    if path.exists():
-        with claimed(path, waiting):
-            pass
-
-
 def _made(path: Path, me: Owner) -> bool:
     """Whether the file is ours now. It is linked there, whole: nobody ever sees one that says nothing yet."""
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
@@ -122,6 +122,12 @@ def _made(path: Path, me: Owner) -> bool:
         os.link(beside, path)
     except FileExistsError:
         return False
+    except OSError:  # no links here: on a stick, say
+        try:
+            with path.open("x") as made:
+                made.write(json.dumps(asdict(me)))
+        except FileExistsError:
+            return False
     finally:
         beside.unlink(missing_ok=True)
     return True

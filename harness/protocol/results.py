@@ -88,7 +88,7 @@ def claim(
     Args:
         run: the invocation; its id and its start are written into the folder before anything else.
         waiting: told once, in one sentence, when another run has the folder.
-        shared: whether other machines have it too: then it is claimed by a file, and not by a lock.
+        shared: whether other machines have it too: then it is claimed by a file alone, without a lock.
 
     Raises:
         UsageError: there is something of that name which no run of the harness made.
@@ -102,14 +102,11 @@ def claim(
         locks.append(folder.resolve() / _LOCK)
     by_file = folder.parent / f".{case}.claim"
     with contextlib.ExitStack() as held:
-        if shared:
-            held.enter_context(claims.claimed(by_file, waiting))
-        else:
-            claims.wait_for(by_file, waiting)
         for path in () if shared else locks:
             held.enter_context(
                 _locked(path, lambda: waiting(_WAITING.format(f"{hardware}/{track}/{case}", folder)))
             )
+        held.enter_context(claims.claimed(by_file, waiting, locked=not shared))
         _check(folder)
         began = {"id": run.id, "started": run.started, **_job()}
         _refuse_the_late(folder, began)
