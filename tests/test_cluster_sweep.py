@@ -313,6 +313,8 @@ def test_where_a_cell_ran_is_read_of_its_verdict(tmp_path: Path) -> None:
     }
     for verdict, expected in (
         (green(CELL.id, host="n7"), {"n7"}),
+        (green(CELL.id, host="n7.cluster.example"), {"n7"}),  # as Slurm calls it
+        (green(CELL.id, host="10.1.2.3"), {"10.1.2.3"}),
         (green(CELL.id, host="n7", nodes=nodes), {"n1", "n2", "n3"}),
         (red(CELL.id), None),
         (not_run(CELL.id, "skipped"), None),

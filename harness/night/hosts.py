@@ -51,9 +51,15 @@ def _hosts(provenance: Mapping[str, Any]) -> frozenset[str]:
     found: set[str] = set()
     for phase in phases.values() if isinstance(phases, dict) else ():
         names = phase.get("nodes") if isinstance(phase, dict) else None
-        found |= {str(name) for name in names if name} if isinstance(names, list) else set()
+        found |= {_short(str(name)) for name in names if name} if isinstance(names, list) else set()
     host = provenance.get("host")
-    return frozenset(found or ({host} if isinstance(host, str) and host else ()))
+    return frozenset(found or ({_short(host)} if isinstance(host, str) and host else ()))
+
+
+def _short(host: str) -> str:
+    """Without its domain: a machine may call itself by all of its name, and Slurm by the first word."""
+    first = host.partition(".")[0]
+    return host if first.isdigit() else first  # an address
 
 
 def suspects(seats: Iterable[Seat]) -> list[str]:
