@@ -88,7 +88,7 @@ def wait_for_folders(
     meanwhile: Callable[[], object] | None = None,
 ) -> list[str]:
     """Wait until folders that another machine has made are there; those that are not, in the end."""
-    end = time.monotonic() + (_patience() if seconds is None else seconds)
+    end = time.monotonic() + (patience() if seconds is None else seconds)
     left = [str(path) for path in folders]
     while left := [path for path in left if not os.path.isdir(path)]:
         if time.monotonic() > end:
@@ -115,7 +115,7 @@ def wait_for(
         meanwhile: called between two looks.
     """
     folders = list(folders)
-    end = time.monotonic() + (_patience() if seconds is None else seconds)
+    end = time.monotonic() + (patience() if seconds is None else seconds)
     while True:
         left = lacking(wanted, listing(folders, meanwhile=meanwhile))
         if not left or time.monotonic() > end:
@@ -125,7 +125,8 @@ def wait_for(
         time.sleep(_LOOK)
 
 
-def _patience() -> float:
+def patience() -> float:
+    """Seconds: ``HARNESS_SHARED_WAIT``, or :data:`WAIT`."""
     with contextlib.suppress(ValueError):
         return max(0.0, float(os.environ.get(_VARIABLE, WAIT)))
     return WAIT

@@ -22,6 +22,7 @@ from rich.console import Console
 from harness.engines.slurm import programs
 from harness.engines.slurm.allocation import MARK, cancel, comment
 from harness.errors import EXIT_FAILED, EXIT_NOTHING, EXIT_PASSED, UsageError
+from harness.launch.shared import patience
 from harness.night.outcome import Outcome, read_outcome
 from harness.report.summary import Line, summary_of
 from harness.sweep import endings
@@ -264,11 +265,19 @@ class Sweep:
             said = endings_of(ask)
         except UsageError:  # it is asked again, as long as the queue is
             return
+        now = time.monotonic()
         for key, left in ask.items():
             found, seat, task = left, self._open[key], said.get(key)
             if task is not None and task.state not in ENDED:
                 seat.out = 0.0  # it was started again
                 continue
+            if (
+                found is None
+                and task is not None
+                and task.state in _BY_ITSELF
+                and now < seat.out + patience()
+            ):
+                continue  # what it has left may not be seen from here yet
             record = self._folder.record(seat.array, seat.task)
             if found is None and endings.taken_over(self.how.results, seat.wish.cell, record, key):
                 folder = endings.place(self.how.results, seat.wish.cell)
@@ -291,6 +300,8 @@ class Sweep:
         self._board.ended(Line.of(found), host)
 
 
+#: How a task ends that nobody has ended: it leaves a verdict, as a rule.
+_BY_ITSELF = ("COMPLETED", "FAILED")
 _TAKEN_OVER = "no verdict: another job has taken its folder"
 
 

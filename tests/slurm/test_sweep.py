@@ -7,11 +7,16 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from harness.matrix import Cell
+from harness.sweep.environments import LATE
+from harness.text import utc_now
+from harness.verdict import Run, Verdict
 from tests.slurm import cells
 from tests.slurm.cluster import Cluster
 from tests.slurm.sweeps import (
@@ -107,7 +112,7 @@ def test_a_task_that_is_killed_without_a_verdict_is_red(
     for name in ("a", "b"):
         case(repository(tmp_path), name, pause=2 if name == "b" else 0)
     golden(tmp_path, recorded)
-    with Sweep(cluster, tmp_path) as sweep:
+    with Sweep(cluster, tmp_path, env={"HARNESS_SHARED_WAIT": "12"}) as sweep:
         sweep.begun("b")
         (pid,) = [pid for host in cluster.names for pid in cluster.pids(host, r"-m harness run b ")]
         os.kill(pid, signal.SIGKILL)
@@ -120,6 +125,25 @@ def test_a_task_that_is_killed_without_a_verdict_is_red(
     assert verdict["reproduce"].startswith("harness run b --hardware cpu --track here")
     assert sweep.verdict("a")["status"] == "passed"
     assert "left no verdict" in sweep.said
+
+
+def test_a_verdict_that_the_folder_shows_late_is_waited_for(
+    cluster: Cluster, tmp_path: Path, recorded: Path
+) -> None:
+    case(repository(tmp_path), "b", pause=2)
+    golden(tmp_path, recorded)
+    with Sweep(cluster, tmp_path) as sweep:
+        run = sweep.begun("b")["id"]
+        (pid,) = [pid for host in cluster.names for pid in cluster.pids(host, r"-m harness run b ")]
+        os.kill(pid, signal.SIGKILL)
+        cluster.wait("the task is gone", lambda: not cluster.queue(), 60)
+        time.sleep(LATE + 4)
+        assert sweep.process.poll() is None
+        cell = Cell("cpu", "here", "b")
+        late = Verdict(cell.id, "skipped", (), None, {}, {}, "", "late", Run(run, utc_now(), utc_now()))
+        late.write(sweep.folder("b") / "verdict.json")
+        status = sweep.end()
+    assert status == 3, sweep.said
 
 
 def test_a_node_on_which_all_red_cells_were_is_suspected(
