@@ -234,8 +234,9 @@ def test_a_port_is_nobody_elses_while_it_is_kept() -> None:
 
 
 def test_a_command_is_told_where_it_is() -> None:
-    assert Place().variables() == {}
-    found = Place(1, 2, "n1", 4321).variables()
+    assert Place().variables(Path("/out")) == {}
+    found = Place(1, 2, "n1", 4321).variables(Path("/out"))
+    assert found["PET_LOG_DIR"] == "/out/logs/node_1"
     assert (found["PET_NNODES"], found["PET_NODE_RANK"], found["MASTER_ADDR"], found["PET_MASTER_PORT"]) == (
         "2", "1", "n1", "4321",
     )  # fmt: skip

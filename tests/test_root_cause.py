@@ -188,6 +188,26 @@ def test_whichever_the_launcher_names_a_secondary_failure_is_not_the_cause(tmp_p
         assert found.log.parent.name == "1"
 
 
+def test_folders_of_ranks_without_their_words_do_not_hide_the_log_that_all_share(tmp_path: Path) -> None:
+    for number in (0, 1):
+        rank(tmp_path, number, "")
+    lines = "".join(f"[rank1]: {line}\n" for line in traceback(BOOM).splitlines())
+    found = read(tmp_path, lines + report((0, 1, "<N/A>"), (1, 1, "<N/A>")))
+    assert (found.rank, found.reason) == (1, f"failed: {BOOM}")
+
+
+def test_ranks_of_a_second_node_are_numbered_from_its_first(tmp_path: Path) -> None:
+    rank(tmp_path, 1, traceback(BOOM))
+    found = root_cause.of_command(tmp_path, tmp_path / "trainer_1.log", one_line, status=1, first=2)
+    assert (found.rank, found.reason) == (3, f"failed: {BOOM}")
+    log = "".join(f"[default0]:{line}\n" for line in traceback(BOOM).splitlines())
+    (tmp_path / "trainer_1.log").write_text(log)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    found = root_cause.of_command(elsewhere, tmp_path / "trainer_1.log", one_line, status=1, first=2)
+    assert (found.rank, found.reason) == (2, f"failed: {BOOM}")
+
+
 def test_where_no_log_knows_the_cause_none_is_named(tmp_path: Path) -> None:
     rank(tmp_path, 0, traceback(GONE))
     found = read(tmp_path, report((0, 1, "<N/A>")))

@@ -20,6 +20,7 @@ from harness.engines.base import Agents, Engine, Gone
 from harness.engines.local import Local
 from harness.errors import HarnessError, Raised, TrainerFailed
 from harness.launch.blame import BEAT, Failures, Found
+from harness.launch.place import Place
 from harness.trainers.base import Launch
 
 if TYPE_CHECKING:
@@ -253,18 +254,18 @@ def _failure(phase: str, found: Found, launch: Launch, folder: Path, agents: Age
     from harness.machine.secrets import Secrets
 
     secrets = Secrets(os.environ, launch.env)
-    host = agents.hosts[found.node]
+    host, nodes = agents.hosts[found.node], len(agents.hosts)
     if found.answer is None:
         return _of_node(phase, found, agents, secrets)
     if launch.kind == "exec" and found.others:
         return min(
             (
-                _of_answer(phase, answer, launch, folder, secrets, agents.hosts[node])
+                _of_answer(phase, answer, launch, folder, secrets, Place(node, nodes), agents.hosts[node])
                 for node, answer in {found.node: found.answer, **found.others}.items()
             ),
             key=lambda one: one[0],
         )[1]
-    return _of_answer(phase, found.answer, launch, folder, secrets, host)[1]
+    return _of_answer(phase, found.answer, launch, folder, secrets, Place(found.node, nodes), host)[1]
 
 
 def _of_node(phase: str, found: Found, agents: Agents, secrets: Secrets) -> TrainerFailed:
@@ -281,7 +282,13 @@ def _of_node(phase: str, found: Found, agents: Agents, secrets: Secrets) -> Trai
 
 
 def _of_answer(
-    phase: str, event: dict[str, Any], launch: Launch, folder: Path, secrets: Secrets, host: str
+    phase: str,
+    event: dict[str, Any],
+    launch: Launch,
+    folder: Path,
+    secrets: Secrets,
+    place: Place,
+    host: str,
 ) -> tuple[int, TrainerFailed]:
     """A failure, and how likely it only tells of another's end."""
     from harness.launch import root_cause
@@ -304,7 +311,11 @@ def _of_answer(
     if launch.kind == "fork" and status and not killed:
         raised, evidence = root_cause.of_rank(log, clean)
     elif launch.kind == "exec" and (killed or status):
-        found = root_cause.of_command(folder, log, clean, killed=killed, status=status)
+        kept = place.logs(folder)
+        first = place.node * launch.world_size // place.nodes
+        found = root_cause.of_command(
+            kept if kept.is_dir() else folder, log, clean, killed=killed, status=status, first=first
+        )
         rank, reason, log = found.rank, found.reason, found.log
         raised, evidence, weight = found.raised, found.evidence, found.weight
     failure = TrainerFailed(

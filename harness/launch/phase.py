@@ -142,7 +142,7 @@ class Phase:
             become_rank(parent=parent, group=group, log=self.log(rank), cwd=request["cwd"])
             self.channel.close()
             if request["kind"] == "exec":
-                os.environ.update(self.place.variables())
+                os.environ.update(self.place.variables(self.folder))
                 _execute(request["argv"])
             status = run_rank(
                 request["target"],

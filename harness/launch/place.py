@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 #: What a rendezvous begins with that is no file's path: ``tcp:<descriptor>:<port>:<address>``.
@@ -33,8 +34,12 @@ class Place:
         """What the ranks are given; on one machine the ``path`` of a file."""
         return f"{_TCP}{self.listening}:{self.port}:{self.address}" if self.nodes > 1 else path
 
-    def variables(self) -> dict[str, str]:
-        """For a command that is started on each node; torchrun takes ``PET_…`` for words it was not given."""
+    def variables(self, folder: Path) -> dict[str, str]:
+        """For a command that is started on each node; torchrun takes ``PET_…`` for words it was not given.
+
+        Args:
+            folder: the phase's, which all nodes share.
+        """
         if self.nodes == 1:
             return {}
         found = {
@@ -43,7 +48,12 @@ class Place:
             "MASTER_ADDR": self.address,
             "MASTER_PORT": str(self.port),
         }
-        return {**found, **{f"PET_{name}": value for name, value in found.items()}}
+        told = {f"PET_{name}": value for name, value in found.items()}
+        return {**found, **told, "PET_LOG_DIR": str(self.logs(folder))}
+
+    def logs(self, folder: Path) -> Path:
+        """Where a launcher keeps what its ranks say: all number them from 0, so each node has a folder."""
+        return folder / "logs" / f"node_{self.node}" if self.nodes > 1 else folder
 
 
 def bound(address: str, *, listen: bool) -> socket.socket:

@@ -6,7 +6,7 @@ A rank that only tells of another one's end is never named as the cause while an
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -83,14 +83,17 @@ class _Witness:
         return _MIXED if suspicion == peers.MIXED else _PEER
 
 
-def of_command(folder: Path, log: Path, clean: Clean, *, killed: int = 0, status: int = 0) -> RootCause:
+def of_command(
+    folder: Path, log: Path, clean: Clean, *, killed: int = 0, status: int = 0, first: int = 0
+) -> RootCause:
     """What ended a command, and all that it had started.
 
     Args:
-        folder: the phase's.
+        folder: the phase's, or one in it where a launcher of several has kept its files.
         log: what the command and what it started have printed.
         killed: the signal that killed the command itself; 0: none.
         status: what it exited with; 0 where it was killed.
+        first: the rank of its first process: launchers number those of one node from 0.
     """
     reader = Reader()
     lines = plain(reader.end(log, rank_logs.WHOLE))
@@ -98,18 +101,22 @@ def of_command(folder: Path, log: Path, clean: Clean, *, killed: int = 0, status
     shared = _last_together(
         [told for told in tells_of(_without(lines, report.lines)) if not of_launcher(told.raised)]
     )
-    witnesses = [*_of_ranks(attempt, report, reader), *_of_stream(shared, report, log, attempt)]
-    first = min(witnesses, key=lambda one: _order(one, report), default=None)
-    if first is None or (first.told is None and first.exit is None):
+    ranks = [*_of_ranks(attempt, report, reader, first)]
+    # A launcher makes folders of its ranks also where all that they say goes into one log.
+    kept = {first + local for local in attempt.ranks} if attempt else set()
+    known = kept & {one.rank for one in ranks if one.told is not None or one.words}
+    witnesses = [*ranks, *_of_stream(shared, report, log, known, first)]
+    cause = min(witnesses, key=lambda one: _order(one, report), default=None)
+    if cause is None or (cause.told is None and cause.exit is None):
         return _alone(log, lines, clean, killed=killed, status=status)
-    found = _said(first, clean)
+    found = _said(cause, clean)
     alike = {
         one.rank for one in witnesses
-        if one is not first and one.told and first.told and one.told.words() == first.told.words()
-    } - {first.rank, None}  # fmt: skip
+        if one is not cause and one.told and cause.told and one.told.words() == cause.told.words()
+    } - {cause.rank, None}  # fmt: skip
     also = [f"so did {count(len(alike), 'other rank')}, with the same words"] if alike else []
-    also += _earlier(attempt, first, reader, clean)
-    return replace(found, evidence=(*found.evidence, *also), weight=first.weight)
+    also += _earlier(attempt, cause, reader, clean, first)
+    return replace(found, evidence=(*found.evidence, *also), weight=cause.weight)
 
 
 def of_rank(log: Path, clean: Clean) -> tuple[Raised | None, tuple[str, ...]]:
@@ -132,7 +139,7 @@ def words_at_the_end(folder: Path, log: Path, clean: Clean) -> list[str]:
 # -- who has seen what -------------------------------------------------------------------------
 
 
-def _of_ranks(attempt: Attempt | None, report: Report, reader: Reader) -> Iterable[_Witness]:
+def _of_ranks(attempt: Attempt | None, report: Report, reader: Reader, first: int) -> Iterable[_Witness]:
     """One for each rank that has files of its own, or that the launcher speaks of."""
     failures = {one.local_rank: one for one in report.failures.values()}
     folders = attempt.ranks if attempt else {}
@@ -141,7 +148,7 @@ def _of_ranks(attempt: Attempt | None, report: Report, reader: Reader) -> Iterab
         failure = failures.get(local)
         folder = folders.get(local)
         named = Path(failure.error_file) if failure and failure.error_file else None
-        yield _of_files(failure.rank if failure else local, folder, named, failure, report, reader)
+        yield _of_files(failure.rank if failure else first + local, folder, named, failure, report, reader)
 
 
 def _of_files(
@@ -183,15 +190,16 @@ def _of_words(message: str) -> Raised:
 
 
 def _of_stream(
-    shared: Sequence[Told], report: Report, log: Path, attempt: Attempt | None
+    shared: Sequence[Told], report: Report, log: Path, known: Collection[int | None], first: int
 ) -> Iterable[_Witness]:
-    """Of a log that all share: each exception, of the rank that its lines name."""
-    known = set(attempt.ranks) if attempt else set()
+    """Of a log that all share: each exception, of the rank that its lines name; those ``known`` say it better."""
     nameless = [told for told in shared if told.rank is None]
     for told in shared:
         rank = told.rank
-        if rank in known:
-            continue  # its own files say it, and more
+        if rank is not None and rank < first:
+            rank += first  # its lines name the local one
+        if rank is not None and rank in known:
+            continue
         if rank is None and len(nameless) == 1:
             # One exception, and one rank that ended of itself: it is that one's.
             own = [one.rank for one in report.failures.values() if not report.ended_by_launcher(one)]
@@ -319,17 +327,17 @@ def _place(frame: Frame) -> str:
     return f"{frame.function} ({file}:{frame.line})"
 
 
-def _earlier(attempt: Attempt | None, first: _Witness, reader: Reader, clean: Clean) -> list[str]:
+def _earlier(attempt: Attempt | None, cause: _Witness, reader: Reader, clean: Clean, first: int) -> list[str]:
     """A launcher that starts its ranks again: how often, and what was another failure before."""
     if attempt is None or not attempt.before:
         return []
     said = [f"the launcher started its ranks {attempt.number + 1} times; this is the last of them"]
     begun = attempt.before[-1]
-    witnesses = [w for w in _of_ranks(begun, Report(), reader) if w.told is not None]
+    witnesses = [w for w in _of_ranks(begun, Report(), reader, first) if w.told is not None]
     other = min(witnesses, key=lambda one: _order(one, Report()), default=None)
     if other is not None and other.told is not None and other.weight == _RAISED:
         before = _cleaned(other.told, clean)
-        if first.told is None or before.words() != _cleaned(first.told, clean).words():
+        if cause.told is None or before.words() != _cleaned(cause.told, clean).words():
             said.append(
                 f"the first of them: rank {other.rank} failed: {sentence(before)}; its log: {other.log}"
             )

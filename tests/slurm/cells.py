@@ -52,20 +52,28 @@ HARNESS:
   world_size: 4
   nodes: 2
   command:
-    train: [torchrun, --nproc-per-node=2, {script}, --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
-            --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl"]
-    resume: [torchrun, --nproc-per-node=2, {script}, --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
+    train: [torchrun, --nproc-per-node=2, {torchrun} {script},
+            --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
+            --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl", {more}]
+    resume: [torchrun, --nproc-per-node=2, {torchrun} {script},
+             --iters, "${{TRAIN_ITERS}}", --stop, "${{EXIT_ITERS}}",
              --save, "${{CHECKPOINT_SAVE_PATH}}", --metrics, "${{OUTPUT_PATH}}/metrics.jsonl",
              --load, "${{CHECKPOINT_LOAD_PATH}}"]
 """
 
 
-def scripted(folder: Path) -> Path:
-    """A case of a user's script; the folder."""
+def scripted(folder: Path, *more: str, torchrun: str = "") -> Path:
+    """A case of a user's script, which is told ``more``, and torchrun a word of its own; the folder."""
     case = folder / "cases" / "gpt" / "scripted"
     case.mkdir(parents=True)
     script = Path(__file__).with_name("script.py")
-    (case / "model_config.yaml").write_text(_SCRIPT.format(script=script))
+    (case / "model_config.yaml").write_text(
+        _SCRIPT.format(
+            script=script,
+            more=", ".join(f'"{word}"' for word in more),
+            torchrun=f'"{torchrun}",' if torchrun else "",
+        )
+    )
     return folder
 
 

@@ -17,6 +17,7 @@ def main() -> None:
     for name in ("save", "metrics"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--load", type=Path)
+    parser.add_argument("--fails", type=int, default=-1, help="a rank that raises half-way")
     args = parser.parse_args()
     dist.init_process_group("gloo")
     rank = dist.get_rank()
@@ -25,6 +26,8 @@ def main() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     begin = load(args.load, model, optimizer) if args.load else 0
     for step in range(begin + 1, args.stop + 1):
+        if rank == args.fails and step > 5:
+            raise ValueError("of this rank")
         data = torch.randn(4, 8, generator=torch.Generator().manual_seed(1000 * step + rank))
         loss = (model(data) - data).square().mean()
         optimizer.zero_grad()

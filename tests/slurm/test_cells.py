@@ -55,6 +55,17 @@ def test_a_script_is_one_torchrun_a_node(cluster: Cluster, tmp_path: Path) -> No
     assert nodes(cell)["resumed"][0] != nodes(cell)["interrupted"][0]
 
 
+@pytest.mark.parametrize(("rank", "torchrun"), [(2, ""), (1, "--redirects=3"), (3, "--redirects=3")])
+def test_the_rank_of_a_torchrun_that_failed_is_named(
+    cluster: Cluster, tmp_path: Path, rank: int, torchrun: str
+) -> None:
+    with Cell(cluster, scripted(tmp_path, "--fails", str(rank), torchrun=torchrun)) as cell:
+        assert cell.end(300) == 4, cell.told
+    message = cell.verdict["message"]
+    node = f"n{rank // 2 + 1}"
+    assert f"continuous: rank {rank} failed: ValueError: of this rank, on {node}" in message
+
+
 def test_a_checkpoint_that_is_on_one_node_only_is_lost(cluster: Cluster, tmp_path: Path) -> None:
     with Cell(cluster, plain(tmp_path, keep="/dev/shm/kept")) as cell:
         assert cell.end(300) == 1, cell.told

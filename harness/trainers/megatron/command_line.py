@@ -175,8 +175,8 @@ def converted(given: Mapping[str, object]) -> str:
 def distributed(launcher: Launcher, gpus: int, logs: Path, nodes: int = 1) -> list[str]:
     """What the launcher is told: ``gpus`` processes on each node, logs by rank below ``logs``.
 
-    On several nodes, which of them this is and where they meet is told by whoever starts it there
-    (``PET_NODE_RANK`` and others).
+    On several nodes, which of them this is, where they meet and where its logs go is told by whoever starts
+    it there (``PET_NODE_RANK`` and others).
     """
     one = [
         "--nnodes", "1",
@@ -186,8 +186,7 @@ def distributed(launcher: Launcher, gpus: int, logs: Path, nodes: int = 1) -> li
     ]  # fmt: skip
     return [
         "--nproc_per_node", str(gpus),
-        *(one if nodes == 1 else []),
-        "--log-dir", str(logs),
+        *([*one, "--log-dir", str(logs)] if nodes == 1 else []),
         "--tee", f"0:3,{gpus - 1}:3",
         "--redirects", "3",
         *launcher.more,
