@@ -38,8 +38,7 @@ def tests(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
     session.run("mypy")
     session.run("lint-imports", "--no-logo")
-    coverage = [] if session.posargs else ["--cov=harness"]  # it has a floor, which some tests do not reach
-    session.run("pytest", "-n", "auto", "--dist", "worksteal", *coverage, *session.posargs)
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session(python="3.10", reuse_venv=False)  # pyproject.toml's requires-python

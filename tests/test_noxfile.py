@@ -290,13 +290,6 @@ def test_what_stands_after_the_dashes_goes_to_the_last_command(
     assert said(project, tmp_path, "-s", session, "--", "--more") == [*ran[:-1], f"{ran[-1]} --more"]
 
 
-def test_coverage_has_its_floor_where_all_tests_run_and_not_where_some_do(
-    project: Path, tmp_path: Path
-) -> None:
-    assert "--cov=harness" in said(project, tmp_path, "-s", "tests")[-1]
-    assert "--cov" not in said(project, tmp_path, "-s", "tests", "--", "tests/test_checks.py")[-1]
-
-
 def test_the_lowest_versions_are_tested_on_the_lowest_python(project: Path) -> None:
     (entry,) = listed(project, "-s", "minimums")
     assert f'requires-python = ">={entry["python"]}"' in (ROOT / "pyproject.toml").read_text()

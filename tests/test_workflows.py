@@ -334,7 +334,7 @@ def test_checkpoints_are_deleted_before_results_are_kept(name: str) -> None:
 @pytest.mark.parametrize(
     ("job", "ran"),
     [
-        ("tests", ["nox -s tests", "nox"]),
+        ("tests", ["nox -s tests -- --cov=harness", "nox"]),
         ("minimums", ["nox -s minimums"]),
         ("frameworks", ["nox -s frameworks"]),
     ],
