@@ -192,7 +192,7 @@ def _of_words(message: str) -> Raised:
 def _of_stream(
     shared: Sequence[Told], report: Report, log: Path, known: Collection[int | None], first: int
 ) -> Iterable[_Witness]:
-    """Of a log that all share: each exception, of the rank that its lines name; those ``known`` say it better."""
+    """Of a log that all share: each exception, of the rank that its lines name; ``known`` say it better."""
     nameless = [told for told in shared if told.rank is None]
     for told in shared:
         rank = told.rank
