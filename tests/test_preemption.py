@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.trainers.command import processes
+from harness.trainers.command import preemption, processes, snapshot
+from harness.trainers.command.names import Saves
 
 ROOT = Path(__file__).parents[1]
 
@@ -159,6 +161,31 @@ def test_it_is_ended_when_the_checkpoint_is_whole(body: str, whole: set[str], tm
         assert found[name] == '{"step": 4}'
     assert found.get("step_4.bin", "xy") == "xy"
     assert not [name for name in found if "tmp" in name or "6" in name]
+
+
+def test_a_copy_that_was_made_before_its_pointer_came_is_not_taken_for_whole(tmp_path: Path) -> None:
+    save = tmp_path / "save"
+    save.mkdir()
+
+    def step(number: int) -> None:
+        (save / f"step_{number}.json").write_text(json.dumps({"step": number}))
+
+    step(2)
+    (save / "latest").write_text("step_2.json")
+    step(4)
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as writer:
+        watch = snapshot.Watch(save, 4, Saves(2, 8), writer.pid, tmp_path / "nothing", 8)
+        assert not any(watch.look(10 + number / 10) for number in range(5))
+        writer.kill()
+    assert watch.taken
+    assert not watch.whole
+    step(6)  # nobody has looked since, on a busy machine, and the script has come to its end
+    step(8)
+    (save / "latest").write_text("step_8.json")
+    assert preemption._ended_by_itself(save, 4, Saves(2, 8), watch) == 0
+    assert left(tmp_path) == {
+        "latest": "step_4.json", "step_2.json": '{"step": 2}', "step_4.json": '{"step": 4}'
+    }  # fmt: skip
 
 
 def test_the_first_checkpoint_of_all_is_given_time_for_what_nobody_has_seen_yet(tmp_path: Path) -> None:

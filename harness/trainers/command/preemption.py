@@ -96,7 +96,8 @@ def _ended_by_itself(folder: Path, k: int, saves: Saves, watch: Watch) -> int:
             flush=True,
         )
         return _UNSEEN
-    if watch.taken and gone_on:
+    # What was copied too early is taken only where nothing else is left of it.
+    if watch.taken and gone_on and (watch.whole or k not in there):
         watch.take_its_place()
     elif gone_on:
         turned_back(folder, watch.copy, k, saves, place=folder)

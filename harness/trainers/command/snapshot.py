@@ -77,6 +77,11 @@ class Watch:
         """Whether there is a copy."""
         return self._taken is not None
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was still to come when it was taken."""
+        return self._whole
+
     def look(self, now: float) -> bool:
         """Look once; True when the checkpoint is whole, and kept as it is.
 
