@@ -44,6 +44,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--stops", {"metavar": "K,…", "default": "", "help": "every, chain: where to stop, as in 4,8"}),
     ("--budget", {"metavar": "SECONDS", "type": float,
                   "help": "every, chain: begin nothing that would end later"}),
+    ("--trials", {"metavar": "SECONDS", "type": float, "help": "resumes from altered checkpoints; 0: none"}),
     ("--trainer", {"metavar": "NAME", "default": "",
                    "help": "native, megatron or command, default: the case's"}),
     ("--crash-at", {"metavar": "MOMENT", "default": "between-steps",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def write(folder: Path, *words: str) -> None:
     (folder / "model_config.yaml").write_text(json.dumps(config))
 
 
-def run(path: Path, *words: str, protocol: str = "full", golden_update: bool = False) -> Verdict:
+def run(path: Path, *words: str, protocol: str = "full", **options: Any) -> Verdict:
     folder = path / "cases" / "forgetful"
     write(folder, *words)
     return run_cell(
@@ -44,7 +45,7 @@ def run(path: Path, *words: str, protocol: str = "full", golden_update: bool = F
         cases=path / "cases",
         goldens=path / "goldens",
         results=path / "results",
-        options=Options(protocol=protocol, golden_update=golden_update),
+        options=Options(protocol=protocol, **options),
     )
 
 
@@ -90,6 +91,14 @@ def test_what_is_forgotten_is_named(tmp_path: Path, forgets: str, component: str
     assert verdict.diagnosis.component == component, evidence(verdict)
     checkpoints = tmp_path / "results" / "cpu" / "dev" / "forgetful" / "checkpoints"
     assert not list(checkpoints.glob("*trial*")), "the copies are removed"
+
+
+def test_nothing_is_tried_where_no_time_is_given_for_it(tmp_path: Path) -> None:
+    verdict = run(tmp_path, "--forgets", "first-moment", trials=0.0)
+    assert failed(verdict)
+    assert "experiments: none, as --trials 0 says" in verdict.provenance["notes"]
+    assert not list((tmp_path / "results" / "cpu" / "dev" / "forgetful").glob("trial-*"))
+    assert "--protocol full --trials 0 " in verdict.reproduce
 
 
 def test_what_is_forgotten_is_named_also_where_nothing_is_saved_a_step_later(tmp_path: Path) -> None:

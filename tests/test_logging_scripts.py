@@ -40,11 +40,13 @@ def case(tmp_path: Path, logger: str, *more: str, n: int = 16, k: int = 8, **key
     return load_case(folder)
 
 
-def run(tmp_path: Path, a_case: Case, *, protocol: str = "full", **options: Any) -> Verdict:
+def run(
+    tmp_path: Path, a_case: Case, *, protocol: str = "full", trials: float = 0, **options: Any
+) -> Verdict:
     return run_cell(
         Cell("cpu", "dev", a_case.name), case=a_case, cases=tmp_path / "cases",
         goldens=tmp_path / "goldens", results=tmp_path / "results",
-        options=Options(protocol=protocol, **options),
+        options=Options(protocol=protocol, trials=trials, **options),
     )  # fmt: skip
 
 

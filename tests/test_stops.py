@@ -171,6 +171,7 @@ def test_what_there_was_no_time_for_is_said(tmp_path: Path) -> None:
         (("--protocol", "chain", "--stops", "4,12"), "below 12"),
         (("--resume-at", "5"), "saves every 2 iterations, and is not told where to stop"),
         (("--protocol", "every", "--budget", "-1"), "expected seconds"),
+        (("--trials", "-1"), "expected seconds, 0 for none"),
     ],
 )
 def test_what_cannot_be_stopped_there_is_one_sentence(
@@ -223,3 +224,4 @@ def test_stops_that_are_none_are_refused(text: str) -> None:
 def test_a_command_line_says_its_stops_again() -> None:
     options = Options(protocol="chain", stops=stops_of("4, 8"), budget=90.0)
     assert options.words == ["--protocol", "chain", "--stops", "4,8", "--budget", "90"]
+    assert Options(trials=600.0).words == ["--trials", "600"]

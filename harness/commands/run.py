@@ -71,6 +71,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="protocols every and chain: begin nothing that would end later; what was not tried is said",
     )
     run.add_argument(
+        "--trials",
+        metavar="SECONDS",
+        type=float,
+        help="where resuming lost something: how long it may be resumed from altered checkpoints to find out "
+        "what; 0: not at all; default: three times the run, a minute at least",
+    )
+    run.add_argument(
         "--trainer",
         metavar="NAME",
         default="",

@@ -32,6 +32,7 @@ def options_of(said: Callable[[str], Any]) -> Options:
         resume_at=said("resume_at"),
         stops=stops_of(said("stops") or ""),
         budget=said("budget"),
+        trials=said("trials"),
         where=Where(
             engine=said("engine") or "local",
             nodes=said("nodes"),

@@ -190,7 +190,13 @@ def _experiment(steps: Steps, findings: Findings, probed: Probed | None) -> Expe
     source, resumed = findings.source, findings.phase("resumed")
     if source is None or resumed is None or (probed is not None and probed.difference is not None):
         return None
+    allowed = steps.plan.options.trials
+    if allowed == 0:
+        steps.phases.say("experiments: none, as --trials 0 says")
+        return None
     experiments = steps.experiments(source, resumed)
+    if allowed is not None:
+        experiments.seconds = allowed
 
     def tried(due: Collection[str]) -> Trials | None:
         try:

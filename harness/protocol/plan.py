@@ -49,6 +49,8 @@ class Options:
         resume_at: k, instead of the checkpoint in the middle; None: that one.
         stops: the protocols ``every`` and ``chain``: where to stop; empty: wherever there is a checkpoint.
         budget: seconds that those two may take; what would take longer is not begun. None: all of it.
+        trials: seconds that resumes from altered checkpoints may take where resuming lost something; 0: none.
+            None: three times what the run took, a minute at least.
         where: on this machine, or on the nodes of a cluster.
     """
 
@@ -65,6 +67,7 @@ class Options:
     resume_at: int | None = None
     stops: tuple[int, ...] = ()
     budget: float | None = None
+    trials: float | None = None
     where: Where = field(default_factory=Where)
 
     def __post_init__(self) -> None:
@@ -102,6 +105,8 @@ class Options:
                 raise UsageError(said, "name the protocol too")
         if self.budget is not None and not 0 <= self.budget < 1e9:
             raise UsageError(f"--budget {self.budget}: expected seconds")
+        if self.trials is not None and not 0 <= self.trials < 1e9:
+            raise UsageError(f"--trials {self.trials}: expected seconds, 0 for none")
 
     @property
     def words(self) -> list[str]:
@@ -113,6 +118,7 @@ class Options:
         if self.stops:
             said += ["--stops", ",".join(map(str, self.stops))]
         said += [] if self.budget is None else ["--budget", f"{self.budget:g}"]
+        said += [] if self.trials is None else ["--trials", f"{self.trials:g}"]
         said += self.where.words
         return said + (self.crash_words if self.protocol == "crash" else [])
 
