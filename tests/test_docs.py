@@ -166,8 +166,9 @@ def words_for_the_tests() -> list[tuple[str, ...]]:
     for page in PAGES:
         for command in commands(page):
             given = words(command)
-            if given[:3] == ["nox", "-s", "tests"] and "--" in given:
-                found.add(tuple(given[given.index("--") + 1 :]))
+            named = given[given.index("--") + 1 :] if "--" in given else []
+            if given[:3] == ["nox", "-s", "tests"] and named and not named[0].startswith("-"):
+                found.add(tuple(named))
     return sorted(found)
 
 
